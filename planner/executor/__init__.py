@@ -1,0 +1,1 @@
+"""Replay: real tensors, real dispatch and combine."""

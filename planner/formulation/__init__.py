@@ -1,0 +1,1 @@
+"""Mathematical formulations: encode an instance, decode a plan."""

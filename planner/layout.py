@@ -1,0 +1,87 @@
+"""How the GPUs are grouped: EP sets, attention groups, rails and relays.
+
+An *EP set* is a block of ``ep`` consecutive GPUs (EP order) that holds one copy
+of all slots; where ``ep`` < G the sets hold the same slots (rules 16). A token
+uses only its own set, and rails and relays (rule 3) count the set's GPUs only.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from planner.arrays import IntArray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ParallelLayout:
+    """The groups of a plan over ``domain_G.size`` GPUs.
+
+    Attributes
+    ----------
+    domain_G
+        Scale-up domain of each GPU.
+    ep
+        GPUs per EP set; divides G.
+    attention_groups
+        GPUs of each DP rank (TP degree of them, one domain), by DP rank.
+    """
+
+    domain_G: IntArray
+    ep: int
+    attention_groups: tuple[tuple[int, ...], ...]
+
+    @property
+    def gpu_count(self) -> int:
+        """G."""
+        return int(self.domain_G.size)
+
+    @property
+    def tp(self) -> int:
+        """GPUs per attention group."""
+        return len(self.attention_groups[0])
+
+    @property
+    def dp(self) -> int:
+        """S, the number of DP ranks."""
+        return len(self.attention_groups)
+
+    @property
+    def sets(self) -> int:
+        """Number of EP sets."""
+        return self.gpu_count // self.ep
+
+    @cached_property
+    def set_G(self) -> IntArray:
+        """EP set of each GPU."""
+        return np.arange(self.gpu_count, dtype=np.int64) // self.ep
+
+    @cached_property
+    def cell_members(self) -> tuple[tuple[int, ...], ...]:
+        """GPUs of each (EP set, domain) pair that is not empty, in EP order."""
+        cells: dict[tuple[int, int], list[int]] = {}
+        for gpu in range(self.gpu_count):
+            key = (int(self.set_G[gpu]), int(self.domain_G[gpu]))
+            cells.setdefault(key, []).append(gpu)
+        return tuple(tuple(members) for members in cells.values())
+
+    @cached_property
+    def rail_G(self) -> IntArray:
+        """Rail of each GPU: its position in its domain within its EP set."""
+        rail = np.zeros(self.gpu_count, dtype=np.int64)
+        for members in self.cell_members:
+            rail[list(members)] = np.arange(len(members))
+        return rail
+
+    @cached_property
+    def relay_GG(self) -> IntArray:
+        """``relay_GG[s, d]``: the GPU of d's domain on the rail of s (rule 3).
+
+        Counts the members of d's EP set in d's domain; entries inside one domain
+        are not used.
+        """
+        relay = np.zeros((self.gpu_count, self.gpu_count), dtype=np.int64)
+        for members in self.cell_members:
+            cell = np.asarray(members)
+            relay[:, cell] = cell[self.rail_G % cell.size][:, None]
+        return relay

@@ -1,0 +1,5 @@
+"""Strategies: one file each, found by their registered name."""
+
+from planner.registry import discover
+
+discover(__name__, __path__)

@@ -1,0 +1,1 @@
+"""Clusters: schema, generators, routes."""

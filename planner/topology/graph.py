@@ -1,0 +1,113 @@
+"""The cluster as every other module sees it: GPUs, links, domains, relays.
+
+A :class:`ClusterTopology` is a frozen view over a ``networkx.DiGraph``. GPUs are
+numbered in file order, which is the EP rank order of a plan; links are directed
+edges in file order, followed by the capacity groups (one more link each).
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+
+import networkx as nx
+import numpy as np
+
+from planner.arrays import IntArray
+
+SCALE_UP_KINDS = frozenset({"nvlink", "xgmi"})
+HOST_KINDS = frozenset({"pcie", "upi", "c2c"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """One GPU that a plan may use."""
+
+    id: str
+    host: str
+    memory_bytes: int
+    reserved_bytes: int
+    profile: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A directed edge (the whole bundle), or a capacity group.
+
+    ``bytes_per_s`` is the effective bandwidth β of rule 8, an exact rational.
+    ``members`` is empty for an edge; for a group it lists the link indices whose
+    loads add up to the group's load. ``token_divisor`` is ``cables`` between two
+    switches and 1 elsewhere (rule 10).
+    """
+
+    index: int
+    source: str
+    target: str
+    kind: str
+    link_class: str
+    cables: int
+    token_divisor: int
+    nominal_bytes_per_s: Fraction
+    bytes_per_s: Fraction
+    latency_s: float
+    members: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """``source -> target``, or ``group:<name>``."""
+        return self.link_class if self.members else f"{self.source} -> {self.target}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ClusterTopology:
+    """A validated cluster.
+
+    Attributes
+    ----------
+    graph
+        Directed graph of all nodes and edges that are up; node and edge
+        attributes are those of ``moe-topology/1``. Treat as read-only.
+    gpus
+        The plan GPUs in EP order.
+    links
+        Every directed edge in file order, then the capacity groups.
+    domain_G
+        Number of each GPU's scale-up domain, numbered by first appearance.
+    assumptions
+        One sentence for every number that the file did not give.
+    warnings
+        What looks wrong but is legal.
+    """
+
+    name: str
+    graph: nx.DiGraph
+    gpus: tuple[Gpu, ...]
+    links: tuple[Link, ...]
+    domain_G: IntArray
+    routing: str | None = None
+    endpoint: str | None = None
+    workload: dict[str, str] | None = None
+    assumptions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def gpu_count(self) -> int:
+        """G, the number of plan GPUs."""
+        return len(self.gpus)
+
+    @cached_property
+    def domains(self) -> tuple[tuple[int, ...], ...]:
+        """GPUs of each domain, in EP order."""
+        count = int(self.domain_G.max()) + 1
+        return tuple(
+            tuple(np.flatnonzero(self.domain_G == domain).tolist())
+            for domain in range(count)
+        )
+
+    @cached_property
+    def edge_index(self) -> dict[tuple[str, str], int]:
+        """Link index of a directed edge (source id, target id)."""
+        return {
+            (link.source, link.target): link.index
+            for link in self.links
+            if not link.members
+        }

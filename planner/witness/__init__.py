@@ -1,0 +1,1 @@
+"""The rules of copies and transfers, written a second time for the witnesses."""

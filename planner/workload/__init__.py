@@ -1,0 +1,1 @@
+"""Models, traces and what they demand of the cluster."""
