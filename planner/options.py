@@ -1,0 +1,47 @@
+"""The options of a solve, with their defaults: the same words on every entry.
+
+The command line, the Python API and REST all fill :class:`SolveOptions`; the
+manifest records every value in force.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolveOptions:
+    """Options of ``planner solve`` (design §8); None means the documented default.
+
+    ``traffic`` follows ``phase`` (prefill: ``dedup_domain``, decode: ``copies``);
+    ``homes`` is ``trace`` where the trace has ranks, else ``by_token``;
+    ``endpoint`` follows rule 7; ``precision`` is the model's;
+    ``imbalance_cap`` and ``domain_imbalance_cap`` are a number, or text like
+    ``1.02x`` (times the lowest baseline's); ``layout`` is text ``tp=T[,ep=N]``;
+    ``holdout`` is ``F`` or ``F:SALT``.
+    """
+
+    phase: str = "prefill"
+    traffic: str | None = None
+    selection: str = "nearest"
+    objective: str = "link_time"
+    layers: str = "sequential"
+    link_classes: tuple[str, ...] | None = None
+    homes: str | None = None
+    policy: str = "uniform"
+    redundant: str = "auto"
+    layout: str = "auto"
+    routing_groups: str = "free"
+    imbalance_cap: str | None = None
+    domain_imbalance_cap: str | None = None
+    kv_tokens: int | None = None
+    mem_fraction: float | None = None
+    batch_tokens: int = 4096
+    precision: str | None = None
+    endpoint: str | None = None
+    routing: str | None = None
+    message_bytes: tuple[int, int] | None = None
+    strategy: str = "auto"
+    time_limit: float = 60.0
+    gap: float = 0.0
+    threads: int | None = None
+    seed: int = 0
+    holdout: str = "0.5"
