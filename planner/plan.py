@@ -38,4 +38,6 @@ class PlacementPlan:
     def has_duplicates(self) -> bool:
         """Whether some GPU holds two copies of one expert in one layer."""
         ordered = np.sort(self.slots_LGJ, axis=2)
-        return bool(((ordered[:, :, 1:] == ordered[:, :, :-1]) & (ordered[:, :, 1:] >= 0)).any())
+        return bool(
+            ((ordered[:, :, 1:] == ordered[:, :, :-1]) & (ordered[:, :, 1:] >= 0)).any()
+        )

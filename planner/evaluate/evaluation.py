@@ -1,0 +1,132 @@
+"""Everything a plan is judged by, on one part of the workload."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+
+import numpy as np
+
+from planner.arrays import ExactArray
+from planner.evaluate.layer import LayerLoads, layer_loads
+from planner.evaluate.objective import objective_value, values_of
+from planner.instance import OBJECTIVES, PlacementInstance
+from planner.plan import PlacementPlan, SplitWeights
+from planner.workload.parts import CountsPart, Part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imbalance:
+    """Max/mean of pairs per GPU and per domain (rule 26): mean and worst layer."""
+
+    mean: float
+    worst: float
+    domain_mean: float
+    domain_worst: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """Exact loads and values of one plan on one part."""
+
+    instance: PlacementInstance
+    part: Part
+    layers: tuple[LayerLoads, ...]
+
+    @cached_property
+    def values(self) -> dict[str, dict[str, Fraction]]:
+        """Objective name → layer mode → exact value, all nine."""
+        return {
+            name: values_of(self.instance, self.layers, name) for name in OBJECTIVES
+        }
+
+    @property
+    def value(self) -> Fraction:
+        """The optimized objective."""
+        return objective_value(self.values, self.instance.objective)
+
+    @cached_property
+    def gpu_imbalance_L(self) -> tuple[Fraction, ...]:
+        """Max/mean of pairs over plan GPUs, per layer; 1 without tokens."""
+        return tuple(_max_over_mean(loads.pairs_G) for loads in self.layers)
+
+    @cached_property
+    def domain_imbalance_L(self) -> tuple[Fraction, ...]:
+        """Max over domains of pairs per GPU over the mean, per layer."""
+        domains = self.instance.topology.domains
+        return tuple(
+            _domain_max_over_mean(loads.pairs_G, domains) for loads in self.layers
+        )
+
+    @property
+    def imbalance(self) -> Imbalance:
+        """The summary of rule 26."""
+        gpu, domain = self.gpu_imbalance_L, self.domain_imbalance_L
+        return Imbalance(
+            mean=float(sum(gpu) / len(gpu)),
+            worst=float(max(gpu)),
+            domain_mean=float(sum(domain) / len(domain)),
+            domain_worst=float(max(domain)),
+        )
+
+    @cached_property
+    def inter_domain_bytes(self) -> Fraction:
+        """Bytes between different domains, both legs (rule 27)."""
+        domain_G = self.instance.layout.domain_G
+        far = domain_G[:, None] != domain_G[None, :]
+        transfers = sum(
+            (
+                Fraction(int(loads.transfers_GG[far].sum()), loads.denominator)
+                for loads in self.layers
+            ),
+            Fraction(0),
+        )
+        return transfers * sum(self.instance.message_bytes)
+
+    @property
+    def tokens(self) -> Fraction:
+        """Tokens of the part; a counts table's as rule 11 counts them."""
+        if isinstance(self.part, CountsPart):
+            pairs = int(self.part.tokens_LE.sum())
+            return Fraction(pairs, self.part.top_k * len(self.layers))
+        return Fraction(self.part.token_count)
+
+
+def evaluate(
+    instance: PlacementInstance, plan: PlacementPlan, part: Part
+) -> Evaluation:
+    """Judge a plan on a part of the workload, exactly.
+
+    Duplicates on a GPU are scored as they are (rule 29); limits and caps are the
+    caller's to check.
+    """
+    layers = tuple(
+        layer_loads(
+            instance, part, layer, plan.slots_LGJ[layer], layer_split(plan, layer)
+        )
+        for layer in range(len(plan.layer_numbers))
+    )
+    return Evaluation(instance=instance, part=part, layers=layers)
+
+
+def layer_split(plan: PlacementPlan, layer: int) -> dict[int, SplitWeights]:
+    """Return the split weights of one layer index by expert."""
+    return {
+        expert: weights for (at, expert), weights in plan.split.items() if at == layer
+    }
+
+
+def _max_over_mean(pairs: ExactArray) -> Fraction:
+    total = int(np.sum(pairs))
+    return Fraction(int(pairs.max()) * len(pairs), total) if total else Fraction(1)
+
+
+def _domain_max_over_mean(
+    pairs_G: ExactArray, domains: tuple[tuple[int, ...], ...]
+) -> Fraction:
+    total = int(np.sum(pairs_G))
+    if not total:
+        return Fraction(1)
+    per_gpu = max(
+        Fraction(int(pairs_G[list(gpus)].sum()), len(gpus)) for gpus in domains
+    )
+    return per_gpu * len(pairs_G) / total

@@ -1,0 +1,40 @@
+"""``dedup_gpu``: one transfer per (token, distinct GPU); DeepEP direct mode."""
+
+import numpy as np
+from numba import njit
+
+from planner.arrays import IntArray
+from planner.layout import ParallelLayout
+from planner.traffic.base import TRAFFIC, TrafficMode, through_relays
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _distinct_gpus(targets_TK: IntArray, source_T: IntArray, gpus: int) -> IntArray:
+    transfers_GG = np.zeros((gpus, gpus), dtype=np.int64)
+    seen_G = np.full(gpus, -1, dtype=np.int64)
+    for token in range(targets_TK.shape[0]):
+        source = source_T[token]
+        for choice in range(targets_TK.shape[1]):
+            target = targets_TK[token, choice]
+            if target < 0 or target == source or seen_G[target] == token:
+                continue
+            seen_G[target] = token
+            transfers_GG[source, target] += 1
+    return transfers_GG
+
+
+def count_dedup_gpu(
+    targets_TK: IntArray, source_T: IntArray, layout: ParallelLayout, endpoint: str
+) -> IntArray:
+    """Count one transfer for every GPU other than the source a token needs."""
+    transfers_GG: IntArray = _distinct_gpus(targets_TK, source_T, layout.gpu_count)
+    if endpoint == "dest_forward":
+        return through_relays(transfers_GG, layout)
+    return transfers_GG
+
+
+TRAFFIC.register("dedup_gpu")(
+    TrafficMode(
+        count=count_dedup_gpu, endpoints=("local_nic", "dest_forward"), linear=False
+    )
+)
