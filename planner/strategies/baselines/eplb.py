@@ -41,6 +41,12 @@ def balanced_packing(load_X: LoadArray, packs: int) -> tuple[IntArray, IntArray]
     return pack_X, place_X
 
 
+def per_copy(load_E: LoadArray, copies_E: IntArray) -> LoadArray:
+    """Return the load of one copy of each expert, split evenly, in float32."""
+    shared: LoadArray = np.divide(load_E, copies_E, dtype=np.float32)
+    return shared
+
+
 def replicate(load_E: LoadArray, slots: int) -> tuple[IntArray, IntArray]:
     """Return the expert of each of ``slots`` copies and the copies per expert.
 
@@ -50,7 +56,7 @@ def replicate(load_E: LoadArray, slots: int) -> tuple[IntArray, IntArray]:
     expert_P = np.arange(slots)
     copies_E = np.ones(experts, dtype=np.int64)
     for slot in range(experts, slots):
-        expert = int(np.argmax(load_E / copies_E.astype(np.float32)))
+        expert = int(np.argmax(per_copy(load_E, copies_E)))
         expert_P[slot] = expert
         copies_E[expert] += 1
     return expert_P, copies_E
@@ -59,7 +65,7 @@ def replicate(load_E: LoadArray, slots: int) -> tuple[IntArray, IntArray]:
 def pack_copies(load_E: LoadArray, slots: int, packs: int) -> list[IntArray]:
     """Replicate the experts and pack the copies; return the experts per pack."""
     expert_P, copies_E = replicate(load_E, slots)
-    load_P: LoadArray = (load_E / copies_E.astype(np.float32))[expert_P]
+    load_P = per_copy(load_E, copies_E)[expert_P]
     pack_P, place_P = balanced_packing(load_P, packs)
     order = np.lexsort((place_P, pack_P))
     return np.split(expert_P[order], packs)
@@ -122,7 +128,7 @@ def eplb_domains(instance: PlacementInstance) -> IdArray:
     layers = []
     for load_E in _float32(instance):
         expert_P, copies_E = replicate(load_E, instance.slot_count)
-        load_P: LoadArray = (load_E / copies_E.astype(np.float32))[expert_P]
+        load_P = per_copy(load_E, copies_E)[expert_P]
         domain_P, _ = balanced_packing(load_P, domains)
         rows: list[IntArray] = []
         for domain in range(domains):
