@@ -65,9 +65,9 @@ def create_venv() -> None:
     ]
     if missing:
         stop(
-            f"{sys.executable} has no module {' and '.join(missing)}, so it cannot make "
-            "an environment. On Debian and Ubuntu: apt-get install python3-venv. Or "
-            "name another interpreter: make demo PYTHON=/path/to/python3"
+            f"{sys.executable} has no module {' and '.join(missing)}, so it cannot "
+            "make an environment. On Debian and Ubuntu: apt-get install python3-venv. "
+            "Or name another interpreter: make demo PYTHON=/path/to/python3"
         )
     say(f"creating .venv with Python {sys.version.split()[0]}")
     command = [sys.executable, "-m", "venv", "--clear", str(VENV)]
@@ -95,10 +95,13 @@ def install_planner() -> None:
 def planned(report: str) -> list[tuple[str, str]]:
     """Return (name, version) of everything in a report of ``pip install``."""
     entries = json.loads(report)["install"]
-    pairs = (
-        (entry["metadata"]["name"], entry["metadata"]["version"]) for entry in entries
-    )
-    return sorted((name.lower().replace("_", "-"), version) for name, version in pairs)
+    found = [entry["metadata"] for entry in entries]
+    return sorted((normal(meta["name"]), meta["version"]) for meta in found)
+
+
+def normal(name: str) -> str:
+    """Return the name of a distribution in one spelling."""
+    return name.lower().replace("_", "-")
 
 
 def cuda_packages(names: list[str]) -> list[str]:
@@ -134,7 +137,7 @@ def install_torch(choice: str, index: str) -> str:
 def installed_names() -> list[str]:
     """Return the names of all distributions in the environment."""
     run = pip("list", "--format", "json")
-    return [entry["name"].lower().replace("_", "-") for entry in json.loads(run.stdout)]
+    return [normal(entry["name"]) for entry in json.loads(run.stdout)]
 
 
 def check_environment(choice: str) -> bool:
