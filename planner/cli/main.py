@@ -1,0 +1,84 @@
+"""The ``planner`` command: its verbs, its errors and its exit codes (rule 32)."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from planner import __version__
+from planner.cli import plans, solving, topology, trace
+from planner.errors import PlannerError, VerificationError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="planner",
+    help="Place the experts of a Mixture-of-Experts model on a GPU cluster so that "
+    "the busiest link carries as little as possible.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(topology.app, name="topology", help="Validate, describe, expand.")
+app.add_typer(trace.app, name="trace", help="Look into traces, make synthetic ones.")
+app.command("solve")(solving.solve)
+app.command("evaluate")(solving.evaluate)
+app.command("verify")(plans.verify)
+app.command("show")(plans.show)
+app.command("replay")(plans.replay)
+app.command("export")(plans.export)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to bind.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to bind.", min=0, max=65535)] = 8080,
+) -> None:
+    """Serve POST /plan, GET /healthz and GET /examples."""
+    import uvicorn
+
+    uvicorn.run("api.app:create_app", host=host, port=port, factory=True)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Options that need no verb."""
+
+
+def main() -> None:
+    """Run the command line; every error the planner knows becomes one message."""
+    stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        app()
+    except VerificationError as error:
+        stderr.print("[bold red]verification failed[/]")
+        for finding in error.findings[:20]:
+            stderr.print(f"  - {finding}", markup=False)
+        if len(error.findings) > 20:
+            stderr.print(f"  … and {len(error.findings) - 20} more")
+        sys.exit(error.exit_code)
+    except PlannerError as error:
+        stderr.print("[bold red]error:[/] ", end="")
+        stderr.print(str(error), markup=False)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of a pipe left early, as `planner show | head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

@@ -1,0 +1,218 @@
+"""``auto``: every baseline, the MILP where traffic is linear, and the search.
+
+Layers are separate problems under ``sequential`` and ``worst_layer``, so the best
+layer of every plan is kept; the result is never worse on the planning part than a
+baseline that keeps the caps and limits.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+
+from planner.errors import LimitError
+from planner.evaluate.evaluation import layer_split
+from planner.evaluate.layer import layer_loads
+from planner.evaluate.objective import leg_peaks
+from planner.instance import PlacementInstance
+from planner.plan import PlacementPlan, SplitWeights
+from planner.strategies.base import (
+    STRATEGIES,
+    Bound,
+    Event,
+    Limits,
+    Progress,
+    SolveResult,
+)
+from planner.strategies.baselines.base import (
+    BASELINES,
+    AbsentBaselineError,
+    published_plan,
+    repaired,
+)
+from planner.traffic.base import TRAFFIC
+
+MILP_SHARE = 0.5
+"""Share of the time that the MILP gets where both it and the search apply."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _LayerChoice:
+    """The best layer so far and who made it."""
+
+    value: Fraction
+    excess: Fraction
+    origin: str
+    slots: np.ndarray[tuple[int, ...], np.dtype[np.int16]]
+    split: dict[int, SplitWeights]
+
+    @property
+    def rank(self) -> tuple[Fraction, Fraction]:
+        """Order of preference: caps first, then the objective."""
+        return self.excess, self.value
+
+
+class Portfolio:
+    """The best layer of every plan offered so far."""
+
+    def __init__(self, instance: PlacementInstance) -> None:
+        self._instance = instance
+        self._best: list[_LayerChoice | None] = [None] * instance.layer_count
+
+    def offer(self, plan: PlacementPlan, origins: Sequence[str]) -> None:
+        """Keep each layer of ``plan`` that beats the one held."""
+        for layer, origin in enumerate(origins):
+            slots, split = plan.slots_LGJ[layer], layer_split(plan, layer)
+            value, excess = judged_layer(self._instance, layer, slots, split)
+            offered = _LayerChoice(
+                value=value, excess=excess, origin=origin, slots=slots, split=split
+            )
+            held = self._best[layer]
+            if held is None or offered.rank < held.rank:
+                self._best[layer] = offered
+
+    @property
+    def choices(self) -> list[_LayerChoice]:
+        """The best layers; every layer has been offered."""
+        return [choice for choice in self._best if choice is not None]
+
+    @property
+    def value(self) -> Fraction:
+        """Objective of the best layers together."""
+        values = [choice.value for choice in self.choices]
+        if self._instance.objective.layers == "worst_layer":
+            return max(values)
+        return sum(values, Fraction(0))
+
+    def plan(self) -> PlacementPlan:
+        """Return the best layers as one plan."""
+        return PlacementPlan(
+            layer_numbers=self._instance.model.moe_layers,
+            slots_LGJ=np.stack([choice.slots for choice in self.choices]),
+            split={
+                (layer, expert): weights
+                for layer, choice in enumerate(self.choices)
+                for expert, weights in choice.split.items()
+            },
+        )
+
+
+def judged_layer(
+    instance: PlacementInstance,
+    layer: int,
+    slots_GJ: np.ndarray[tuple[int, ...], np.dtype[np.int16]],
+    split: dict[int, SplitWeights],
+) -> tuple[Fraction, Fraction]:
+    """Return a layer's value and by how much it exceeds the caps (0 if kept)."""
+    loads = layer_loads(instance, instance.planning, layer, slots_GJ, split)
+    peaks = leg_peaks(instance, loads, instance.objective.name)
+    value = sum((leg.value for leg in peaks), Fraction(0))
+    total, gpus = int(np.sum(loads.pairs_G)), len(loads.pairs_G)
+    if not total:
+        return value, Fraction(0)
+    excess = Fraction(0)
+    if instance.caps.gpu is not None:
+        most = Fraction(int(loads.pairs_G.max()) * gpus, total)
+        excess += max(Fraction(0), most - Fraction(str(instance.caps.gpu)))
+    if instance.caps.domain is not None:
+        most = max(
+            Fraction(int(loads.pairs_G[list(members)].sum()) * gpus, total)
+            / len(members)
+            for members in instance.topology.domains
+        )
+        excess += max(Fraction(0), most - Fraction(str(instance.caps.domain)))
+    return value, excess
+
+
+@STRATEGIES.register("auto")
+def solve_auto(
+    instance: PlacementInstance,
+    limits: Limits,
+    starts: Sequence[PlacementPlan] = (),
+    progress: Progress | None = None,
+) -> SolveResult:
+    """Run the portfolio; see the module docstring.
+
+    Raises
+    ------
+    LimitError
+        If no plan that keeps the caps was found.
+    """
+    begun = time.perf_counter()
+    portfolio = Portfolio(instance)
+    history: list[Event] = []
+    bound: Bound | None = None
+    layer_bounds: tuple[float, ...] | None = None
+    notes: list[str] = []
+    reasons: list[str] = []
+
+    def report() -> None:
+        event = Event(
+            seconds=time.perf_counter() - begun,
+            objective=float(portfolio.value),
+            bound=bound.value if bound else None,
+        )
+        history.append(event)
+        if progress is not None:
+            progress(event)
+
+    seeds = [*starts, *_baseline_starts(instance, portfolio)]
+    for start in starts:
+        portfolio.offer(start, ("start",) * instance.layer_count)
+    report()
+    for name, share in _members(instance):
+        left = limits.seconds - (time.perf_counter() - begun)
+        if left <= 0:
+            reasons.append("limit")
+            break
+        result = STRATEGIES.get(name)(
+            instance, replace(limits, seconds=left * share), [portfolio.plan(), *seeds]
+        )
+        portfolio.offer(result.plan, (name,) * instance.layer_count)
+        reasons.append(result.reason)
+        notes.extend(result.notes)
+        if result.bound is not None:
+            bound, layer_bounds = result.bound, result.layer_bounds
+        report()
+        if bound is not None and float(portfolio.value) <= bound.value * (1 + 1e-9):
+            reasons = ["optimal"]
+            break
+    if any(choice.excess > 0 for choice in portfolio.choices):
+        raise LimitError(
+            "no plan within the imbalance caps was found before the limit; raise "
+            "--time-limit, --imbalance-cap or --domain-imbalance-cap"
+        )
+    reason = reasons[-1] if reasons else "complete"
+    return SolveResult(
+        plan=portfolio.plan(),
+        reason=reason,
+        limit="seconds" if reason == "limit" else None,
+        bound=bound,
+        layer_bounds=layer_bounds,
+        history=tuple(history),
+        layer_strategies=tuple(choice.origin for choice in portfolio.choices),
+        notes=tuple(notes),
+    )
+
+
+def _baseline_starts(
+    instance: PlacementInstance, portfolio: Portfolio
+) -> list[PlacementPlan]:
+    starts = []
+    for name in BASELINES.names():
+        try:
+            plan = repaired(instance, published_plan(instance, name))
+        except AbsentBaselineError:
+            continue
+        portfolio.offer(plan, (name,) * instance.layer_count)
+        starts.append(plan)
+    return starts
+
+
+def _members(instance: PlacementInstance) -> list[tuple[str, float]]:
+    """Strategies to run, with the share of the time left that each gets."""
+    if TRAFFIC.get(instance.traffic).linear:
+        return [("milp", MILP_SHARE), ("search", 1.0)]
+    return [("search", 1.0)]
