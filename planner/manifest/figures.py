@@ -1,0 +1,213 @@
+"""From exact counts to the figures of a manifest.
+
+Both the pipeline and the tests fill manifests through these functions. They only
+arrange numbers: what the numbers are is counted by the evaluator, and counted
+again by the witness.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import gcd
+
+import numpy as np
+
+from planner.arrays import ExactArray, IntArray
+from planner.manifest.records import (
+    BusiestLink,
+    GpuPrediction,
+    LayerPrediction,
+    Leg,
+    Mode,
+    ModeValues,
+    Name,
+    ObjectiveReport,
+)
+from planner.topology.graph import Link
+
+UNITS = {"link_time": "s", "link_tokens": "tokens", "gpu_tokens": "pairs"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LayerCounts:
+    """Exact counts of one layer on one part of the workload.
+
+    Attributes
+    ----------
+    transfers_GG
+        Dispatch transfers per ordered GPU pair, over ``denominator``.
+    loads_2A
+        Loads of every link in dispatch and combine, over ``denominator`` · Q.
+    imbalance, domain_imbalance
+        Rule 26, per GPU and per domain.
+    """
+
+    layer: int
+    transfers_GG: ExactArray
+    loads_2A: ExactArray
+    denominator: int
+    imbalance: Fraction
+    domain_imbalance: Fraction
+
+
+def exact_text(value: Fraction | int) -> str:
+    """Return an exact rational as ``numerator/denominator`` in lowest terms."""
+    number = Fraction(value)
+    return f"{number.numerator}/{number.denominator}"
+
+
+def digest_of_counts(counts: ExactArray, denominator: int = 1) -> str:
+    """Return the SHA-256 that stands for a whole array of exact counts.
+
+    The text that is digested: a line ``<shape>/<denominator>``, where the shape is
+    the axis lengths joined by ``x`` and the common factors of the denominator and
+    all counts are divided out; then one line ``<index> <count>`` for every count
+    that is not zero, by ascending row-major index. Lines end in a line feed.
+    """
+    flat = counts.reshape(-1)
+    where = np.flatnonzero(flat)
+    values = [int(value) for value in flat[where].tolist()]
+    common = gcd(denominator, *values)
+    shape = "x".join(str(length) for length in counts.shape)
+    lines = [f"{shape}/{denominator // common}"]
+    lines += [
+        f"{index} {value // common}"
+        for index, value in zip(where.tolist(), values, strict=True)
+    ]
+    return hashlib.sha256(("\n".join(lines) + "\n").encode()).hexdigest()
+
+
+def objective_report(
+    name: Name,
+    layers: Mode,
+    scope: Sequence[str],
+    values: Mapping[str, Mapping[str, Fraction]],
+) -> ObjectiveReport:
+    """Return the report of all nine values, ``values[objective][layer mode]``."""
+    modes = {key: _mode_values(by_mode) for key, by_mode in values.items()}
+    value = values[name][layers]
+    return ObjectiveReport.model_validate(
+        {
+            "name": name,
+            "layers": layers,
+            "scope": tuple(scope),
+            "value": float(value),
+            "value_exact": exact_text(value),
+            "unit": UNITS[name],
+            **modes,
+        }
+    )
+
+
+def layer_prediction(
+    counts: LayerCounts,
+    *,
+    links: Sequence[Link],
+    domain_G: IntArray,
+    q: int,
+    message_bytes: tuple[int, int],
+) -> LayerPrediction:
+    """Return the figures of one layer: totals, digests and the busiest links."""
+    far = domain_G[:, None] != domain_G[None, :]
+    over = counts.denominator
+    legs: tuple[tuple[Leg, int], ...] = (("dispatch", 0), ("combine", 1))
+    busiest = [
+        entry
+        for leg, row in legs
+        for entry in _busiest(
+            leg, counts.loads_2A[row], links, over * q, message_bytes[row]
+        )
+    ]
+    return LayerPrediction(
+        layer=counts.layer,
+        transfers_exact=exact_text(_total(counts.transfers_GG, over)),
+        inter_domain_transfers_exact=exact_text(_total(counts.transfers_GG[far], over)),
+        transfers_sha256=digest_of_counts(counts.transfers_GG, over),
+        links_sha256=digest_of_counts(counts.loads_2A, over * q),
+        imbalance=float(counts.imbalance),
+        domain_imbalance=float(counts.domain_imbalance),
+        busiest=tuple(busiest),
+    )
+
+
+def gpu_predictions(
+    gpus: Sequence[str],
+    pairs_G: Sequence[Fraction],
+    memory_bytes_G: IntArray,
+    memory_limit_G: IntArray,
+) -> tuple[GpuPrediction, ...]:
+    """Return the figures of every GPU; ``pairs_G`` sums over all layers."""
+    return tuple(
+        GpuPrediction(
+            gpu=gpu,
+            pairs=float(pairs_G[index]),
+            pairs_exact=exact_text(pairs_G[index]),
+            memory_bytes=int(memory_bytes_G[index]),
+            memory_limit_bytes=int(memory_limit_G[index]),
+        )
+        for index, gpu in enumerate(gpus)
+    )
+
+
+def gap_of(objective: Fraction, bound: float) -> float:
+    """Return (objective − bound)/objective, 0 if the objective is 0 (rule 28)."""
+    if objective == 0:
+        return 0.0
+    return float((objective - Fraction(bound)) / objective)
+
+
+def _mode_values(by_mode: Mapping[str, Fraction]) -> ModeValues:
+    floats = {mode: float(value) for mode, value in by_mode.items()}
+    exact = {f"{mode}_exact": exact_text(value) for mode, value in by_mode.items()}
+    return ModeValues.model_validate({**floats, **exact})
+
+
+def _busiest(
+    leg: Leg, loads_A: ExactArray, links: Sequence[Link], over: int, message: int
+) -> list[BusiestLink]:
+    """The first link with the longest time in every class that carries a load."""
+    best: dict[str, tuple[Fraction, Link]] = {}
+    for link in links:
+        load = int(loads_A[link.index])
+        seconds = Fraction(load * message, over) / link.bytes_per_s
+        if load and seconds > best.get(link.link_class, (Fraction(-1), link))[0]:
+            best[link.link_class] = (seconds, link)
+    return [
+        _busiest_link(leg, link, loads_A, links, over, message)
+        for _, (_, link) in sorted(best.items())
+    ]
+
+
+def _busiest_link(
+    leg: Leg,
+    link: Link,
+    loads_A: ExactArray,
+    links: Sequence[Link],
+    over: int,
+    message: int,
+) -> BusiestLink:
+    members = [links[index] for index in link.members] or [link]
+    tokens = sum(
+        (
+            Fraction(int(loads_A[member.index]), over * member.token_divisor)
+            for member in members
+        ),
+        Fraction(0),
+    )
+    carried = Fraction(int(loads_A[link.index]) * message, over)
+    seconds = carried / link.bytes_per_s
+    return BusiestLink(
+        leg=leg,
+        link_class=link.link_class,
+        link=link.name,
+        tokens=float(tokens),
+        tokens_exact=exact_text(tokens),
+        bytes=float(carried),
+        seconds=float(seconds),
+        seconds_exact=exact_text(seconds),
+    )
+
+
+def _total(counts: ExactArray, over: int) -> Fraction:
+    return Fraction(int(counts.sum()), over) if counts.size else Fraction(0)
