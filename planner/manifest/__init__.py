@@ -3,6 +3,7 @@
 Described for readers in ``docs/manifest.md``.
 """
 
+from planner.manifest.document import SCHEMA, Manifest, json_schema
 from planner.manifest.figures import (
     LayerCounts,
     digest_of_counts,
@@ -24,7 +25,6 @@ from planner.manifest.files import (
     write_manifest,
     write_text_atomically,
 )
-from planner.manifest.schema import SCHEMA, Manifest, json_schema
 
 __all__ = [
     "SCHEMA",

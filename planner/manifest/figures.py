@@ -14,7 +14,7 @@ from math import gcd
 import numpy as np
 
 from planner.arrays import ExactArray, IntArray
-from planner.manifest.records import (
+from planner.manifest.schema import (
     BusiestLink,
     GpuPrediction,
     LayerPrediction,

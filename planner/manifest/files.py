@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from planner.errors import ManifestError
-from planner.manifest.schema import Manifest
+from planner.manifest.document import SCHEMA, Manifest
 
 _LINE = 96
 """Longest JSON value that is kept on one line of a written manifest."""
@@ -104,13 +104,21 @@ def parse_manifest(
     """
     try:
         text = source if isinstance(source, bytes | str) else canonical_json(source)
-        json.loads(text, object_pairs_hook=_without_repetition)
+        data = json.loads(text, object_pairs_hook=_without_repetition)
     except (ValueError, TypeError, RecursionError) as error:
         raise ManifestError(
             f"is not JSON: {error}",
             where=where,
             fix="give a manifest written by planner solve",
         ) from error
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        named = data.get("schema") if isinstance(data, dict) else None
+        raise ManifestError(
+            f"must be {SCHEMA!r}",
+            where=f"{where} /schema",
+            value=named,
+            fix="give a manifest written by planner solve",
+        )
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:

@@ -1,100 +1,295 @@
-"""The manifest ``moe-plan/1``: one JSON file that holds a plan and its evidence.
+"""The parts of a manifest, as frozen records that read strictly.
 
-The models here and in ``records`` are the only definition of the format; the JSON
-Schema of ``docs/moe-plan.schema.json`` is made from them.
+Unknown keys, wrong types, NaN and infinity are refused; the JSON Schema is
+published from these models. Everything per GPU is in the order of ``gpus``. Text
+fields named ``*_exact`` hold an exact rational as ``"numerator/denominator"``; the
+number beside one is the nearest double.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
-
-from planner.manifest.records import (
-    Baseline,
-    BoundReport,
-    Caps,
-    Groups,
-    Holdout,
-    ImbalanceReport,
-    Inputs,
-    Layer,
-    ObjectiveReport,
-    Prediction,
-    Provenance,
-    Record,
-    Termination,
-    Workload,
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
 )
 
-SCHEMA: Literal["moe-plan/1"] = "moe-plan/1"
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256, hex")]
+ExactText = Annotated[str, Field(pattern=r"^-?[0-9]+/[1-9][0-9]*$")]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Amount = Annotated[float, Field(ge=0)]
+Mode = Literal["sequential", "pipelined", "worst_layer"]
+Name = Literal["link_time", "link_tokens", "gpu_tokens"]
+Leg = Literal["dispatch", "combine"]
 
 
-class Manifest(Record):
-    """One plan with its inputs, prediction and evidence."""
+class Record(BaseModel):
+    """Base of every part: frozen, strict, closed."""
 
-    schema_name: Literal["moe-plan/1"] = Field(alias="schema")
-    inputs: Inputs
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        populate_by_name=True,
+    )
+
+
+class InputFile(Record):
+    """A topology or model: a file, a name that ships with the planner, or inline.
+
+    ``path`` is relative to the manifest. Neither ``path`` nor ``content`` means
+    the bundled data called ``name``. ``sha256`` is of the file's bytes; of the
+    canonical JSON where there is no file (rule 31).
+    """
+
+    name: str
+    path: str | None = None
+    sha256: Digest
+    content: dict[str, Any] | None = None
+
+
+class TraceInput(InputFile):
+    """A trace or counts table, and how it is used (rule 25)."""
+
+    workload: str | None = None
+    weight: ExactText = "1/1"
+    traffic: str
+    phase: str | None = None
+
+
+class Options(Record):
+    """Every option value in force, and its digest (rule 31)."""
+
+    values: dict[str, Any]
+    sha256: Digest
+
+
+class Inputs(Record):
+    """What the plan was made from."""
+
+    topology: InputFile
+    model: InputFile
+    traces: tuple[TraceInput, ...] = Field(min_length=1)
+    options: Options
+
+
+class Layer(Record):
+    """One MoE layer: the experts in the slots of every GPU of one EP set.
+
+    ``split`` holds integer weights per copy by expert, then by DP rank or ``*``
+    (rule 19); it is absent where all weights are equal.
+    """
+
+    layer: Count
+    slots: tuple[tuple[Count, ...], ...] = Field(min_length=1)
+    split: dict[str, dict[str, tuple[int, ...]]] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_empty_split(
+        self, handler: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        if data.get("split") is None:
+            data.pop("split", None)
+        return data
+
+
+class AttentionGroup(Record):
+    """The GPUs (ids) of one DP rank."""
+
+    dp_rank: Count
     gpus: tuple[str, ...] = Field(min_length=1)
-    layers: tuple[Layer, ...] = Field(min_length=1)
-    groups: Groups
-    traffic: Literal["copies", "dedup_gpu", "dedup_domain"]
-    selection: Literal["nearest", "even", "weighted"]
-    endpoint: Literal["local_nic", "dest_forward"]
-    routing: str
-    homes: str
+
+
+class Groups(Record):
+    """Attention groups, GPUs per EP set, and how many sets there are."""
+
+    attention: tuple[AttentionGroup, ...] = Field(min_length=1)
+    ep: Positive
+    expert_tp: Positive = 1
+    pp: Positive = 1
+    replicas: Positive = 1
+
+
+class ModeValues(Record):
+    """One objective under the three layer modes, and exactly."""
+
+    sequential: Amount
+    pipelined: Amount
+    worst_layer: Amount
+    sequential_exact: ExactText
+    pipelined_exact: ExactText
+    worst_layer_exact: ExactText
+
+
+class ObjectiveReport(Record):
+    """The optimized value and all nine of rule 23.
+
+    ``scope`` lists the link classes that count for ``link_tokens``.
+    """
+
+    name: Name
+    layers: Mode
+    scope: tuple[str, ...]
+    value: Amount
+    value_exact: ExactText
+    unit: Literal["s", "tokens", "pairs"]
+    link_time: ModeValues
+    link_tokens: ModeValues
+    gpu_tokens: ModeValues
+
+
+class BoundReport(Record):
+    """A lower bound of the objective, its method and the problem it bounds.
+
+    ``branching`` says that the proof needed branching (``solver_claimed``);
+    ``certificate`` is what a verifier needs to check the bound again.
+    """
+
+    value: Amount
+    method: str
+    of: str
+    branching: bool = False
+    certificate: dict[str, Any] | None = None
+
+
+class Termination(Record):
+    """Why the search stopped, and the limit that was hit if any."""
+
+    reason: Literal["optimal", "gap", "limit", "complete", "interrupted"]
+    limit: str | None = None
+
+
+class BusiestLink(Record):
+    """The busiest link of one class in one leg of one layer."""
+
+    leg: Leg
+    link_class: str
+    link: str
+    tokens: Amount
+    tokens_exact: ExactText
+    bytes: Amount
+    seconds: Amount
+    seconds_exact: ExactText
+
+
+class LayerPrediction(Record):
+    """Loads of one layer; the digests cover every GPU pair and every link.
+
+    ``transfers`` and ``inter_domain_transfers`` count dispatch transfers.
+    """
+
+    layer: Count
+    transfers_exact: ExactText
+    inter_domain_transfers_exact: ExactText
+    transfers_sha256: Digest
+    links_sha256: Digest
+    imbalance: Amount
+    domain_imbalance: Amount
+    busiest: tuple[BusiestLink, ...]
+
+
+class GpuPrediction(Record):
+    """What one GPU computes, needs and has; pairs are over all layers."""
+
+    gpu: str
+    pairs: Amount
+    pairs_exact: ExactText
+    memory_bytes: Count
+    memory_limit_bytes: Count
+
+
+class MessageBytes(Record):
+    """Bytes of one transfer in each leg (rule 22)."""
+
+    dispatch: Count
+    combine: Count
+
+
+class PartPrediction(Record):
+    """Everything counted on one part of the workload.
+
+    ``q`` is the denominator of the route shares, in decimals (it may be long).
+    """
+
+    tokens_exact: ExactText
+    q: Annotated[str, Field(pattern=r"^[1-9][0-9]*$")]
+    inter_domain_bytes_exact: ExactText
+    home_tokens_max_over_mean: Amount
+    layers: tuple[LayerPrediction, ...] = Field(min_length=1)
+
+
+class Prediction(PartPrediction):
+    """The planning part, with what one message and one GPU weigh."""
+
+    message_bytes: MessageBytes
+    gpus: tuple[GpuPrediction, ...] = Field(min_length=1)
+
+
+class ImbalanceReport(Record):
+    """Max/mean of pairs per GPU and per domain (rule 26)."""
+
+    mean: Amount
+    worst: Amount
+    domain_mean: Amount
+    domain_worst: Amount
+
+
+class Caps(Record):
+    """Imbalance caps in force on the planning part; null means none."""
+
+    gpu: Amount | None = None
+    domain: Amount | None = None
+
+
+class Baseline(Record):
+    """An engine's plan on the same part, or why there is none."""
+
+    objective: ObjectiveReport | None = None
+    imbalance: ImbalanceReport | None = None
+    reason: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Holdout(Record):
+    """The plan on sequences it has not seen."""
+
+    tokens: Amount
     objective: ObjectiveReport
-    bound: BoundReport | None = None
-    status: Literal[
-        "proven_optimal", "solver_claimed", "feasible", "infeasible", "unknown"
-    ]
-    gap: float | None = None
-    termination: Termination
-    prediction: Prediction
     imbalance: ImbalanceReport
-    caps: Caps = Caps()
     baselines: dict[str, Baseline]
-    holdout: Holdout | None = None
-    holdout_reason: str | None = None
-    workloads: dict[str, Workload]
-    provenance: Provenance
-
-    @model_validator(mode="after")
-    def _parts_belong_together(self) -> "Manifest":
-        """What no verifier could make sense of is refused while reading."""
-        numbers = [layer.layer for layer in self.layers]
-        if numbers != sorted(set(numbers)):
-            raise ValueError("layers: numbers must ascend without repetition")
-        predicted = [layer.layer for layer in self.prediction.layers]
-        if predicted != numbers:
-            raise ValueError("prediction.layers: must be the layers of the plan")
-        if len(set(self.gpus)) != len(self.gpus):
-            raise ValueError("gpus: ids must differ")
-        if len(self.prediction.gpus) != len(self.gpus):
-            raise ValueError("prediction.gpus: one entry per GPU is needed")
-        for layer in self.layers:
-            _check_split(layer)
-        if self.holdout is None and self.holdout_reason is None:
-            raise ValueError("holdout_reason: say why there is no held-out part")
-        return self
+    prediction: PartPrediction
 
 
-def _check_split(layer: Layer) -> None:
-    """Weights of rule 19: one per copy, none negative, a sum above 0."""
-    copies: dict[str, int] = {}
-    for slots in layer.slots:
-        for expert in slots:
-            copies[str(expert)] = copies.get(str(expert), 0) + 1
-    for split_expert, by_rank in (layer.split or {}).items():
-        for dp_rank, weights in by_rank.items():
-            where = f"layers: layer {layer.layer} split {split_expert} {dp_rank}"
-            if dp_rank != "*" and not dp_rank.isdecimal():
-                raise ValueError(f"{where}: the key must be a DP rank or *")
-            if len(weights) != copies.get(split_expert, 0):
-                raise ValueError(f"{where}: one weight per copy is needed")
-            if min(weights) < 0 or sum(weights) == 0:
-                raise ValueError(f"{where}: weights must be >= 0 with a sum > 0")
+class Workload(Record):
+    """One workload of the objective (rule 25)."""
+
+    traffic: str
+    phase: str | None
+    weight: ExactText
+    tokens: Amount
+    objective: Amount
 
 
-def json_schema() -> dict[str, Any]:
-    """Return the published JSON Schema of a manifest."""
-    schema = Manifest.model_json_schema(by_alias=True, mode="validation")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+class HistoryEntry(Record):
+    """One step of the search."""
+
+    seconds: Amount
+    objective: Amount | None
+    bound: Amount | None
+
+
+class Provenance(Record):
+    """Who made the plan, how, and how long it took."""
+
+    versions: dict[str, str]
+    seed: int
+    strategy: str
+    layer_strategies: tuple[str, ...] = ()
+    seconds: Amount
+    history: tuple[HistoryEntry, ...] = ()
+    notes: tuple[str, ...] = ()
