@@ -1,1 +1,1 @@
-"""REST service over the planner."""
+"""The REST service over the planner; started by ``planner serve``."""

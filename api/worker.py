@@ -1,0 +1,81 @@
+"""One solve in a process of its own: request on stdin, answer on stdout.
+
+Started as ``python -m api.worker SECONDS`` by :mod:`api.runner`. The process
+ends by itself after that many seconds, so that it outlives no server. Exit status
+0: stdout is a manifest; ``REFUSED``: stdout is a problem; anything else: a crash.
+"""
+
+import json
+import os
+import signal
+import sys
+
+from api.schemas import InlineTrace, PlanRequest
+from planner import bundled, pipeline
+from planner.errors import InputError, PlannerError
+
+REFUSED = 10
+
+
+def main() -> int:
+    """Answer the request on stdin; return the exit status."""
+    # The default action of SIGALRM ends the process even inside native code.
+    signal.alarm(int(sys.argv[1]))
+    # Native libraries write to descriptor 1 at will; the answer must be alone.
+    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    request = PlanRequest.model_validate_json(sys.stdin.buffer.read())
+    with answer:
+        try:
+            answer.write(solve(request))
+        except PlannerError as error:
+            answer.write(json.dumps(problem(error)))
+            return REFUSED
+    return 0
+
+
+def solve(request: PlanRequest) -> str:
+    """Return the manifest of a verified plan as JSON text.
+
+    Raises
+    ------
+    PlannerError
+        What the planner has against the request.
+    """
+    manifest = pipeline.solve(
+        request.topology,
+        model=request.model,
+        trace=_trace(request),
+        options=request.solve_options(),
+    )
+    return manifest.to_json()
+
+
+def problem(error: PlannerError) -> dict[str, object]:
+    """Return what the client is told about an error of the planner."""
+    errors = []
+    if isinstance(error, InputError):
+        errors.append({"pointer": error.where, "detail": error.rule})
+    return {
+        "status": error.http_status,
+        "kind": _kind(error),
+        "detail": str(error),
+        "errors": errors,
+    }
+
+
+def _kind(error: PlannerError) -> str:
+    """Return the problem's kind: the error's class in words, ``input`` for its kin."""
+    name = type(error).__name__.removesuffix("Error")
+    return "".join(f"-{c.lower()}" if c.isupper() else c for c in name).strip("-")
+
+
+def _trace(request: PlanRequest) -> str | dict[str, object] | None:
+    """Return the workload as the planner takes it: bundled file, counts or none."""
+    if isinstance(request.trace, InlineTrace):
+        return {"counts": request.trace.counts.model_dump()}
+    return None if request.trace is None else str(bundled.traces()[request.trace])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
