@@ -14,9 +14,9 @@ class SolveOptions:
     ``traffic`` follows ``phase`` (prefill: ``dedup_domain``, decode: ``copies``);
     ``homes`` is ``trace`` where the trace has ranks, else ``by_token``;
     ``endpoint`` follows rule 7; ``precision`` is the model's;
-    ``imbalance_cap`` and ``domain_imbalance_cap`` are a number, or text like
-    ``1.02x`` (times the lowest baseline's); ``layout`` is text ``tp=T[,ep=N]``;
-    ``holdout`` is ``F`` or ``F:SALT``.
+    ``imbalance_cap`` and ``domain_imbalance_cap`` are the most max/mean allowed
+    (rule 26), as decimal text; ``layout`` is text ``tp=T[,dp=D][,ep=N]``; ``holdout`` is ``F`` or
+    ``F:SALT``.
     """
 
     phase: str = "prefill"

@@ -1,0 +1,81 @@
+"""The flags of design §8, declared once and shared by the verbs."""
+
+from typing import Annotated
+
+import typer
+
+from planner.errors import UsageError
+
+Topology = Annotated[
+    str, typer.Argument(metavar="TOPOLOGY", help="A bundled name or a topology file.")
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", help="A preset or a model file; default: fits the trace."),
+]
+Trace = Annotated[
+    str | None,
+    typer.Option("--trace", help="FILE[#WORKLOAD]; default: the bundled tiny-moe."),
+]
+Phase = Annotated[str, typer.Option(help="prefill (dedup_domain) or decode (copies).")]
+Traffic = Annotated[
+    str | None, typer.Option(help="copies, dedup_gpu or dedup_domain.")
+]
+Selection = Annotated[str, typer.Option(help="nearest, even or weighted.")]
+ObjectiveName = Annotated[
+    str, typer.Option("--objective", help="link_time, link_tokens or gpu_tokens.")
+]
+Layers = Annotated[
+    str, typer.Option(help="sequential or worst_layer; pipelined is only reported.")
+]
+LinkClasses = Annotated[
+    list[str] | None,
+    typer.Option("--link-classes", help="Scope of link_tokens; repeat for several."),
+]
+Homes = Annotated[
+    str | None, typer.Option(help="trace, by_token, round_robin or balanced.")
+]
+Policy = Annotated[str, typer.Option(help="uniform or one_expert_per_gpu.")]
+Redundant = Annotated[str, typer.Option(help="auto, or a number of extra slots.")]
+Layout = Annotated[str, typer.Option(help="auto, or tp=T[,ep=N].")]
+Cap = Annotated[
+    str | None,
+    typer.Option("--imbalance-cap", help="Most max/mean pairs per GPU and layer."),
+]
+DomainCap = Annotated[
+    str | None,
+    typer.Option("--domain-imbalance-cap", help="Most max/mean per domain and layer."),
+]
+KvTokens = Annotated[
+    int | None, typer.Option("--kv-tokens", help="KV tokens per DP rank (65536).")
+]
+MemFraction = Annotated[
+    float | None,
+    typer.Option("--mem-fraction", help="Share of GPU memory to fill; KV the rest."),
+]
+BatchTokens = Annotated[int, typer.Option(help="Tokens per DP rank in buffers.")]
+Precision = Annotated[str | None, typer.Option(help="fp32, bf16, fp16 or fp8.")]
+Endpoint = Annotated[str | None, typer.Option(help="local_nic or dest_forward.")]
+Routing = Annotated[str | None, typer.Option(help="ecmp_fractional.")]
+MessageBytes = Annotated[
+    str | None, typer.Option("--message-bytes", help="Dispatch,combine bytes: D,C.")
+]
+Holdout = Annotated[str, typer.Option(help="Share of unseen sequences: F[:SALT].")]
+Format = Annotated[str, typer.Option("--format", help="human or json.")]
+
+
+def message_bytes(text: str | None) -> tuple[int, int] | None:
+    """Parse ``D,C``."""
+    if text is None:
+        return None
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
+        raise UsageError(f"--message-bytes {text!r} is not D,C in whole bytes")
+    return int(parts[0]), int(parts[1])
+
+
+def check_format(text: str) -> str:
+    """Return ``human`` or ``json``."""
+    if text not in ("human", "json"):
+        raise UsageError(f"--format {text!r} is neither human nor json")
+    return text

@@ -1,0 +1,161 @@
+"""What a person reads: a result in five seconds, the rest in tables below."""
+
+from rich.console import Console
+from rich.table import Table
+
+from planner.manifest.schema import Baseline, Holdout, Manifest, ObjectiveReport
+
+EPLB = ("eplb_global", "eplb_hierarchical", "eplb_domains")
+
+
+def show_manifest(manifest: Manifest, console: Console) -> None:
+    """Print the headline, the comparison, the busiest links and the memory."""
+    for line in headline(manifest):
+        console.print(line, markup=True, soft_wrap=True)
+    console.print()
+    console.print(_comparison(manifest))
+    console.print(_busiest(manifest))
+    console.print(_memory_line(manifest), soft_wrap=True)
+    for note in manifest.provenance.notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
+
+
+def headline(manifest: Manifest) -> list[str]:
+    """Return the lines that answer: how much better, how far, what binds."""
+    return [_versus_eplb(manifest), _distance(manifest), _winners(manifest)]
+
+
+def better_eplb(baselines: dict[str, Baseline]) -> tuple[str, ObjectiveReport] | None:
+    """Return the EPLB reading with the lowest objective, if any exists."""
+    found = [
+        (name, baselines[name].objective)
+        for name in EPLB
+        if name in baselines and baselines[name].objective is not None
+    ]
+    scored = [(name, report) for name, report in found if report is not None]
+    return min(scored, key=lambda item: item[1].value) if scored else None
+
+
+def unseen_ratio(holdout: Holdout) -> tuple[str, float] | None:
+    """Return the better EPLB's name and plan/EPLB on sequences not seen."""
+    best = better_eplb(holdout.baselines)
+    if best is None or best[1].value == 0:
+        return None
+    return best[0], holdout.objective.value / best[1].value
+
+
+def amount(report: ObjectiveReport) -> str:
+    """Return a value with its unit, seconds in a readable size."""
+    if report.unit == "s":
+        return f"{report.value * 1e3:.4g} ms"
+    return f"{report.value:,.6g} {report.unit}"
+
+
+def _versus_eplb(manifest: Manifest) -> str:
+    name = manifest.objective.name
+    if manifest.holdout is not None:
+        compared = unseen_ratio(manifest.holdout)
+        if compared is not None:
+            eplb, ratio = compared
+            word = "lower" if ratio <= 1 else "higher"
+            change = abs(1 - ratio)
+            return (
+                f"[bold]{name} {change:.1%} {word}[/] than the better EPLB ({eplb}) on "
+                f"{manifest.holdout.tokens:,.0f} unseen tokens: ratio {ratio:.4f}"
+            )
+    best = better_eplb(manifest.baselines)
+    value = manifest.objective.value
+    if best is None or best[1].value == 0:
+        return f"[bold]{name} {amount(manifest.objective)}[/] (no EPLB to compare with)"
+    return (
+        f"[bold]{name} {1 - value / best[1].value:.1%} lower[/] than the better EPLB "
+        f"({best[0]}) on the planning part; held-out: {manifest.holdout_reason}"
+    )
+
+
+def _distance(manifest: Manifest) -> str:
+    value = amount(manifest.objective)
+    if manifest.bound is None or manifest.gap is None:
+        return (
+            f"{manifest.status}: {value} planned; no lower bound is known for "
+            f"{manifest.traffic}"
+        )
+    return (
+        f"{manifest.status}: {value} planned, at most {max(manifest.gap, 0):.2%} above "
+        f"the optimum (bound by {manifest.bound.method}, of {manifest.bound.of})"
+    )
+
+
+def _winners(manifest: Manifest) -> str:
+    origins = manifest.provenance.layer_strategies
+    counts = {name: origins.count(name) for name in dict.fromkeys(origins)}
+    parts = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return (
+        f"layers won by: {parts or manifest.provenance.strategy}; stopped: "
+        f"{manifest.termination.reason} after {manifest.provenance.seconds:.1f} s"
+    )
+
+
+def _comparison(manifest: Manifest) -> Table:
+    table = Table(title=f"{manifest.objective.name} ({manifest.objective.layers})")
+    table.add_column("plan")
+    for column in ("planning", "unseen", "max/mean GPU", "max/mean domain"):
+        table.add_column(column, justify="right")
+    unseen = manifest.holdout
+    table.add_row(
+        "[bold]this plan[/]",
+        amount(manifest.objective),
+        amount(unseen.objective) if unseen else "-",
+        f"{manifest.imbalance.mean:.3f}",
+        f"{manifest.imbalance.domain_mean:.3f}",
+    )
+    for name, base in manifest.baselines.items():
+        if base.objective is None or base.imbalance is None:
+            table.add_row(name, f"absent: {base.reason}", "", "", "")
+            continue
+        other = unseen.baselines[name].objective if unseen else None
+        table.add_row(
+            name,
+            amount(base.objective),
+            amount(other) if other else "-",
+            f"{base.imbalance.mean:.3f}",
+            f"{base.imbalance.domain_mean:.3f}",
+        )
+    return table
+
+
+def _busiest(manifest: Manifest) -> Table:
+    table = Table(title="busiest link of each class (planning part, worst layer)")
+    for column in ("leg", "class", "link"):
+        table.add_column(column)
+    for column in ("layer", "tokens", "MB", "ms"):
+        table.add_column(column, justify="right")
+    worst = {}
+    for layer in manifest.prediction.layers:
+        for entry in layer.busiest:
+            key = entry.leg, entry.link_class
+            if key not in worst or entry.seconds > worst[key][1].seconds:
+                worst[key] = layer.layer, entry
+    ranked = sorted(worst.values(), key=lambda item: -item[1].seconds)
+    for number, entry in ranked[:8]:
+        table.add_row(
+            entry.leg,
+            entry.link_class,
+            entry.link,
+            str(number),
+            f"{entry.tokens:,.1f}",
+            f"{entry.bytes / 1e6:,.3f}",
+            f"{entry.seconds * 1e3:.4f}",
+        )
+    return table
+
+
+def _memory_line(manifest: Manifest) -> str:
+    tightest = max(
+        manifest.prediction.gpus,
+        key=lambda gpu: gpu.memory_bytes / max(1, gpu.memory_limit_bytes),
+    )
+    return (
+        f"memory: {tightest.gpu} is fullest with {tightest.memory_bytes / 1e9:.2f} of "
+        f"{tightest.memory_limit_bytes / 1e9:.2f} GB"
+    )

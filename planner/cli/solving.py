@@ -1,0 +1,150 @@
+"""``planner solve`` and ``planner evaluate``: options in, a judged plan out."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from planner import pipeline
+from planner.cli import options as flags
+from planner.cli.progress import progress_to_stderr
+from planner.cli.render import show_evaluation, show_manifest
+from planner.manifest import manifest_data, pretty_json, write_manifest
+from planner.options import SolveOptions
+
+
+def solve(
+    topology: flags.Topology,
+    model: flags.Model = None,
+    trace: flags.Trace = None,
+    phase: flags.Phase = "prefill",
+    traffic: flags.Traffic = None,
+    selection: flags.Selection = "nearest",
+    objective: flags.ObjectiveName = "link_time",
+    layers: flags.Layers = "sequential",
+    link_classes: flags.LinkClasses = None,
+    homes: flags.Homes = None,
+    policy: flags.Policy = "uniform",
+    redundant: flags.Redundant = "auto",
+    layout: flags.Layout = "auto",
+    imbalance_cap: flags.Cap = None,
+    domain_imbalance_cap: flags.DomainCap = None,
+    kv_tokens: flags.KvTokens = None,
+    mem_fraction: flags.MemFraction = None,
+    batch_tokens: flags.BatchTokens = 4096,
+    precision: flags.Precision = None,
+    endpoint: flags.Endpoint = None,
+    routing: flags.Routing = None,
+    message_bytes: flags.MessageBytes = None,
+    holdout: flags.Holdout = "0.5",
+    strategy: Annotated[
+        str, typer.Option(help=f"One of: {', '.join(pipeline.available('strategy'))}.")
+    ] = "auto",
+    time_limit: Annotated[float, typer.Option(help="Seconds to search.")] = 60.0,
+    gap: Annotated[float, typer.Option(help="Relative gap that is enough.")] = 0.0,
+    threads: Annotated[int | None, typer.Option(help="Default: all cores.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write the manifest here.")
+    ] = None,
+    output_format: flags.Format = "human",
+) -> None:
+    """Plan the placement of a model's experts on a cluster."""
+    flags.check_format(output_format)
+    chosen = SolveOptions(
+        phase=phase,
+        traffic=traffic,
+        selection=selection,
+        objective=objective,
+        layers=layers,
+        link_classes=tuple(link_classes) if link_classes else None,
+        homes=homes,
+        policy=policy,
+        redundant=redundant,
+        layout=layout,
+        imbalance_cap=imbalance_cap,
+        domain_imbalance_cap=domain_imbalance_cap,
+        kv_tokens=kv_tokens,
+        mem_fraction=mem_fraction,
+        batch_tokens=batch_tokens,
+        precision=precision,
+        endpoint=endpoint,
+        routing=routing,
+        message_bytes=flags.message_bytes(message_bytes),
+        strategy=strategy,
+        time_limit=time_limit,
+        gap=gap,
+        threads=threads,
+        seed=seed,
+        holdout=holdout,
+    )
+    pipeline.check_writable(output)
+    stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+    manifest = pipeline.solve(
+        topology,
+        model=model,
+        trace=trace,
+        options=chosen,
+        progress=progress_to_stderr("s" if objective == "link_time" else ""),
+        announce=lambda line: stderr.print(line, markup=False),
+        base=output.parent if output else Path.cwd(),
+    )
+    if output is not None:
+        write_manifest(manifest, output)
+    stdout = Console(highlight=False, width=_width())
+    if output_format == "json":
+        print(pretty_json(manifest_data(manifest)))
+        return
+    show_manifest(manifest, stdout)
+    if output is not None:
+        stdout.print(f"plan written to {output}", markup=False)
+
+
+def evaluate(
+    topology: flags.Topology,
+    plan: Annotated[Path, typer.Option("--plan", help="The plan to score.")],
+    trace: flags.Trace = None,
+    model: flags.Model = None,
+    phase: flags.Phase = "prefill",
+    traffic: flags.Traffic = None,
+    selection: flags.Selection = "nearest",
+    objective: flags.ObjectiveName = "link_time",
+    layers: flags.Layers = "sequential",
+    link_classes: flags.LinkClasses = None,
+    homes: flags.Homes = None,
+    layout: flags.Layout = "auto",
+    endpoint: flags.Endpoint = None,
+    message_bytes: flags.MessageBytes = None,
+    holdout: flags.Holdout = "0.5",
+    output_format: flags.Format = "human",
+) -> None:
+    """Score a plan on any trace: its own workload or another."""
+    flags.check_format(output_format)
+    chosen = SolveOptions(
+        phase=phase,
+        traffic=traffic,
+        selection=selection,
+        objective=objective,
+        layers=layers,
+        link_classes=tuple(link_classes) if link_classes else None,
+        homes=homes,
+        layout=layout,
+        endpoint=endpoint,
+        message_bytes=flags.message_bytes(message_bytes),
+        holdout=holdout,
+    )
+    scores = pipeline.evaluate(
+        topology, plan=plan, trace=trace, model=model, options=chosen
+    )
+    if output_format == "json":
+        print(json.dumps(scores, indent=2))
+        return
+    show_evaluation(scores, Console(highlight=False, width=_width()))
+
+
+def _width() -> int | None:
+    """Tables keep their columns when the output is piped or redirected."""
+    return None if os.isatty(1) else 110

@@ -1,0 +1,347 @@
+"""From a problem and its plan to the manifest: evaluate, compare, record."""
+
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from importlib.metadata import PackageNotFoundError, version
+
+from planner import __version__
+from planner.evaluate import Evaluation, evaluate
+from planner.evaluate.objective import scope_of
+from planner.explain import link_effects, what_binds, why_links_cannot_gain
+from planner.instance import PlacementInstance
+from planner.manifest import (
+    LayerCounts,
+    Manifest,
+    digest_of_json,
+    exact_text,
+    gap_of,
+    gpu_predictions,
+    layer_prediction,
+    objective_report,
+)
+from planner.manifest.schema import (
+    AttentionGroup,
+    Baseline,
+    BoundReport,
+    Caps,
+    Groups,
+    HistoryEntry,
+    Holdout,
+    ImbalanceReport,
+    Inputs,
+    Layer,
+    LayerPrediction,
+    MessageBytes,
+    ObjectiveReport,
+    Options,
+    PartPrediction,
+    Prediction,
+    Provenance,
+    Termination,
+    Workload,
+)
+from planner.pipeline.problem import Problem
+from planner.plan import PlacementPlan
+from planner.strategies.base import Bound, SolveResult
+from planner.strategies.baselines.base import (
+    BASELINES,
+    AbsentBaselineError,
+    published_plan,
+)
+from planner.workload.parts import Part
+
+OPTIMAL_TOLERANCE = Fraction(1, 10**9)
+PACKAGES = ("ortools", "networkx", "numpy", "numba", "pyarrow")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scored:
+    """A plan of a baseline and its evaluations, or the reason for its absence."""
+
+    name: str
+    planning: Evaluation | None = None
+    holdout: Evaluation | None = None
+    duplicates: bool = False
+    reason: str | None = None
+
+
+def score_baselines(instance: PlacementInstance) -> list[Scored]:
+    """Evaluate every baseline as published, on both parts."""
+    scored = []
+    for name in BASELINES.names():
+        try:
+            plan = published_plan(instance, name)
+        except AbsentBaselineError as absent:
+            scored.append(Scored(name=name, reason=str(absent)))
+            continue
+        part = instance.holdout
+        scored.append(
+            Scored(
+                name=name,
+                planning=evaluate(instance, plan, instance.planning),
+                holdout=None if part is None else evaluate(instance, plan, part),
+                duplicates=plan.has_duplicates(),
+            )
+        )
+    return scored
+
+
+def fill_manifest(
+    problem: Problem, strategy: str, result: SolveResult, seconds: float
+) -> Manifest:
+    """Judge the plan and its baselines and record everything."""
+    instance, plan = problem.instance, result.plan
+    planning = evaluate(instance, plan, instance.planning)
+    baselines = score_baselines(instance)
+    status, gap = status_of(planning.value, result.bound)
+    return Manifest(
+        inputs=Inputs(
+            topology=problem.topology_record,
+            model=problem.model_record,
+            traces=(problem.trace_record,),
+            options=Options(
+                values=problem.option_values,
+                sha256=digest_of_json(problem.option_values),
+            ),
+        ),
+        gpus=tuple(gpu.id for gpu in instance.topology.gpus),
+        layers=tuple(_layers(plan)),
+        groups=_groups(instance),
+        traffic=instance.traffic,  # type: ignore[arg-type]
+        selection=instance.selection,  # type: ignore[arg-type]
+        endpoint=instance.endpoint,  # type: ignore[arg-type]
+        routing=problem.routing,
+        homes=problem.homes,
+        objective=_objective(planning),
+        bound=_bound(result.bound),
+        status=status,  # type: ignore[arg-type]
+        gap=gap,
+        termination=Termination(
+            reason=result.reason,  # type: ignore[arg-type]
+            limit=result.limit,
+        ),
+        prediction=_prediction(planning, problem.home_ratio),
+        imbalance=_imbalance(planning),
+        caps=Caps(gpu=instance.caps.gpu, domain=instance.caps.domain),
+        baselines={base.name: _baseline(base, base.planning) for base in baselines},
+        holdout=_holdout(instance, plan, baselines, problem.home_ratio),
+        holdout_reason=problem.holdout_reason,
+        workloads={
+            problem.workload_name: Workload(
+                traffic=instance.traffic,
+                phase=problem.phase,
+                weight="1/1",
+                tokens=float(planning.tokens),
+                objective=float(planning.value),
+            )
+        },
+        provenance=Provenance(
+            versions=versions(),
+            seed=problem.options.seed,
+            strategy=strategy,
+            layer_strategies=result.layer_strategies,
+            seconds=seconds,
+            history=tuple(
+                HistoryEntry(
+                    seconds=event.seconds, objective=event.objective, bound=event.bound
+                )
+                for event in result.history
+            ),
+            notes=tuple(notes_of(problem, planning, result)),
+        ),
+    )
+
+
+def status_of(value: Fraction, bound: Bound | None) -> tuple[str, float | None]:
+    """Return the status word and the gap (rule 28).
+
+    Without a rechecked certificate a closed gap is the solver's claim.
+    """
+    if bound is None:
+        return "feasible", None
+    closed = value <= Fraction(bound.value) * (1 + OPTIMAL_TOLERANCE)
+    return ("solver_claimed" if closed else "feasible"), gap_of(value, bound.value)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that made a plan."""
+    found = {"moe-placement-planner": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    found["platform"] = sys.platform
+    return found
+
+
+def notes_of(
+    problem: Problem, planning: Evaluation, result: SolveResult
+) -> Sequence[str]:
+    """Return what a reader should know: defaults taken, what binds, why no gain."""
+    notes = [*problem.notes, *result.notes]
+    binds = what_binds(planning)
+    if binds:
+        legs = sum(count for _, count in binds)
+        parts = ", ".join(f"{name} in {count}/{legs}" for name, count in binds)
+        notes.append(f"what binds (busiest link per layer and leg): {parts}")
+    blocked = why_links_cannot_gain(problem.instance)
+    if blocked is not None:
+        notes.append(blocked)
+    else:
+        gains = [
+            effect.because
+            for effect in link_effects(problem.instance)
+            if effect.applies
+        ]
+        notes.append(f"links can gain: {'; '.join(gains)}")
+    return notes
+
+
+def _layers(plan: PlacementPlan) -> list[Layer]:
+    layers = []
+    for index, number in enumerate(plan.layer_numbers):
+        split = {
+            str(expert): {rank: tuple(weights) for rank, weights in by_rank.items()}
+            for (layer, expert), by_rank in sorted(plan.split.items())
+            if layer == index
+        }
+        slots = tuple(
+            tuple(int(expert) for expert in row if expert >= 0)
+            for row in plan.slots_LGJ[index]
+        )
+        layers.append(Layer(layer=number, slots=slots, split=split or None))
+    return layers
+
+
+def _groups(instance: PlacementInstance) -> Groups:
+    ids = [gpu.id for gpu in instance.topology.gpus]
+    layout = instance.layout
+    return Groups(
+        attention=tuple(
+            AttentionGroup(dp_rank=rank, gpus=tuple(ids[gpu] for gpu in group))
+            for rank, group in enumerate(layout.attention_groups)
+        ),
+        ep=layout.ep,
+        replicas=layout.sets,
+    )
+
+
+def _objective(evaluation: Evaluation) -> ObjectiveReport:
+    instance = evaluation.instance
+    links = instance.topology.links
+    scope_A = scope_of(links, instance.objective.link_classes)
+    scope = sorted({link.link_class for link in links if scope_A[link.index]})
+    objective = instance.objective
+    return objective_report(
+        objective.name,  # type: ignore[arg-type]
+        objective.layers,  # type: ignore[arg-type]
+        scope,
+        evaluation.values,
+    )
+
+
+def _imbalance(evaluation: Evaluation) -> ImbalanceReport:
+    summary = evaluation.imbalance
+    return ImbalanceReport(
+        mean=summary.mean,
+        worst=summary.worst,
+        domain_mean=summary.domain_mean,
+        domain_worst=summary.domain_worst,
+    )
+
+
+def _bound(bound: Bound | None) -> BoundReport | None:
+    if bound is None:
+        return None
+    return BoundReport(
+        value=bound.value, method=bound.method, of=bound.of, branching=bound.branching
+    )
+
+
+def _layer_predictions(evaluation: Evaluation) -> tuple[LayerPrediction, ...]:
+    instance = evaluation.instance
+    return tuple(
+        layer_prediction(
+            LayerCounts(
+                layer=instance.model.moe_layers[index],
+                transfers_GG=loads.transfers_GG,
+                loads_2A=loads.loads_2A,
+                denominator=loads.denominator,
+                imbalance=evaluation.gpu_imbalance_L[index],
+                domain_imbalance=evaluation.domain_imbalance_L[index],
+            ),
+            links=instance.topology.links,
+            domain_G=instance.layout.domain_G,
+            q=instance.routes.q,
+            message_bytes=instance.message_bytes,
+        )
+        for index, loads in enumerate(evaluation.layers)
+    )
+
+
+def _part_prediction(evaluation: Evaluation, home_ratio: float) -> PartPrediction:
+    return PartPrediction(
+        tokens_exact=exact_text(evaluation.tokens),
+        q=str(evaluation.instance.routes.q),
+        inter_domain_bytes_exact=exact_text(evaluation.inter_domain_bytes),
+        home_tokens_max_over_mean=home_ratio,
+        layers=_layer_predictions(evaluation),
+    )
+
+
+def _prediction(evaluation: Evaluation, home_ratio: float) -> Prediction:
+    instance = evaluation.instance
+    dispatch, combine = instance.message_bytes
+    pairs_G = [
+        sum(
+            (
+                Fraction(int(loads.pairs_G[gpu]), loads.denominator)
+                for loads in evaluation.layers
+            ),
+            Fraction(0),
+        )
+        for gpu in range(instance.topology.gpu_count)
+    ]
+    part = _part_prediction(evaluation, home_ratio)
+    return Prediction(
+        **{name: getattr(part, name) for name in PartPrediction.model_fields},
+        message_bytes=MessageBytes(dispatch=dispatch, combine=combine),
+        gpus=gpu_predictions(
+            [gpu.id for gpu in instance.topology.gpus],
+            pairs_G,
+            instance.memory_bytes_G,
+            instance.memory_limit_G,
+        ),
+    )
+
+
+def _baseline(scored: Scored, evaluation: Evaluation | None) -> Baseline:
+    if evaluation is None:
+        return Baseline(reason=scored.reason)
+    notes = ("keeps two copies of an expert on one GPU",) if scored.duplicates else ()
+    return Baseline(
+        objective=_objective(evaluation), imbalance=_imbalance(evaluation), notes=notes
+    )
+
+
+def _holdout(
+    instance: PlacementInstance,
+    plan: PlacementPlan,
+    baselines: Sequence[Scored],
+    home_ratio: float,
+) -> Holdout | None:
+    part: Part | None = instance.holdout
+    if part is None:
+        return None
+    unseen = evaluate(instance, plan, part)
+    return Holdout(
+        tokens=float(unseen.tokens),
+        objective=_objective(unseen),
+        imbalance=_imbalance(unseen),
+        baselines={base.name: _baseline(base, base.holdout) for base in baselines},
+        prediction=_part_prediction(unseen, home_ratio),
+    )

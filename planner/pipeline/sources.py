@@ -1,0 +1,130 @@
+"""Where inputs come from: a bundled name, a file or inline data, with digests."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os.path import relpath
+from pathlib import Path
+from typing import Any
+
+from planner import bundled
+from planner.errors import TraceError, UsageError
+from planner.manifest import digest_of_file, digest_of_json
+from planner.manifest.schema import InputFile
+
+Source = str | Path | Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceSource:
+    """A trace file with the workload wanted, or inline counts."""
+
+    name: str
+    path: Path | None = None
+    workload: str | None = None
+    inline: Mapping[str, Any] | None = None
+
+
+def topology_record(source: Source, base: Path) -> InputFile:
+    """Return the manifest's record of a topology."""
+    if isinstance(source, Mapping):
+        name = str(source.get("graph", {}).get("name", "inline"))
+        return _inline_record(name, source)
+    if str(source) in bundled.topology_names() and not Path(source).exists():
+        path = bundled.topology_path(str(source))
+        return InputFile(name=str(source), sha256=digest_of_file(path))
+    return file_record(Path(source), base)
+
+
+def file_record(path: Path, base: Path, name: str | None = None) -> InputFile:
+    """Return the record of a file, its path relative to ``base``."""
+    return InputFile(
+        name=name or path.stem,
+        path=Path(relpath(path.resolve(), base.resolve())).as_posix(),
+        sha256=digest_of_file(path),
+    )
+
+
+def model_record(source: Source, name: str, base: Path) -> InputFile:
+    """Return the record of a model: a preset by name, a file or inline data."""
+    if isinstance(source, Mapping):
+        return _inline_record(name, source)
+    if Path(source).is_file():
+        return file_record(Path(source), base, name)
+    return InputFile(name=name, sha256=digest_of_json({"preset": name}))
+
+
+def trace_record(source: TraceSource, base: Path) -> InputFile:
+    """Return the record of a trace; inline counts are embedded."""
+    if source.inline is not None:
+        return _inline_record(source.name, source.inline)
+    if source.path is None:
+        raise TraceError("has neither a file nor counts", where=source.name)
+    if source.path in bundled.traces().values():
+        return InputFile(name=source.name, sha256=digest_of_file(source.path))
+    return file_record(source.path, base, source.name)
+
+
+def find_trace(text: str | Path) -> TraceSource:
+    """Return the trace that ``FILE[#WORKLOAD]`` or a bundled name stands for.
+
+    Raises
+    ------
+    UsageError
+        For ``:WEIGHT``, ``:MODE`` or ``:PHASE``: one workload is planned for yet.
+    TraceError
+        If there is no such file.
+    """
+    given = str(text)
+    if given in bundled.traces() and not Path(given).exists():
+        return TraceSource(name=given, path=bundled.traces()[given])
+    file, _, workload = given.partition("#")
+    if not Path(file).exists() and ":" in file + workload:
+        raise UsageError(
+            f"--trace {given}: weights, modes and phases of several workloads are "
+            "not supported yet; give FILE or FILE#WORKLOAD"
+        )
+    path = Path(file)
+    if not path.exists():
+        names = ", ".join(bundled.traces())
+        raise TraceError(
+            "is neither a file nor a bundled trace",
+            where=file,
+            fix=f"give a Parquet file or one of: {names}",
+        )
+    return TraceSource(name=path.stem, path=path, workload=workload or None)
+
+
+def workload_of(topology: Source) -> dict[str, str]:
+    """Return the ``workload`` a topology file carries, paths made absolute.
+
+    Only reads the key; the topology itself is validated by its loader.
+    """
+    if isinstance(topology, Mapping):
+        found = topology.get("workload") or {}
+        return {key: str(value) for key, value in found.items()}
+    path = Path(topology)
+    if not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError):
+        return {}
+    found = data.get("workload") if isinstance(data, dict) else None
+    if not isinstance(found, dict):
+        return {}
+    return {
+        key: _beside(path, str(value)) for key, value in found.items() if value
+    }
+
+
+def _beside(topology: Path, value: str) -> str:
+    """A relative path in a topology file is meant relative to that file."""
+    file, mark, rest = value.partition("#")
+    beside = topology.parent / file
+    return f"{beside}{mark}{rest}" if beside.is_file() else value
+
+
+def _inline_record(name: str, content: Mapping[str, Any]) -> InputFile:
+    data = dict(content)
+    return InputFile(name=name, sha256=digest_of_json(data), content=data)
