@@ -11,10 +11,24 @@ import signal
 import sys
 
 from api.schemas import InlineTrace, PlanRequest
-from planner import bundled, pipeline
-from planner.errors import InputError, PlannerError
+from planner import pipeline
+from planner.errors import (
+    InputError,
+    ModelError,
+    PlannerError,
+    TopologyError,
+    TraceError,
+    UsageError,
+)
+from planner.manifest import manifest_data, pretty_json
 
 REFUSED = 10
+FIELDS: dict[type[PlannerError], str] = {
+    TopologyError: "/topology",
+    ModelError: "/model",
+    TraceError: "/trace",
+    UsageError: "/options",
+}
 
 
 def main() -> int:
@@ -48,14 +62,15 @@ def solve(request: PlanRequest) -> str:
         trace=_trace(request),
         options=request.solve_options(),
     )
-    return manifest.to_json()
+    return pretty_json(manifest_data(manifest))
 
 
 def problem(error: PlannerError) -> dict[str, object]:
     """Return what the client is told about an error of the planner."""
     errors = []
-    if isinstance(error, InputError):
-        errors.append({"pointer": error.where, "detail": error.rule})
+    if isinstance(error, InputError | UsageError):
+        rule = error.rule if isinstance(error, InputError) else str(error)
+        errors.append({"pointer": _pointer(error), "detail": rule})
     return {
         "status": error.http_status,
         "kind": _kind(error),
@@ -64,17 +79,26 @@ def problem(error: PlannerError) -> dict[str, object]:
     }
 
 
+def _pointer(error: InputError | UsageError) -> str:
+    """Return the place in the request that an error is about."""
+    field = next((name for kind, name in FIELDS.items() if isinstance(error, kind)), "")
+    where = error.where if isinstance(error, InputError) else ""
+    # The planner says "file:/json/pointer", or a column, or nothing.
+    _, _, place = where.rpartition(":")
+    return field + (place if place.startswith("/") else "")
+
+
 def _kind(error: PlannerError) -> str:
-    """Return the problem's kind: the error's class in words, ``input`` for its kin."""
+    """Return the problem's kind: the error's class in words."""
     name = type(error).__name__.removesuffix("Error")
     return "".join(f"-{c.lower()}" if c.isupper() else c for c in name).strip("-")
 
 
 def _trace(request: PlanRequest) -> str | dict[str, object] | None:
-    """Return the workload as the planner takes it: bundled file, counts or none."""
+    """Return the workload as the planner takes it: a name, counts or none."""
     if isinstance(request.trace, InlineTrace):
         return {"counts": request.trace.counts.model_dump()}
-    return None if request.trace is None else str(bundled.traces()[request.trace])
+    return request.trace
 
 
 if __name__ == "__main__":
