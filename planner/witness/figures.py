@@ -122,9 +122,14 @@ def tokens_on(
     link: Link, loads_A: ExactArray, links: Sequence[Link], over: int
 ) -> Fraction:
     """Return the tokens of one link, its loads being over ``over`` (rule 10)."""
-    divisor = lcm(*(link.token_divisor for link in links))
-    loads = [int(load) for load in loads_A]
-    return Fraction(_tokens(link, loads, links, divisor), over * divisor)
+    edges = [links[at] for at in link.members] or [link]
+    return sum(
+        (
+            Fraction(int(loads_A[edge.index]), over * edge.token_divisor)
+            for edge in edges
+        ),
+        Fraction(0),
+    )
 
 
 def imbalance(figures: LayerFigures) -> Fraction:

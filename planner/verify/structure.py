@@ -1,0 +1,130 @@
+"""Is it a plan at all: slots, coverage, groups (design §5, rules 16 and 29)."""
+
+from planner.manifest import Manifest
+from planner.manifest.schema import Layer
+from planner.topology.graph import ClusterTopology
+from planner.verify.ledger import Ledger
+from planner.workload.model_spec import MoEModelSpec
+
+
+def check_structure(
+    manifest: Manifest, topology: ClusterTopology, model: MoEModelSpec, ledger: Ledger
+) -> None:
+    """Check everything that must hold before traffic means anything."""
+    ids = [gpu.id for gpu in topology.gpus]
+    ledger.expect(
+        "GPUs in EP order",
+        list(manifest.gpus) == ids,
+        "gpus: not the GPUs of the topology in its order",
+    )
+    numbers = [layer.layer for layer in manifest.layers]
+    ledger.expect(
+        "layers of the model",
+        numbers == list(model.moe_layers),
+        f"layers: the plan has {numbers}, the model's MoE layers are "
+        f"{list(model.moe_layers)}",
+    )
+    _check_sizes(manifest, ledger)
+    for layer in manifest.layers:
+        _check_experts(layer.layer, layer.slots, model.experts, ledger)
+        _check_split(layer, len(manifest.groups.attention), ledger)
+    _check_attention_groups(manifest, topology, ledger)
+
+
+def _check_sizes(manifest: Manifest, ledger: Ledger) -> None:
+    """EP sets divide the cluster; every GPU has as many slots in every layer."""
+    groups, gpus = manifest.groups, len(manifest.gpus)
+    ledger.expect(
+        "EP sets",
+        groups.ep * groups.replicas == gpus,
+        f"groups: ep {groups.ep} times {groups.replicas} replicas is not {gpus} GPUs",
+    )
+    ledger.expect(
+        "EP sets",
+        groups.expert_tp == 1 and groups.pp == 1,
+        "groups: expert_tp and pp other than 1 are not supported",
+    )
+    per_gpu = len(manifest.layers[0].slots[0])
+    for layer in manifest.layers:
+        ledger.expect(
+            "EP sets",
+            len(layer.slots) == groups.ep,
+            f"layer {layer.layer}: slots of {len(layer.slots)} GPUs, ep is {groups.ep}",
+        )
+        for rank, slots in enumerate(layer.slots):
+            ledger.expect(
+                "equal slots",
+                len(slots) == per_gpu,
+                f"layer {layer.layer}: EP rank {rank} has {len(slots)} slots, "
+                f"others have {per_gpu}",
+            )
+
+
+def _check_experts(
+    layer: int, slots: tuple[tuple[int, ...], ...], experts: int, ledger: Ledger
+) -> None:
+    """Ids in range, no two copies on one GPU, every expert somewhere."""
+    held: set[int] = set()
+    for rank, row in enumerate(slots):
+        for expert in row:
+            ledger.expect(
+                "ids in range",
+                0 <= expert < experts,
+                f"layer {layer}: EP rank {rank} holds expert {expert}, "
+                f"the model has {experts}",
+            )
+            ledger.expect(
+                "no duplicates",
+                row.count(expert) == 1,
+                f"layer {layer}: EP rank {rank} holds expert {expert} twice",
+            )
+            held.add(expert)
+    for expert in range(experts):
+        ledger.expect(
+            "coverage", expert in held, f"layer {layer}: expert {expert} has no copy"
+        )
+
+
+def _check_split(layer: Layer, dp_ranks: int, ledger: Ledger) -> None:
+    """Weights are for DP ranks that exist; their form was checked on reading."""
+    for expert, by_rank in (layer.split or {}).items():
+        for dp_rank in by_rank:
+            ledger.expect(
+                "split weights",
+                dp_rank == "*" or int(dp_rank) < dp_ranks,
+                f"layer {layer.layer}: split of expert {expert} names DP rank "
+                f"{dp_rank} of {dp_ranks}",
+            )
+
+
+def _check_attention_groups(
+    manifest: Manifest, topology: ClusterTopology, ledger: Ledger
+) -> None:
+    """Groups share out the GPUs, are alike in size and stay inside a domain."""
+    domain_of = {
+        gpu.id: int(topology.domain_G[index]) for index, gpu in enumerate(topology.gpus)
+    }
+    groups = manifest.groups.attention
+    members = [gpu for group in groups for gpu in group.gpus]
+    ledger.expect(
+        "attention groups",
+        sorted(members) == sorted(manifest.gpus),
+        "groups.attention: not every GPU is in exactly one group",
+    )
+    for number, group in enumerate(groups):
+        where = f"groups.attention: DP rank {group.dp_rank}"
+        ledger.expect(
+            "attention groups",
+            group.dp_rank == number,
+            f"{where} is listed in place {number}",
+        )
+        ledger.expect(
+            "attention groups",
+            len(group.gpus) == len(groups[0].gpus),
+            f"{where} has {len(group.gpus)} GPUs, others {len(groups[0].gpus)}",
+        )
+        ledger.expect(
+            "attention groups",
+            len({domain_of.get(gpu) for gpu in group.gpus}) == 1,
+            f"{where} spans several scale-up domains",
+        )

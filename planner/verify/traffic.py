@@ -1,0 +1,221 @@
+"""Counts every transfer and link load again and compares with the manifest."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from planner.arrays import ExactArray
+from planner.layout import ParallelLayout
+from planner.manifest import Manifest, digest_of_counts, exact_text
+from planner.manifest.schema import (
+    GpuPrediction,
+    LayerPrediction,
+    PartPrediction,
+)
+from planner.topology.graph import ClusterTopology, Link
+from planner.topology.paths import Routes
+from planner.verify.ledger import Ledger
+from planner.witness import counts as tables
+from planner.witness import figures
+from planner.witness.figures import LayerFigures
+from planner.witness.selection import chosen_ranks
+from planner.witness.transfers import forwarded, gpu_pairs, transfer_counts
+from planner.workload.model_spec import MoEModelSpec
+from planner.workload.parts import CountsPart, Part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """The inputs of a manifest, read again and put in order."""
+
+    manifest: Manifest
+    topology: ClusterTopology
+    routes: Routes
+    model: MoEModelSpec
+    layout: ParallelLayout
+    message: tuple[int, int]
+    link_classes: tuple[str, ...] | None
+    planning: Part
+    holdout: Part | None
+
+
+def count_again(setting: Setting, part: Part) -> list[LayerFigures]:
+    """Return the exact counts of every layer on one part, by the witness."""
+    manifest, layout = setting.manifest, setting.layout
+    result = []
+    for index, layer in enumerate(manifest.layers):
+        slots_GJ = np.asarray(layer.slots, dtype=np.int16)
+        split = {int(expert): by for expert, by in (layer.split or {}).items()}
+        transfers_GG: ExactArray
+        pairs_G: ExactArray
+        if isinstance(part, CountsPart):
+            pairs_GG, denominator = tables.expected_pairs(
+                slots_GJ, split, manifest.selection, part.tokens_LE[index], layout
+            )
+            transfers_GG = tables.transfers_of_pairs(pairs_GG)
+            if manifest.endpoint == "dest_forward":
+                transfers_GG = forwarded(transfers_GG, layout)
+            pairs_G = pairs_GG.sum(axis=0)
+        else:
+            denominator = 1
+            targets_TK = chosen_ranks(
+                slots_GJ,
+                split,
+                manifest.selection,
+                part.experts_LTK[index],
+                part.source_T,
+                part.rank_T,
+                part.ordinal_T,
+                layout,
+            )
+            transfers_GG = transfer_counts(
+                manifest.traffic, manifest.endpoint, targets_TK, part.source_T, layout
+            )
+            pairs_G = gpu_pairs(targets_TK, layout.gpu_count)
+        result.append(
+            figures.layer_figures(pairs_G, transfers_GG, denominator, setting.routes)
+        )
+    return result
+
+
+def check_prediction(
+    where: str,
+    claimed: PartPrediction,
+    setting: Setting,
+    part: Part,
+    counted: Sequence[LayerFigures],
+    ledger: Ledger,
+) -> None:
+    """Compare the counts of one part, layer by layer and link by link."""
+    layout, q = setting.layout, setting.routes.q
+    ledger.equal("totals", f"{where}.q", claimed.q, str(q))
+    ledger.equal(
+        "totals",
+        f"{where}.tokens_exact",
+        claimed.tokens_exact,
+        exact_text(tokens_of(part)),
+    )
+    ledger.equal(
+        "totals",
+        f"{where}.inter_domain_bytes_exact",
+        claimed.inter_domain_bytes_exact,
+        exact_text(figures.inter_domain_bytes(counted, layout, setting.message)),
+    )
+    ledger.expect(
+        "totals",
+        len(claimed.layers) == len(counted),
+        f"{where}.layers: {len(claimed.layers)} layers, the plan has {len(counted)}",
+    )
+    for layer, found in zip(claimed.layers, counted, strict=False):
+        at = f"{where} layer {layer.layer}"
+        far = layout.domain_G[:, None] != layout.domain_G[None, :]
+        over = found.denominator
+        totals = {
+            "transfers_exact": _total(found.transfers_GG, over),
+            "inter_domain_transfers_exact": _total(found.transfers_GG[far], over),
+        }
+        for name, total in totals.items():
+            ledger.equal("transfers", f"{at} {name}", getattr(layer, name), total)
+        ledger.equal(
+            "transfers",
+            f"{at} transfers_sha256",
+            layer.transfers_sha256,
+            digest_of_counts(found.transfers_GG, over),
+        )
+        ledger.equal(
+            "link loads",
+            f"{at} links_sha256",
+            layer.links_sha256,
+            digest_of_counts(np.stack([found.dispatch_A, found.combine_A]), over * q),
+        )
+        balance = figures.imbalance(found)
+        ledger.equal("imbalance", f"{at} imbalance", layer.imbalance, float(balance))
+        ledger.equal(
+            "imbalance",
+            f"{at} domain_imbalance",
+            layer.domain_imbalance,
+            float(figures.domain_imbalance(found, layout)),
+        )
+        _check_busiest(at, layer, found, setting, ledger)
+
+
+def check_gpus(
+    claimed: Sequence[GpuPrediction], counted: Sequence[LayerFigures], ledger: Ledger
+) -> None:
+    """Compare the pairs that every GPU computes over all layers."""
+    for index, gpu in enumerate(claimed):
+        pairs = sum(
+            (Fraction(int(at.pairs_G[index]), at.denominator) for at in counted),
+            Fraction(0),
+        )
+        where = f"prediction.gpus {gpu.gpu}"
+        ledger.equal("GPU loads", f"{where} pairs", gpu.pairs, float(pairs))
+        ledger.equal("GPU loads", f"{where} pairs", gpu.pairs_exact, exact_text(pairs))
+
+
+def tokens_of(part: Part) -> Fraction:
+    """Return the tokens of a part; a counts table's as rule 11 counts them."""
+    if isinstance(part, CountsPart):
+        per_layer = [Fraction(int(row.sum()), part.top_k) for row in part.tokens_LE]
+        return sum(per_layer, Fraction(0)) / len(per_layer)
+    return Fraction(part.token_count)
+
+
+def _check_busiest(
+    at: str,
+    layer: LayerPrediction,
+    found: LayerFigures,
+    setting: Setting,
+    ledger: Ledger,
+) -> None:
+    """In every class that carries something: the first of the slowest links."""
+    links, over = setting.topology.links, found.denominator * setting.routes.q
+    legs = (
+        ("dispatch", found.dispatch_A, setting.message[0]),
+        ("combine", found.combine_A, setting.message[1]),
+    )
+    expected: dict[tuple[str, str], tuple[object, ...]] = {}
+    for leg, loads_A, size in legs:
+        slowest: dict[str, tuple[Fraction, Link]] = {}
+        for link in links:
+            load = int(loads_A[link.index])
+            seconds = Fraction(load * size, over) / link.bytes_per_s
+            known = slowest.get(link.link_class)
+            if load and (known is None or seconds > known[0]):
+                slowest[link.link_class] = (seconds, link)
+        for name, (seconds, link) in slowest.items():
+            carried = Fraction(int(loads_A[link.index]) * size, over)
+            tokens = figures.tokens_on(link, loads_A, links, over)
+            expected[leg, name] = (
+                link.name,
+                exact_text(tokens),
+                float(tokens),
+                float(carried),
+                exact_text(seconds),
+                float(seconds),
+            )
+    claimed: dict[tuple[str, str], tuple[object, ...]] = {
+        (entry.leg, entry.link_class): (
+            entry.link,
+            entry.tokens_exact,
+            entry.tokens,
+            entry.bytes,
+            entry.seconds_exact,
+            entry.seconds,
+        )
+        for entry in layer.busiest
+    }
+    ledger.equal("busiest links", f"{at} entries", len(layer.busiest), len(expected))
+    for leg, name in sorted(expected.keys() | claimed.keys()):
+        ledger.equal(
+            "busiest links",
+            f"{at} {leg} {name}",
+            claimed.get((leg, name)),
+            expected.get((leg, name)),
+        )
+
+
+def _total(counts: ExactArray, over: int) -> str:
+    return exact_text(Fraction(int(counts.sum()), over) if counts.size else Fraction(0))
