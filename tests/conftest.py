@@ -1,0 +1,24 @@
+"""Fixtures of the whole suite: the data that is not in the repository."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """Return the root of the checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Return the folder of shared data; skip where it is absent."""
+    default = ROOT.parent / "shared" / "data"
+    folder = Path(os.environ.get("PLANNER_SHARED_DATA", default))
+    if not folder.is_dir():
+        pytest.skip("no shared data; name its folder in PLANNER_SHARED_DATA")
+    return folder
