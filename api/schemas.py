@@ -152,7 +152,9 @@ class PlanOptions(Strict):
         default=None, min_length=1, max_length=64
     )
     homes: Literal["trace", "by_token", "round_robin", "balanced"] | None = None
-    policy: Literal["uniform"] = "uniform"
+    policy: Literal[
+        "uniform", "free", "one_expert_per_gpu", "one_expert_per_gpu_total"
+    ] = "uniform"
     redundant: Annotated[
         str,
         StringConstraints(pattern=r"^(auto|[0-9]{1,5})$"),

@@ -38,7 +38,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if getattr(self, field.name) <= 0:
+            if not getattr(self, field.name) > 0:
                 raise ValueError(f"setting {field.name} must be > 0")
         if self.time_limit_default > self.time_limit_max:
             raise ValueError("time_limit_default must be <= time_limit_max")

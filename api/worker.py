@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 
 from api.schemas import InlineTrace, PlanRequest
 from planner import pipeline
@@ -20,7 +21,7 @@ from planner.errors import (
     TraceError,
     UsageError,
 )
-from planner.manifest import manifest_data, pretty_json
+from planner.manifest import write_manifest
 
 REFUSED = 10
 FIELDS: dict[type[PlannerError], str] = {
@@ -49,7 +50,7 @@ def main() -> int:
 
 
 def solve(request: PlanRequest) -> str:
-    """Return the manifest of a verified plan as JSON text.
+    """Return the manifest of a plan that the verifier passed, as JSON text.
 
     Raises
     ------
@@ -62,7 +63,10 @@ def solve(request: PlanRequest) -> str:
         trace=_trace(request),
         options=request.solve_options(),
     )
-    return pretty_json(manifest_data(manifest))
+    plan = Path("plan.json")
+    write_manifest(manifest, plan)
+    pipeline.verify(plan)
+    return plan.read_text(encoding="utf-8")
 
 
 def problem(error: PlannerError) -> dict[str, object]:

@@ -1,0 +1,76 @@
+"""How the planner's errors become problems, and how settings are read."""
+
+import pytest
+
+from api.settings import Settings
+from api.worker import problem
+from planner.errors import (
+    InfeasibleError,
+    InputError,
+    LimitError,
+    ModelError,
+    PlannerError,
+    ReplayMismatch,
+    SolverError,
+    TopologyError,
+    TraceError,
+    UsageError,
+    VerificationError,
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind", "pointer"),
+    [
+        (UsageError("x"), 400, "usage", "/options"),
+        (
+            TopologyError("x", where="inline:/edges/3"),
+            422,
+            "topology",
+            "/topology/edges/3",
+        ),
+        (TopologyError("x", where="inline"), 422, "topology", "/topology"),
+        (ModelError("x", where="m.json:/top_k"), 422, "model", "/model/top_k"),
+        (TraceError("x", where="tiny-moe: column e01"), 422, "trace", "/trace"),
+        (InputError("x"), 422, "input", ""),
+        (InfeasibleError("x"), 409, "infeasible", None),
+        (LimitError("x"), 504, "limit", None),
+        (VerificationError(["x"]), 500, "verification", None),
+        (ReplayMismatch(["x"]), 500, "replay-mismatch", None),
+        (SolverError("x"), 500, "solver", None),
+    ],
+)
+def test_an_error_of_the_planner_becomes_a_problem_with_its_place(
+    error: PlannerError, status: int, kind: str, pointer: str | None
+) -> None:
+    """Law: status and kind are the class's; the pointer leads into the request."""
+    found = problem(error)
+    assert (found["status"], found["kind"]) == (status, kind)
+    assert found["detail"] == str(error)
+    pointers = [item["pointer"] for item in found["errors"]]
+    assert pointers == ([] if pointer is None else [pointer])
+
+
+def test_settings_come_from_the_environment() -> None:
+    """Law: a variable changes its setting and no other."""
+    found = Settings.from_environment(
+        {"PLANNER_API_BODY_BYTES": "1000", "PLANNER_API_ANSWER_SECONDS": "60.5"}
+    )
+    assert found == Settings(body_bytes=1000, answer_seconds=60.5)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"PLANNER_API_BODY_BYTES": "many"},
+        {"PLANNER_API_BODY_BYTES": "0"},
+        {"PLANNER_API_CONCURRENT_SOLVES": "-1"},
+        {"PLANNER_API_TIME_LIMIT_MAX": "3600"},
+        {"PLANNER_API_TIME_LIMIT_MAX": "1"},
+        {"PLANNER_API_ANSWER_SECONDS": "nan"},
+    ],
+)
+def test_settings_that_cannot_hold_are_refused(variables: dict[str, str]) -> None:
+    """Law: a service with impossible limits does not start."""
+    with pytest.raises(ValueError):
+        Settings.from_environment(variables)
