@@ -1,5 +1,7 @@
 """What a person reads: a result in five seconds, the rest in tables below."""
 
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 
@@ -159,3 +161,46 @@ def _memory_line(manifest: Manifest) -> str:
         f"memory: {tightest.gpu} is fullest with {tightest.memory_bytes / 1e9:.2f} of "
         f"{tightest.memory_limit_bytes / 1e9:.2f} GB"
     )
+
+
+def show_evaluation(scores: dict[str, Any], console: Console) -> None:
+    """Print all nine values of each part."""
+    console.print(
+        f"{scores['plan']}: traffic {scores['traffic']}, selection "
+        f"{scores['selection']}, endpoint {scores['endpoint']}, homes "
+        f"{scores['homes']}",
+        markup=False,
+        soft_wrap=True,
+    )
+    for part, found in scores["parts"].items():
+        table = Table(title=f"{part} part, {found['tokens']:,.0f} tokens")
+        table.add_column("objective")
+        for mode in ("sequential", "pipelined", "worst_layer"):
+            table.add_column(mode, justify="right")
+        for name, modes in found["values"].items():
+            row = [
+                f"{value * 1e3:.5g} ms" if name == "link_time" else f"{value:,.6g}"
+                for value in modes.values()
+            ]
+            table.add_row(name, *row)
+        console.print(table)
+        imbalance = found["imbalance"]
+        console.print(
+            f"max/mean per GPU {imbalance['mean']:.3f} (worst layer "
+            f"{imbalance['worst']:.3f}), per domain {imbalance['domain_mean']:.3f} "
+            f"(worst {imbalance['domain_worst']:.3f}); "
+            f"{found['inter_domain_bytes'] / 1e6:,.1f} MB between domains"
+        )
+
+
+def show_verification(report: VerificationReport, console: Console) -> None:
+    """Print what was compared, and what was left alone."""
+    console.print(f"[bold green]verified[/]: {report.comparisons:,} comparisons agree")
+    table = Table()
+    table.add_column("check")
+    table.add_column("comparisons", justify="right")
+    for check in report.checks:
+        table.add_row(check.name, f"{check.comparisons:,}")
+    console.print(table)
+    for sentence in report.not_checked:
+        console.print(f"not checked: {sentence}", markup=False, soft_wrap=True)

@@ -1,0 +1,111 @@
+"""Score a plan on any trace."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from planner.errors import ManifestError
+from planner.evaluate import Evaluation
+from planner.evaluate import evaluate as judge
+from planner.manifest import Manifest, read_manifest
+from planner.options import SolveOptions
+from planner.pipeline.problem import build_problem
+from planner.pipeline.sources import Source
+from planner.plan import PlacementPlan
+
+
+def plan_of(manifest: Manifest) -> PlacementPlan:
+    """Return the placement a manifest holds."""
+    width = max(len(row) for layer in manifest.layers for row in layer.slots)
+    slots_LGJ = np.full(
+        (len(manifest.layers), len(manifest.layers[0].slots), width), -1, dtype=np.int16
+    )
+    split = {}
+    for index, layer in enumerate(manifest.layers):
+        for gpu, row in enumerate(layer.slots):
+            slots_LGJ[index, gpu, : len(row)] = row
+        for expert, by_rank in (layer.split or {}).items():
+            split[index, int(expert)] = dict(by_rank)
+    return PlacementPlan(
+        layer_numbers=tuple(layer.layer for layer in manifest.layers),
+        slots_LGJ=slots_LGJ,
+        split=split,
+    )
+
+
+def evaluate(
+    topology: Source,
+    *,
+    plan: str | Path,
+    trace: str | Path | Mapping[str, Any] | None = None,
+    model: Source | None = None,
+    options: SolveOptions | None = None,
+) -> dict[str, Any]:
+    """Score a plan on a trace, planning and held-out part each.
+
+    Returns
+    -------
+    dict
+        ``parts`` → part → ``tokens``, ``values`` (objective → layer mode → value),
+        ``imbalance`` and ``inter_domain_bytes``; values in seconds, tokens, pairs.
+
+    Raises
+    ------
+    ManifestError
+        If the plan does not fit the topology or the model.
+    """
+    manifest = read_manifest(plan)
+    placed = plan_of(manifest)
+    problem = build_problem(
+        topology,
+        model=model,
+        trace=trace,
+        options=options or SolveOptions(),
+        base=Path.cwd(),
+        slots=placed.slots_LGJ.shape[2],
+    )
+    instance = problem.instance
+    if placed.slots_LGJ.shape[1] != instance.layout.ep:
+        raise ManifestError(
+            f"holds slots of {placed.slots_LGJ.shape[1]} GPUs, the EP group here has "
+            f"{instance.layout.ep}",
+            where=str(plan),
+            fix="give the topology it was planned for, or --layout ep=N",
+        )
+    if placed.layer_numbers != instance.model.moe_layers:
+        raise ManifestError("has other layers than the model", where=str(plan))
+    parts = {"planning": instance.planning, "holdout": instance.holdout}
+    return {
+        "plan": str(plan),
+        "objective": instance.objective.name,
+        "layers": instance.objective.layers,
+        "traffic": instance.traffic,
+        "selection": instance.selection,
+        "endpoint": instance.endpoint,
+        "homes": problem.homes,
+        "parts": {
+            name: _scores(judge(instance, placed, part))
+            for name, part in parts.items()
+            if part is not None
+        },
+    }
+
+
+def _scores(evaluation: Evaluation) -> dict[str, Any]:
+    summary = evaluation.imbalance
+    return {
+        "tokens": float(evaluation.tokens),
+        "values": {
+            name: {mode: float(value) for mode, value in modes.items()}
+            for name, modes in evaluation.values.items()
+        },
+        "imbalance": {
+            "mean": summary.mean,
+            "worst": summary.worst,
+            "domain_mean": summary.domain_mean,
+            "domain_worst": summary.domain_worst,
+        },
+        "inter_domain_bytes": float(evaluation.inter_domain_bytes),
+    }

@@ -1,0 +1,117 @@
+"""Load a problem, plan it, judge the plan, return the manifest."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from planner.errors import InputError
+from planner.manifest import Manifest
+from planner.options import SolveOptions
+from planner.pipeline.fill import fill_manifest
+from planner.pipeline.problem import Problem, build_problem
+from planner.pipeline.sources import Source
+from planner.strategies.base import STRATEGIES, Limits, Progress
+
+Announce = Callable[[str], None]
+
+
+def load(
+    topology: Source,
+    *,
+    model: Source | None = None,
+    trace: str | Path | Mapping[str, Any] | None = None,
+    options: SolveOptions | None = None,
+) -> Problem:
+    """Load and check a placement problem without solving it.
+
+    Parameters are those of :func:`solve`.
+    """
+    return build_problem(
+        topology,
+        model=model,
+        trace=trace,
+        options=options or SolveOptions(),
+        base=Path.cwd(),
+    )
+
+
+def solve(
+    topology: Source,
+    *,
+    model: Source | None = None,
+    trace: str | Path | Mapping[str, Any] | None = None,
+    options: SolveOptions | None = None,
+    progress: Progress | None = None,
+    announce: Announce | None = None,
+    base: Path | None = None,
+) -> Manifest:
+    """Plan the placement of a model's experts on a cluster.
+
+    Parameters
+    ----------
+    topology
+        Bundled name, file, or an inline ``moe-topology/1`` object.
+    model
+        Preset, file or inline ``moe-model/1`` object; default: the bundled one
+        that fits the trace.
+    trace
+        ``FILE[#WORKLOAD]``, a bundled name or inline counts; default: what the
+        topology file names, else the bundled tiny model's.
+    progress
+        Called with each :class:`~planner.strategies.base.Event`.
+    announce
+        Called once with the sentence that says what is being planned.
+    base
+        Folder that recorded paths are relative to; default: the current one.
+
+    Returns
+    -------
+    Manifest
+        ``moe-plan/1``, judged on the planning and the held-out part.
+
+    Raises
+    ------
+    PlannerError
+        With the exit code and HTTP status of its kind (``planner.errors``).
+    """
+    begun = time.perf_counter()
+    options = options or SolveOptions()
+    strategy = STRATEGIES.get(options.strategy)
+    problem = build_problem(
+        topology, model=model, trace=trace, options=options, base=base or Path.cwd()
+    )
+    if announce is not None:
+        announce(problem.headline)
+    limits = Limits(
+        seconds=options.time_limit,
+        gap=options.gap,
+        threads=options.threads or os.cpu_count() or 1,
+        seed=options.seed,
+    )
+    ready = time.perf_counter() - begun
+    shifted = None if progress is None else _shifted(progress, ready)
+    result = strategy(problem.instance, limits, progress=shifted)
+    return fill_manifest(
+        problem, options.strategy, result, seconds=time.perf_counter() - begun
+    )
+
+
+def check_writable(output: Path | None) -> None:
+    """Refuse an output that could not be written, before any work is done."""
+    if output is None:
+        return
+    folder = output.parent if output.parent != Path() else Path.cwd()
+    if not folder.is_dir():
+        raise InputError("is not a folder", where=str(folder), fix="create it first")
+    if output.is_dir():
+        raise InputError("is a folder", where=str(output), fix="give a file name")
+    if not os.access(folder, os.W_OK):
+        raise InputError("cannot be written", where=str(folder))
+
+
+def _shifted(progress: Progress, seconds: float) -> Progress:
+    """Count the seconds of loading into what the reader sees."""
+    return lambda event: progress(replace(event, seconds=event.seconds + seconds))
