@@ -32,11 +32,13 @@ class Exporter(Protocol):
         self,
         manifest: Manifest,
         out_dir: Path,
-        *,
         model: MoEModelSpec,
-        topology: ClusterTopology,
+        topology: ClusterTopology | None = None,
     ) -> ExportResult:
-        """Write the files and return their paths with the launch flags."""
+        """Write the files and return their paths with the launch flags.
+
+        Flags that depend on hosts need the topology; a note says so without it.
+        """
         ...
 
 

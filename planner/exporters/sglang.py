@@ -29,9 +29,8 @@ BACKEND = {
 def export(
     manifest: Manifest,
     out_dir: Path,
-    *,
     model: MoEModelSpec,
-    topology: ClusterTopology,
+    topology: ClusterTopology | None = None,
 ) -> ExportResult:
     """Write the map SGLang starts from.
 
@@ -52,20 +51,21 @@ def export(
     path = out_dir / FILE_NAME
     out_dir.mkdir(parents=True, exist_ok=True)
     write_text_atomically(_one_row_per_line(rows), path)
-    nodes = len({gpu.host for gpu in topology.gpus[: manifest.groups.ep]})
     flags = [
         f"--ep-size {manifest.groups.ep}",
         f"--ep-num-redundant-experts {redundant}",
         f"--init-expert-location {shlex.quote(str(path))}",
-        f"--nnodes {nodes}",
+        f"--ep-dispatch-algorithm {DISPATCH[manifest.selection]}",
     ]
-    if redundant:
-        flags.append(f"--ep-dispatch-algorithm {DISPATCH[manifest.selection]}")
-    return ExportResult(
-        files=(path,),
-        launch_flags=" ".join(flags),
-        notes=tuple(_notes(manifest, topology, nodes, redundant)),
-    )
+    notes = _notes(manifest, redundant)
+    if topology is None:
+        notes.append("start it with --nnodes N, N hosts of equally many GPUs")
+    else:
+        nodes = len({gpu.host for gpu in topology.gpus[: manifest.groups.ep]})
+        flags.append(f"--nnodes {nodes}")
+        if redundant and manifest.selection == "nearest":
+            notes.append(_node_note(topology, manifest.groups.ep, nodes))
+    return ExportResult(files=(path,), launch_flags=" ".join(flags), notes=tuple(notes))
 
 
 def physical_to_logical(manifest: Manifest, model: MoEModelSpec) -> list[list[int]]:
@@ -87,9 +87,7 @@ def _one_row_per_line(rows: list[list[int]]) -> str:
     return f'{{"physical_to_logical_map": [\n{body}\n]}}\n'
 
 
-def _notes(
-    manifest: Manifest, topology: ClusterTopology, nodes: int, redundant: int
-) -> list[str]:
+def _notes(manifest: Manifest, redundant: int) -> list[str]:
     ep, replicas = manifest.groups.ep, manifest.groups.replicas
     notes = [
         f"EP rank r must be GPU r of the plan, from {manifest.gpus[0]} to "
@@ -101,8 +99,6 @@ def _notes(
             f"{replicas} EP sets of {ep} GPUs: start one engine per set, each with "
             "this file"
         )
-    if redundant and manifest.selection == "nearest":
-        notes.extend(_node_notes(topology, ep, nodes))
     if redundant and manifest.selection != "nearest":
         notes.append(
             "the plan spreads tokens evenly over copies; SGLang's dynamic does so "
@@ -112,18 +108,18 @@ def _notes(
     return notes
 
 
-def _node_notes(topology: ClusterTopology, ep: int, nodes: int) -> list[str]:
+def _node_note(topology: ClusterTopology, ep: int, nodes: int) -> str:
     """Whether SGLang's nodes (ep/nnodes GPUs each) are the plan's domains."""
     domains = [int(domain) for domain in topology.domain_G[:ep]]
     width = ep // nodes
-    blocks = [domains[start : start + width] for start in range(0, ep, width)]
-    alike = all(len(set(block)) == 1 for block in blocks)
+    blocks = [set(domains[start : start + width]) for start in range(0, ep, width)]
+    alike = all(len(block) == 1 for block in blocks)
     if ep % nodes == 0 and alike and len(blocks) == len(set(domains)):
-        return [
+        return (
             "where no copy, or every copy, is near, SGLang draws the copy at random "
             "(seed 42); the plan deals copies in turn, so such loads differ a little"
-        ]
-    return [
+        )
+    return (
         f"SGLang takes {nodes} hosts for nodes, the plan's {len(set(domains))} "
         "scale-up domains are not those: it will not always use the nearest copy"
-    ]
+    )
