@@ -6,7 +6,6 @@ that (rule 13 in the mean). ``even`` sends 1/m to each copy, ``weighted`` w_j/W 
 """
 
 from collections.abc import Mapping
-from fractions import Fraction
 from math import lcm
 
 import numpy as np
@@ -44,31 +43,26 @@ def expected_pairs(
     """
     size = max(tokens_E.size, 1 + int(slots_GJ.max(initial=-1)))
     copies = copies_of(slots_GJ, size)
-    shares: list[tuple[int, int, int, Fraction]] = []
+    senders = []
     for expert, tokens in enumerate(tokens_E.tolist()):
-        if tokens == 0:
-            continue
-        if copies[expert].size == 0:
+        if tokens and not copies[expert].size:
             raise ManifestError(f"expert {expert} has tokens but no copy")
-        nearest_G = nearest_copy_G(copies[expert], expert, layout)
-        for dp_rank, group in enumerate(layout.attention_groups):
-            held = Fraction(tokens, layout.dp * len(group))
+        if tokens:
             split = split_of_layer.get(expert, {})
-            for gpu in group:
-                parts = _parts(
-                    selection, copies[expert], split, dp_rank, nearest_G[gpu]
-                )
-                first = gpu // layout.ep * layout.ep
-                shares += [
-                    (gpu, first + int(rank), expert, held * part)
-                    for rank, part in zip(copies[expert], parts, strict=True)
-                    if part
-                ]
-    denominator = lcm(*{share.denominator for *_, share in shares})
+            by_weights = _senders(selection, copies[expert], expert, split, layout)
+            senders.append((expert, tokens, by_weights))
+    common = lcm(
+        *{sum(weights) for *_, by_weights in senders for weights in by_weights}
+    )
     pairs_GG = np.zeros((layout.gpu_count, layout.gpu_count), dtype=object)
-    for source, target, _, share in shares:
-        pairs_GG[source, target] += int(share * denominator)
-    return pairs_GG, denominator
+    for expert, tokens, by_weights in senders:
+        for weights, gpus in by_weights.items():
+            first = np.asarray(gpus) // layout.ep * layout.ep
+            for rank, weight in zip(copies[expert].tolist(), weights, strict=True):
+                share = tokens * weight * (common // sum(weights))
+                pairs_GG[gpus, first + rank] += share
+    # Every GPU of a DP rank sends 1/tp of that rank's 1/S.
+    return pairs_GG, common * layout.dp * layout.tp
 
 
 def transfers_of_pairs(pairs_GG: ExactArray) -> ExactArray:
@@ -78,21 +72,27 @@ def transfers_of_pairs(pairs_GG: ExactArray) -> ExactArray:
     return transfers_GG
 
 
-def _parts(
+def _senders(
     selection: str,
     ranks: IntArray,
+    expert: int,
     split: SplitWeights,
-    dp_rank: int,
-    nearest: int,
-) -> list[Fraction]:
-    """Share of each copy in what one GPU sends to the expert."""
-    if selection == "nearest":
-        return [Fraction(int(copy == nearest)) for copy in range(ranks.size)]
+    layout: ParallelLayout,
+) -> dict[tuple[int, ...], list[int]]:
+    """GPUs that send to one expert, by the weights they give to its copies."""
+    m = ranks.size
+    by_weights: dict[tuple[int, ...], list[int]] = {}
     if selection == "even":
-        return [Fraction(1, ranks.size)] * ranks.size
+        return {(1,) * m: list(range(layout.gpu_count))}
+    if selection == "nearest":
+        for gpu, nearest in enumerate(nearest_copy_G(ranks, expert, layout).tolist()):
+            one = tuple(int(copy == nearest) for copy in range(m))
+            by_weights.setdefault(one, []).append(gpu)
+        return by_weights
     if selection == "weighted":
-        weights = weights_for(split, ranks.size, dp_rank)
-        return [Fraction(weight, sum(weights)) for weight in weights]
+        for dp_rank, group in enumerate(layout.attention_groups):
+            by_weights.setdefault(weights_for(split, m, dp_rank), []).extend(group)
+        return by_weights
     raise ManifestError(
         "must be nearest, even or weighted", where="/selection", value=selection
     )
