@@ -72,6 +72,12 @@ class ClusterTopology:
         Every directed edge in file order, then the capacity groups.
     domain_G
         Number of each GPU's scale-up domain, numbered by first appearance.
+    routing, endpoint
+        What ``graph.routing`` of the file asks for (rule 7).
+    workload
+        ``model`` and ``trace`` named in the file (design §8).
+    down
+        Names of the nodes and edges left out because they are down.
     assumptions
         One sentence for every number that the file did not give.
     warnings
@@ -86,6 +92,7 @@ class ClusterTopology:
     routing: str | None = None
     endpoint: str | None = None
     workload: dict[str, str] | None = None
+    down: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 

@@ -1,38 +1,323 @@
-"""Routes of transfers between plan GPUs as exact shares of every link."""
+"""Routes of transfers between plan GPUs as exact shares of every link.
 
+φ_a(s, d) = numerator / Q is the share of a transfer s → d that link a carries.
+Routes are data, not decisions: they come from the topology by rules 4 to 6 and
+are kept factorised (see ``bundles``), so thousands of GPUs fit in memory.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from itertools import permutations
+from typing import Any, NoReturn
 
-from planner.arrays import ExactArray, IntArray
+import numpy as np
+from numba import njit
+
+from planner.arrays import BoolArray, ExactArray, IntArray
+from planner.errors import TopologyError, UsageError
+from planner.topology.bundles import Bundles, BundleStore
 from planner.topology.graph import ClusterTopology
+from planner.topology.nics import Endpoints, Port
+from planner.topology.pairs import (
+    FABRIC_CASE,
+    HOST_CASE,
+    SCALE_UP_CASE,
+    PairTable,
+    PlaneUsers,
+)
+from planner.topology.planes import build_plane
+from planner.topology.sections import HOST, SCALE_UP, Rules, section
+
+POLICIES = ("ecmp_fractional",)
+_LATER = ("dmodk", "ecmp_hash", "explicit")
+_EXACT_LIMIT = 2.0**61
+_INCIDENCE_LIMIT = 2**28
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Routes:
     """φ_a(s, d) = numerator / Q: the share of a transfer s → d on link a.
 
-    INTERFACE (the implementation may hold it factorised):
+    A capacity group is a link too: its share is the sum of its members'. Pairs
+    without a path are legal until a transfer needs one.
+
+    Attributes
+    ----------
+    q
+        Q, the common denominator of all shares; may exceed 64 bits.
     """
 
     topology: ClusterTopology
     q: int
+    bundles: Bundles
+    table: PairTable
 
-    def pair(self, source: int, target: int) -> tuple[IntArray, IntArray]:
-        """Link indices and numerators over Q of one GPU pair (empty if equal)."""
-        raise NotImplementedError
+    @property
+    def reachable_GG(self) -> BoolArray:
+        """Which ordered pairs have a path; the diagonal is False."""
+        reachable: BoolArray = self.table.exit_GG >= 0
+        return reachable
+
+    def pair(self, source: int, target: int) -> tuple[IntArray, ExactArray]:
+        """Link indices, ascending, and numerators over Q of one GPU pair.
+
+        Empty if source = target. Raises TopologyError if there is no path.
+        """
+        numerators: dict[int, int] = {}
+        for bundle in self._bundles_of(source, target):
+            for link, numerator in self._entries(bundle):
+                numerators[link] = numerators.get(link, 0) + numerator
+        links = sorted(numerators)
+        return (
+            np.asarray(links, dtype=np.int64),
+            np.asarray(
+                [numerators[link] for link in links],
+                dtype=self.bundles.numerators_X.dtype,
+            ),
+        )
 
     def loads(self, transfers_GG: ExactArray) -> ExactArray:
-        """Exact numerators over Q [A] of the loads of a transfer matrix.
+        """Exact numerators over Q [..., A] of the loads of transfers [..., G, G].
 
         int64 where a proven bound allows it, Python integers otherwise. Groups
-        sum their members.
-        """
-        raise NotImplementedError
+        sum their members; the diagonal moves nothing.
 
-    def incidence(self) -> tuple[IntArray, IntArray, IntArray]:
-        """CSR over pairs s·G + d: (indptr [G·G+1], links, numerators)."""
-        raise NotImplementedError
+        Raises
+        ------
+        TopologyError
+            A transfer between GPUs without a path.
+        """
+        transfers = np.asarray(transfers_GG)
+        if transfers.dtype.kind not in "iuO":
+            raise TypeError(f"transfers must be integers, not {transfers.dtype}")
+        count = self.topology.gpu_count
+        flat = transfers.reshape(-1, count, count)
+        add = self._add_int64 if self._fits(flat) else self._add_exact
+        loads = np.stack([add(matrix) for matrix in flat])
+        return loads.reshape(*transfers.shape[:-2], len(self.topology.links))
+
+    def incidence(self) -> tuple[IntArray, IntArray, ExactArray]:
+        """CSR over pairs s·G + d: (indptr [G·G+1], links, numerators).
+
+        Rows are sorted by link; rows of pairs without a path are empty. int64
+        unless Q exceeds 64 bits. For clusters of some hundred GPUs: the size is
+        that of all routes written out.
+        """
+        return self._incidence
+
+    @cached_property
+    def _incidence(self) -> tuple[IntArray, IntArray, ExactArray]:
+        pairs = self.topology.gpu_count**2
+        columns = [part.reshape(-1) for part in self._tables]
+        used = np.flatnonzero(columns[0] >= 0)
+        bundle_X = np.stack([column[used] for column in columns], axis=1).reshape(-1)
+        sizes = np.diff(self.bundles.indptr)[bundle_X]
+        if sizes.sum() > _INCIDENCE_LIMIT:
+            raise ValueError("too many routes to write out; use loads()")
+        starts = self.bundles.indptr[bundle_X]
+        ends = np.cumsum(sizes)
+        place = np.arange(int(sizes.sum())) - np.repeat(ends - sizes - starts, sizes)
+        row = np.repeat(np.repeat(used, 3), sizes)
+        width = len(self.topology.links)
+        key = row * width + self.bundles.links_X[place]
+        order = np.argsort(key, kind="stable")
+        key, values = key[order], self.bundles.numerators_X[place][order]
+        # A link on both the way out and the way in is met twice: add it up.
+        first = np.flatnonzero(np.diff(key, prepend=-1))
+        summed = np.add.reduceat(values, first) if first.size else values
+        key = key[first]
+        indptr = np.searchsorted(key // width, np.arange(pairs + 1))
+        return indptr.astype(np.int64), key % width, summed
+
+    @property
+    def _tables(self) -> tuple[IntArray, IntArray, IntArray]:
+        return self.table.exit_GG, self.table.middle_GG, self.table.entry_GG
+
+    @cached_property
+    def _largest(self) -> float:
+        """Bound of any numerator of a pair: three bundles of the largest entry."""
+        numerators = self.bundles.numerators_X
+        return 3.0 * float(max(numerators.max(initial=0), 1))
+
+    def _fits(self, transfers: ExactArray) -> bool:
+        if self.bundles.numerators_X.dtype == object:
+            return False
+        total = float(
+            np.abs(transfers).sum(axis=(1, 2), dtype=np.float64).max(initial=0)
+        )
+        return total * self._largest < _EXACT_LIMIT
+
+    def _add_int64(self, transfers_GG: ExactArray) -> ExactArray:
+        matrix = np.ascontiguousarray(transfers_GG.astype(np.int64))
+        loads_A = np.zeros(len(self.topology.links), dtype=np.int64)
+        bundles = self.bundles
+        missing = _accumulate(
+            matrix,
+            *self._tables,
+            bundles.indptr,
+            bundles.links_X,
+            bundles.numerators_X,
+            loads_A,
+        )
+        if missing >= 0:
+            self._no_path(*divmod(int(missing), self.topology.gpu_count))
+        return loads_A
+
+    def _add_exact(self, transfers_GG: ExactArray) -> ExactArray:
+        amounts: dict[int, int] = {}
+        for source, target in np.argwhere(transfers_GG != 0).tolist():
+            moved = int(transfers_GG[source, target])
+            for bundle in self._bundles_of(source, target):
+                amounts[bundle] = amounts.get(bundle, 0) + moved
+        loads = [0] * len(self.topology.links)
+        for bundle, amount in amounts.items():
+            for link, numerator in self._entries(bundle):
+                loads[link] += amount * numerator
+        return np.asarray(loads, dtype=object)
+
+    def _bundles_of(self, source: int, target: int) -> list[int]:
+        if source == target:
+            return []
+        if self.table.exit_GG[source, target] < 0:
+            self._no_path(source, target)
+        return [int(part[source, target]) for part in self._tables]
+
+    def _entries(self, bundle: int) -> Iterator[tuple[int, int]]:
+        start, end = self.bundles.indptr[bundle : bundle + 2]
+        links = self.bundles.links_X[start:end].tolist()
+        return zip(links, self.bundles.numerators_X[start:end].tolist(), strict=True)
+
+    def _no_path(self, source: int, target: int) -> NoReturn:
+        gpus = self.topology.gpus
+        raise TopologyError(
+            f"has no path to {gpus[target].id}, and transfers between them are wanted",
+            where=self.topology.name,
+            value=gpus[source].id,
+            fix="connect them, or choose an endpoint mode that stays on the rail",
+        )
 
 
 def build_routes(topology: ClusterTopology, policy: str = "ecmp_fractional") -> Routes:
-    """Return the routes of every pair of plan GPUs (rules 4-6)."""
-    raise NotImplementedError
+    """Return the routes of every pair of plan GPUs (rules 4-6).
+
+    Raises
+    ------
+    UsageError
+        A policy other than ``ecmp_fractional``.
+    TopologyError
+        A GPU that reaches no other GPU.
+    """
+    if policy not in POLICIES:
+        known = "comes later" if policy.split("(")[0] in _LATER else "is unknown"
+        raise UsageError(
+            f"routing policy {policy!r} {known}; supported: {', '.join(POLICIES)}"
+        )
+    store, table = BundleStore(), PairTable.empty(topology.gpu_count)
+    host_G = _numbers([gpu.host for gpu in topology.gpus])
+    endpoints = Endpoints(topology)
+    fabric = _fabric_users(topology, endpoints, store)
+    # Later fills overwrite earlier ones: the wanted case comes last (rule 4).
+    fabric.fill(table)
+    _fill_inside(topology, HOST, host_G, store, table)
+    _fill_inside(topology, SCALE_UP, topology.domain_G, store, table)
+    _fill_shared_nics(topology, fabric, host_G, table)
+    bundles = store.finish(topology.links)
+    routes = Routes(topology=topology, q=bundles.q, bundles=bundles, table=table)
+    _check_reach(routes)
+    return routes
+
+
+def _fabric_users(
+    topology: ClusterTopology, endpoints: Endpoints, store: BundleStore
+) -> PlaneUsers:
+    names = [gpu.id for gpu in topology.gpus]
+    out = [endpoints.ports(name, leaving=True) for name in names]
+    back = [endpoints.ports(name, leaving=False) for name in names]
+    nodes = {port.node for ports in (*out, *back) for port in ports}
+    plane = build_plane(endpoints.fabric, sorted(nodes))
+    return PlaneUsers(plane, out, back, store, case=FABRIC_CASE)
+
+
+def _fill_inside(
+    topology: ClusterTopology,
+    rules: Rules,
+    same_G: IntArray,
+    store: BundleStore,
+    table: PairTable,
+) -> None:
+    """Route the pairs that need no NIC: every GPU is its own port."""
+    names = [gpu.id for gpu in topology.gpus]
+    plane = build_plane(section(topology, rules), names)
+    ports = [
+        (Port(node=name, share=Fraction(1), access=()),)
+        if name in plane.class_of
+        else ()
+        for name in names
+    ]
+    case = SCALE_UP_CASE if rules is SCALE_UP else HOST_CASE
+    PlaneUsers(plane, ports, ports, store, case=case).fill(table, same_G)
+
+
+def _fill_shared_nics(
+    topology: ClusterTopology, fabric: PlaneUsers, host_G: IntArray, table: PairTable
+) -> None:
+    """Route GPUs of one host that meet at a NIC: they do not cross the fabric."""
+    hosts: dict[int, list[int]] = {}
+    for gpu, host in enumerate(host_G.tolist()):
+        hosts.setdefault(host, []).append(gpu)
+    for gpus in hosts.values():
+        for source, target in permutations(gpus, 2):
+            inside = table.case_GG[source, target] in (SCALE_UP_CASE, HOST_CASE)
+            if not inside and fabric.meet(source, target):
+                fabric.add_single(table, source, target)
+
+
+def _numbers(names: list[str]) -> IntArray:
+    numbers: dict[str, int] = {}
+    return np.asarray([numbers.setdefault(name, len(numbers)) for name in names])
+
+
+def _check_reach(routes: Routes) -> None:
+    reachable = routes.reachable_GG
+    alone = np.flatnonzero(~reachable.any(axis=1))
+    if alone.size:
+        raise TopologyError(
+            "has no path to another GPU by the rules of transit (GPUs, NICs and "
+            "hosts do not forward)",
+            where=routes.topology.name,
+            value=routes.topology.gpus[int(alone[0])].id,
+            fix="wire it to an nvswitch, a NIC of its host or a switch",
+        )
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _accumulate(
+    transfers_GG: Any,
+    exit_GG: Any,
+    middle_GG: Any,
+    entry_GG: Any,
+    indptr: Any,
+    links_X: Any,
+    numerators_X: Any,
+    loads_A: Any,
+) -> int:
+    """Add the loads of all transfers; return the first pair without a path, or -1."""
+    amounts = np.zeros(indptr.size - 1, dtype=np.int64)
+    count = transfers_GG.shape[0]
+    for source in range(count):
+        for target in range(count):
+            moved = transfers_GG[source, target]
+            if moved == 0 or source == target:
+                continue
+            if exit_GG[source, target] < 0:
+                return source * count + target
+            amounts[exit_GG[source, target]] += moved
+            amounts[middle_GG[source, target]] += moved
+            amounts[entry_GG[source, target]] += moved
+    for bundle in range(amounts.size):
+        if amounts[bundle] != 0:
+            for place in range(indptr[bundle], indptr[bundle + 1]):
+                loads_A[links_X[place]] += amounts[bundle] * numerators_X[place]
+    return -1

@@ -1,0 +1,35 @@
+"""Hosts whose GPUs are wired to each other without a switch (MI300X)."""
+
+from itertools import combinations
+
+from planner.topology.generators.base import (
+    GENERATORS,
+    Generator,
+    Json,
+    Parameters,
+    WrongParameter,
+    duplex,
+    gpus_of,
+)
+from planner.topology.models import Positive
+
+
+class FullMesh(Parameters):
+    """Parameters of ``full_mesh``: ``pair_gbs`` joins every two GPUs."""
+
+    pair_gbs: Positive
+
+
+def make(parameters: FullMesh) -> Json:
+    """Return the GPUs of one host and an xGMI edge between every two."""
+    if parameters.gpus_per_node < 2:
+        raise WrongParameter("gpus_per_node", "must be at least 2", "add GPUs")
+    gpus = gpus_of("n0", parameters)
+    edges = [
+        duplex(one["id"], other["id"], "xgmi", parameters.pair_gbs)
+        for one, other in combinations(gpus, 2)
+    ]
+    return {"nodes": gpus, "edges": edges}
+
+
+GENERATORS.register("full_mesh")(Generator(parameters=FullMesh, make=make))
