@@ -129,14 +129,20 @@ PATHS = [
 ]
 
 
-@pytest.mark.parametrize("field", ["topology", "model", "trace"])
-@pytest.mark.parametrize("name", PATHS)
+# A model name may hold dots, as "qwen2.5" does; the worker finds no such file.
+FIELDS = [
+    (field, name)
+    for field in ("topology", "model", "trace")
+    for name in PATHS
+    if (field, name) != ("model", "toy-2x2.json")
+]
+
+
+@pytest.mark.parametrize(("field", "name"), FIELDS)
 def test_no_path_and_no_url_is_a_name(
-    name: str, field: str, post: Post, runner: RecordingRunner
+    field: str, name: str, post: Post, runner: RecordingRunner
 ) -> None:
     """Law: what could name a file or a place on a network is refused unread."""
-    if field == "model" and name == "toy-2x2.json":
-        pytest.skip("a model name may hold dots; it is looked up among the presets")
     body = {**NAMED, field: name}
     problem = assert_problem(post(json.dumps(body).encode()), 422)
     assert problem["errors"][0]["pointer"] == f"/{field}"
