@@ -104,8 +104,8 @@ def _efficiency(graph: Graph, edge: Edge, kind: str) -> Fraction:
         return edge.efficiency
     if graph.bandwidth_basis == "effective":
         return Fraction(1)
-    by_kind: Mapping[str, Fraction] = {**DEFAULT_EFFICIENCY, **graph.efficiency}
-    return by_kind.get(kind, Fraction(1))
+    given = dict[str, Fraction](graph.efficiency.items())
+    return given.get(kind, DEFAULT_EFFICIENCY.get(kind, Fraction(1)))
 
 
 def _shown(node: Node) -> str:

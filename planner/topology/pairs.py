@@ -8,7 +8,7 @@ from math import gcd, lcm
 import networkx as nx
 import numpy as np
 
-from planner.arrays import BoolArray, IntArray
+from planner.arrays import BoolArray, ExactArray, IntArray
 from planner.topology.bundles import BundleStore
 from planner.topology.nics import Port
 from planner.topology.planes import INT64_LIMIT, ClassRoute, Plane
@@ -39,10 +39,10 @@ class PairTable:
         """Return a table in which no pair has a path."""
         shape = (count, count)
         return cls(
-            exit_GG=np.full(shape, -1, dtype=np.int32),  # type: ignore[arg-type]
-            middle_GG=np.zeros(shape, dtype=np.int32),  # type: ignore[arg-type]
-            entry_GG=np.zeros(shape, dtype=np.int32),  # type: ignore[arg-type]
-            case_GG=np.full(shape, NO_CASE, dtype=np.int8),  # type: ignore[arg-type]
+            exit_GG=np.full(shape, -1, dtype=np.int32),
+            middle_GG=np.zeros(shape, dtype=np.int32),
+            entry_GG=np.zeros(shape, dtype=np.int32),
+            case_GG=np.full(shape, NO_CASE, dtype=np.int8),
         )
 
 
@@ -230,7 +230,7 @@ class PlaneUsers:
                 for side in sides[profile]
             ]
             first.append(numbers[0] if numbers else 0)
-        return np.asarray(first, dtype=np.int32)  # type: ignore[return-value]
+        return np.asarray(first, dtype=np.int32)
 
 
 _NOTHING = ClassRoute(
@@ -293,7 +293,7 @@ def _shares(
 
 
 def _write(
-    table_GG: IntArray, gpus: IntArray, values: IntArray | np.int8, where: BoolArray
+    table_GG: IntArray, gpus: IntArray, values: ExactArray | np.int8, where: BoolArray
 ) -> None:
     cells = np.ix_(gpus, gpus)
     table_GG[cells] = np.where(where, values, table_GG[cells])

@@ -302,7 +302,7 @@ def _accumulate(
     links_X: Any,
     numerators_X: Any,
     loads_A: Any,
-) -> int:
+) -> Any:
     """Add the loads of all transfers; return the first pair without a path, or -1."""
     amounts = np.zeros(indptr.size - 1, dtype=np.int64)
     count = transfers_GG.shape[0]

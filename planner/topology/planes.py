@@ -164,7 +164,7 @@ class _Component:
             part_CE = flow_CM[:, self._from[edges]] // denominator_E * numerator_E
             link_CE[:, edges] = part_CE
             # Several edges may end at one switch: add.at counts each of them.
-            np.add.at(flow_CM, (slice(None), self._to[edges]), part_CE)
+            np.add.at(flow_CM.T, self._to[edges], part_CE.T)
         self._store(target, flowing, starts, flow_CM, link_CE, denominator)
 
     def _hops_to(self, target: int) -> IntArray:
