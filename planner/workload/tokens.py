@@ -189,7 +189,7 @@ def _rows(
 
     Negative ids that the file itself holds become -2, which no rule allows.
     """
-    lengths = np.asarray(_lengths(piece))
+    lengths = _lengths(piece)
     wrong = lengths[(lengths != top_k) & (lengths >= 0)]
     if wrong.size:
         row = start + int(np.flatnonzero(lengths == wrong[0])[0])
@@ -220,12 +220,13 @@ def _rows(
 
 def _lengths(piece: pa.Array) -> IntArray:
     """Number of elements of each row, -1 where the row is null."""
-    lengths = piece.value_lengths() if hasattr(piece, "value_lengths") else None
-    if lengths is None or pa.types.is_fixed_size_list(piece.type):
-        full = np.full(len(piece), piece.type.list_size, dtype=np.int64)
-        full[~np.asarray(piece.is_valid())] = -1
-        return full
-    return lengths.fill_null(-1).to_numpy().astype(np.int64)
+    lengths: IntArray
+    if pa.types.is_fixed_size_list(piece.type):
+        lengths = np.full(len(piece), piece.type.list_size, dtype=np.int64)
+        lengths[~np.asarray(piece.is_valid())] = -1
+    else:
+        lengths = piece.value_lengths().fill_null(-1).to_numpy().astype(np.int64)
+    return lengths
 
 
 def _sequences(file: TraceFile) -> tuple[IntArray, tuple[int, ...] | tuple[str, ...]]:
