@@ -83,7 +83,7 @@ def _headline(figures: dict[str, Any]) -> str:
     sizes = ", ".join(f"{n} of {size} GPUs" for size, n in domains["sizes"].items())
     return (
         f"{figures['name']}: {figures['gpus']} GPUs on {figures['hosts']} hosts, "
-        f"{domains['count']} NVLink domains ({sizes}), {figures['rails']} rails"
+        f"{domains['count']} scale-up domains ({sizes}), {figures['rails']} rails"
     )
 
 
