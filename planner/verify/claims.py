@@ -6,7 +6,7 @@ from fractions import Fraction
 from planner.manifest import Manifest
 from planner.manifest.schema import BoundReport
 from planner.verify.ledger import Ledger
-from planner.verify.traffic import Setting
+from planner.verify.traffic import Setting, tokens_of
 from planner.witness import figures
 from planner.witness.figures import LayerFigures
 
@@ -32,6 +32,7 @@ def check_claims(
     _check_bound(manifest, value, ledger)
     _check_status(manifest, value, counted, ledger)
     _check_caps(setting, counted, ledger)
+    _check_workloads(setting, value, ledger)
 
 
 def certified_bound(
@@ -134,3 +135,24 @@ def _check_caps(
                     f"layer {layer.layer}: imbalance per {name} is "
                     f"{float(reached)}, the cap is {cap}",
                 )
+
+
+def _check_workloads(setting: Setting, value: Fraction, ledger: Ledger) -> None:
+    """One workload: it is the whole objective (rule 25)."""
+    manifest = setting.manifest
+    ledger.expect(
+        "workloads",
+        len(manifest.workloads) == len(manifest.inputs.traces),
+        "workloads: one per trace is needed",
+    )
+    for name, workload in manifest.workloads.items():
+        where = f"workloads.{name}"
+        tokens = float(tokens_of(setting.parts.planning))
+        ledger.equal(
+            "workloads", f"{where}.traffic", workload.traffic, manifest.traffic
+        )
+        ledger.equal("workloads", f"{where}.weight", workload.weight, "1/1")
+        ledger.equal("workloads", f"{where}.tokens", workload.tokens, tokens)
+        ledger.equal(
+            "workloads", f"{where}.objective", workload.objective, float(value)
+        )

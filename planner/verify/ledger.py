@@ -36,6 +36,10 @@ class Ledger:
         self.not_checked: list[str] = []
         self._made: Counter[str] = Counter()
 
+    def made(self, kind: str, comparisons: int) -> None:
+        """Record comparisons that held, or would have raised on their own."""
+        self._made[kind] += comparisons
+
     def expect(self, kind: str, holds: bool, finding: str) -> None:
         """Record one comparison; ``finding`` says what is wrong if it fails."""
         self._made[kind] += 1

@@ -1,10 +1,53 @@
 """Is it a plan at all: slots, coverage, groups (design §5, rules 16 and 29)."""
 
+from fractions import Fraction
+
 from planner.manifest import Manifest
 from planner.manifest.schema import Layer
 from planner.topology.graph import ClusterTopology
 from planner.verify.ledger import Ledger
 from planner.workload.model_spec import MoEModelSpec
+
+
+def check_options(manifest: Manifest, ledger: Ledger) -> None:
+    """Check that the rules counted by are those the recorded options name.
+
+    An option that was left to its default is recorded as null and binds nothing.
+    """
+    values, caps = manifest.inputs.options.values, manifest.caps
+    stated: dict[str, object] = {
+        "traffic": manifest.traffic,
+        "selection": manifest.selection,
+        "endpoint": manifest.endpoint,
+        "routing": manifest.routing,
+        "objective": manifest.objective.name,
+        "layers": manifest.objective.layers,
+        "seed": manifest.provenance.seed,
+    }
+    for name, used in stated.items():
+        asked = values.get(name)
+        ledger.expect(
+            "options",
+            asked is None or asked == used,
+            f"inputs.options.values.{name}: {asked} was asked for, {used} was used",
+        )
+    for name, cap in (
+        ("imbalance_cap", caps.gpu),
+        ("domain_imbalance_cap", caps.domain),
+    ):
+        asked = values.get(name)
+        ledger.expect(
+            "options",
+            asked == cap or (isinstance(asked, str) and _same_number(asked, cap)),
+            f"inputs.options.values.{name}: {asked} was asked for, {cap} was kept",
+        )
+
+
+def _same_number(text: str, cap: float | None) -> bool:
+    """Whether a cap's text is this number; ``1.02x`` follows from the baselines."""
+    return text.endswith("x") or (
+        cap is not None and Fraction(text) == Fraction(str(cap))
+    )
 
 
 def check_structure(

@@ -16,6 +16,7 @@ from planner.manifest.schema import (
 )
 from planner.topology.graph import ClusterTopology, Link
 from planner.topology.paths import Routes
+from planner.verify.inputs import Parts
 from planner.verify.ledger import Ledger
 from planner.witness import counts as tables
 from planner.witness import figures
@@ -37,8 +38,7 @@ class Setting:
     layout: ParallelLayout
     message: tuple[int, int]
     link_classes: tuple[str, ...] | None
-    planning: Part
-    holdout: Part | None
+    parts: Parts
 
 
 def count_again(setting: Setting, part: Part) -> list[LayerFigures]:
@@ -102,6 +102,12 @@ def check_prediction(
         f"{where}.inter_domain_bytes_exact",
         claimed.inter_domain_bytes_exact,
         exact_text(figures.inter_domain_bytes(counted, layout, setting.message)),
+    )
+    ledger.equal(
+        "totals",
+        f"{where}.home_tokens_max_over_mean",
+        claimed.home_tokens_max_over_mean,
+        setting.parts.homes.ratio,
     )
     ledger.expect(
         "totals",
