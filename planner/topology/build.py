@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import networkx as nx
-import numpy as np
 
-from planner.arrays import IntArray
 from planner.errors import TopologyError
-from planner.topology.graph import SCALE_UP_KINDS, ClusterTopology, Gpu, Link
+from planner.topology.graph import (
+    MAX_GPUS,
+    ClusterTopology,
+    Gpu,
+    Link,
+)
+from planner.topology.joined import domains, first_alone
 from planner.topology.links import DEFAULT_EFFICIENCY, directed_edges, make_links
 from planner.topology.models import Edge, Node, TopologyFile
 
@@ -58,14 +62,22 @@ def build(
     directed = directed_edges(edges, nodes, up)
     links = make_links(record.graph, directed, nodes)
     graph = _digraph(record, up, directed)
-    _check_connection(record, gpus, graph, source)
+    alone = first_alone(graph, gpus)
+    if alone is not None:
+        place = [node.id for node in record.nodes].index(alone)
+        raise source.error(
+            f"/nodes/{place}",
+            "has no path to another GPU",
+            alone,
+            "connect it, or set its state to down",
+        )
     workload = record.workload
     return ClusterTopology(
         name=record.graph.name or source.fallback_name,
         graph=graph,
         gpus=gpus,
         links=links,
-        domain_G=_domains(record, gpus, links),
+        domain_G=domains(record.nodes, gpus, links),
         routing=record.graph.routing.policy,
         endpoint=record.graph.routing.endpoint,
         workload=workload.model_dump(exclude_none=True) if workload else None,
@@ -184,6 +196,10 @@ def _gpus(record: TopologyFile, up: set[str], source: Source) -> tuple[Gpu, ...]
         raise source.error(
             "/nodes", "hold no GPU that is up", None, "add nodes of kind gpu"
         )
+    if len(gpus) > MAX_GPUS:
+        raise source.error(
+            "/nodes", f"hold more than {MAX_GPUS} GPUs", len(gpus), "plan for a part"
+        )
     return tuple(gpus)
 
 
@@ -225,60 +241,6 @@ def _digraph(
         )
         graph.add_edge(start, end, kind=kind, **given)
     return graph
-
-
-def _check_connection(
-    record: TopologyFile, gpus: tuple[Gpu, ...], graph: nx.DiGraph, source: Source
-) -> None:
-    """Refuse a GPU from which no path leads to another GPU (GPUs never forward)."""
-    names = {gpu.id for gpu in gpus}
-    middle = graph.subgraph(node for node in graph if node not in names)
-    group: dict[str, int] = {}
-    for number, members in enumerate(nx.weakly_connected_components(middle)):
-        group.update(dict.fromkeys(members, number))
-    touching: dict[int, set[str]] = {}
-    for gpu in names:
-        for other in (*graph.successors(gpu), *graph.predecessors(gpu)):
-            if other in group:
-                touching.setdefault(group[other], set()).add(gpu)
-    place = {node.id: index for index, node in enumerate(record.nodes)}
-    for gpu_record in gpus:
-        gpu = gpu_record.id
-        nexts = list(graph.successors(gpu))
-        direct = any(other in names for other in nexts)
-        shared = any(
-            len(touching[group[other]]) > 1 for other in nexts if other in group
-        )
-        if not direct and not shared:
-            raise source.error(
-                f"/nodes/{place[gpu]}",
-                "has no path to another GPU",
-                gpu,
-                "connect it, or set its state to down",
-            )
-
-
-def _domains(
-    record: TopologyFile, gpus: tuple[Gpu, ...], links: tuple[Link, ...]
-) -> IntArray:
-    """Number the scale-up domains by first appearance (rule 2)."""
-    named = {node.id: node.nvlink_domain for node in record.nodes}
-    scale_up = nx.Graph()
-    scale_up.add_nodes_from(gpu.id for gpu in gpus)
-    scale_up.add_edges_from(
-        (link.source, link.target)
-        for link in links
-        if link.kind in SCALE_UP_KINDS and not link.members
-    )
-    component: dict[str, int] = {}
-    for number, members in enumerate(nx.connected_components(scale_up)):
-        component.update(dict.fromkeys(members, number))
-    numbers: dict[str | int, int] = {}
-    domains = [
-        numbers.setdefault(named[gpu.id] or component[gpu.id], len(numbers))
-        for gpu in gpus
-    ]
-    return np.asarray(domains, dtype=np.int64)
 
 
 def _down(

@@ -16,6 +16,8 @@ from planner.arrays import IntArray
 
 SCALE_UP_KINDS = frozenset({"nvlink", "xgmi"})
 HOST_KINDS = frozenset({"pcie", "upi", "c2c"})
+MAX_GPUS = 16_384
+"""More would not fit in memory: routes keep 13 bytes per GPU pair."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import permutations
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
-from numba import njit
 
 from planner.arrays import BoolArray, ExactArray, IntArray
 from planner.errors import TopologyError, UsageError
 from planner.topology.bundles import Bundles, BundleStore
 from planner.topology.graph import ClusterTopology
+from planner.topology.kernel import accumulate
 from planner.topology.nics import Endpoints, Port
 from planner.topology.pairs import (
     FABRIC_CASE,
@@ -153,7 +153,7 @@ class Routes:
         matrix = np.ascontiguousarray(transfers_GG.astype(np.int64))
         loads_A = np.zeros(len(self.topology.links), dtype=np.int64)
         bundles = self.bundles
-        missing = _accumulate(
+        missing = accumulate(
             matrix,
             *self._tables,
             bundles.indptr,
@@ -290,34 +290,3 @@ def _check_reach(routes: Routes) -> None:
             value=routes.topology.gpus[int(alone[0])].id,
             fix="wire it to an nvswitch, a NIC of its host or a switch",
         )
-
-
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _accumulate(
-    transfers_GG: Any,
-    exit_GG: Any,
-    middle_GG: Any,
-    entry_GG: Any,
-    indptr: Any,
-    links_X: Any,
-    numerators_X: Any,
-    loads_A: Any,
-) -> Any:
-    """Add the loads of all transfers; return the first pair without a path, or -1."""
-    amounts = np.zeros(indptr.size - 1, dtype=np.int64)
-    count = transfers_GG.shape[0]
-    for source in range(count):
-        for target in range(count):
-            moved = transfers_GG[source, target]
-            if moved == 0 or source == target:
-                continue
-            if exit_GG[source, target] < 0:
-                return source * count + target
-            amounts[exit_GG[source, target]] += moved
-            amounts[middle_GG[source, target]] += moved
-            amounts[entry_GG[source, target]] += moved
-    for bundle in range(amounts.size):
-        if amounts[bundle] != 0:
-            for place in range(indptr[bundle], indptr[bundle + 1]):
-                loads_A[links_X[place]] += amounts[bundle] * numerators_X[place]
-    return -1

@@ -90,17 +90,17 @@ def check_json(value: Mapping[str, Any], where: str) -> None:
         _refuse(f"is not a JSON object ({error})", where, "give plain JSON values")
 
 
-def pointer_error(error: ValidationError, where: str, rule: str = "") -> TopologyError:
+def pointer_error(error: ValidationError, where: str, base: str = "") -> TopologyError:
     """Return the first finding of pydantic as file, pointer, value and rule."""
     findings = error.errors(include_url=False)
     first = findings[0]
-    pointer = "".join(f"/{_escape(part)}" for part in first["loc"]) or "/"
+    pointer = base + "".join(f"/{_escape(part)}" for part in first["loc"]) or "/"
     kind = str(first["type"])
     more = len(findings) - 1
-    text = _RULES.get(kind) or str(first["msg"]).removeprefix("Input ")
+    said = str(first["msg"]).removeprefix("Input ").replace("should", "must", 1)
     fix = _FIXES.get(kind, "see docs/topologies.md for the fields")
     return TopologyError(
-        rule or text,
+        _RULES.get(kind, said),
         where=f"{where} {pointer}",
         value=None if kind == "missing" else first["input"],
         fix=f"{fix} ({more} more of this kind)" if more else fix,

@@ -2,16 +2,22 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from planner.errors import TopologyError
 from planner.registry import Registry
+from planner.topology.graph import MAX_GPUS
 from planner.topology.models import Count, EdgeKind, Name, Positive, Strict
 from planner.topology.reading import pointer_error
 
 Json = dict[str, Any]
+
+
+Size = Annotated[Count, Field(le=MAX_GPUS)]
+"""A number of things; the bound keeps a small file from filling the memory."""
+Ports = Annotated[Count, Field(le=1024)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +32,7 @@ class Parameters(Strict):
     """Parameters that every kind has."""
 
     kind: Name
-    gpus_per_node: Count = 8
+    gpus_per_node: Size = 8
     profile: Name
 
 
@@ -61,7 +67,7 @@ def expand(parameters: Mapping[str, Any], *, where: str) -> Json:
     try:
         return generator.make(generator.parameters.model_validate(dict(parameters)))
     except ValidationError as error:
-        raise pointer_error(error, f"{where} /generator") from None
+        raise pointer_error(error, where, "/generator") from None
     except WrongParameter as error:
         raise TopologyError(
             error.rule,
@@ -79,6 +85,14 @@ class ScaleUp(Strict):
     planes: Count = 1
 
     kind: ClassVar[EdgeKind] = "nvlink"
+
+
+def check_size(nodes: int, gpus_per_node: int) -> None:
+    """Refuse clusters that no plan of this version can be made for."""
+    if nodes * gpus_per_node > MAX_GPUS:
+        raise WrongParameter(
+            "nodes", f"make more than {MAX_GPUS} GPUs", "describe a part of the cluster"
+        )
 
 
 def duplex(source: str, target: str, kind: str, gbs: object, **more: object) -> Json:

@@ -10,29 +10,32 @@ from planner.topology.generators.base import (
     Generator,
     Json,
     Parameters,
+    Ports,
     ScaleUp,
+    Size,
     WrongParameter,
+    check_size,
     duplex,
     joined,
     numbered,
     switched_host,
 )
-from planner.topology.models import Count, CountOrZero, EdgeKind, Positive
+from planner.topology.models import CountOrZero, EdgeKind, Positive
 
 
 class FatTree(Parameters):
     """Parameters of ``fat_tree``; ``spines`` 0 is a single switch."""
 
-    nodes: Count
+    nodes: Size
     nvlink: ScaleUp
-    nics_per_node: Count = 1
+    nics_per_node: Size = 1
     pcie_gbs: Positive
     nic_gbs: Positive
     link: EdgeKind = "ib"
-    hosts_per_leaf: Count
-    ports: Count
+    hosts_per_leaf: Size
+    ports: Ports
     spines: CountOrZero = 0
-    uplink_cables: Count = 1
+    uplink_cables: Ports = 1
 
 
 def make(parameters: FatTree) -> Json:
@@ -88,6 +91,7 @@ def _switches(prefix: str, count: int, tier: int, parameters: FatTree) -> list[J
 
 
 def _check(parameters: FatTree, leaves: int) -> None:
+    check_size(parameters.nodes, parameters.gpus_per_node)
     if parameters.gpus_per_node % parameters.nics_per_node:
         raise WrongParameter(
             "nics_per_node",

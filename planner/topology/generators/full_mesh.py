@@ -13,6 +13,8 @@ from planner.topology.generators.base import (
 )
 from planner.topology.models import Positive
 
+MAX_MESH = 256
+
 
 class FullMesh(Parameters):
     """Parameters of ``full_mesh``: ``pair_gbs`` joins every two GPUs."""
@@ -22,8 +24,10 @@ class FullMesh(Parameters):
 
 def make(parameters: FullMesh) -> Json:
     """Return the GPUs of one host and an xGMI edge between every two."""
-    if parameters.gpus_per_node < 2:
-        raise WrongParameter("gpus_per_node", "must be at least 2", "add GPUs")
+    if not 2 <= parameters.gpus_per_node <= MAX_MESH:
+        raise WrongParameter(
+            "gpus_per_node", f"must be at least 2 and at most {MAX_MESH}", "change it"
+        )
     gpus = gpus_of("n0", parameters)
     edges = [
         duplex(one["id"], other["id"], "xgmi", parameters.pair_gbs)

@@ -12,14 +12,17 @@ from planner.topology.generators.base import (
     Generator,
     Json,
     Parameters,
+    Ports,
     ScaleUp,
+    Size,
     WrongParameter,
+    check_size,
     duplex,
     joined,
     numbered,
     switched_host,
 )
-from planner.topology.models import Count, EdgeKind, Positive
+from planner.topology.models import EdgeKind, Positive
 
 
 class RailFatTree(Parameters):
@@ -29,19 +32,19 @@ class RailFatTree(Parameters):
     one spine-core pair; each cable runs at ``nic_gbs``.
     """
 
-    nodes: Count
+    nodes: Size
     nvlink: ScaleUp
     pcie_gbs: Positive
     nic_gbs: Positive
     link: EdgeKind = "ib"
-    su_nodes: Count
-    ports: Count = 64
+    su_nodes: Size
+    ports: Ports = 64
     tiers: int = Field(default=2, ge=2, le=3)
-    spines: Count
-    uplink_cables: Count = 1
-    pod_su: Count | None = None
-    cores: Count | None = None
-    core_cables: Count = 1
+    spines: Size
+    uplink_cables: Ports = 1
+    pod_su: Size | None = None
+    cores: Size | None = None
+    core_cables: Ports = 1
 
 
 def make(parameters: RailFatTree) -> Json:
@@ -134,6 +137,7 @@ def _cores(pods: int, parameters: RailFatTree) -> Json:
 
 def _check(parameters: RailFatTree) -> None:
     """Refuse trees that do not divide evenly or have too few switch ports."""
+    check_size(parameters.nodes, parameters.gpus_per_node)
     if parameters.nodes % parameters.su_nodes:
         raise WrongParameter(
             "nodes",

@@ -1,0 +1,37 @@
+"""The compiled loop behind :meth:`planner.topology.paths.Routes.loads`."""
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def accumulate(
+    transfers_GG: Any,
+    exit_GG: Any,
+    middle_GG: Any,
+    entry_GG: Any,
+    indptr: Any,
+    links_X: Any,
+    numerators_X: Any,
+    loads_A: Any,
+) -> Any:
+    """Add the loads of all transfers; return the first pair without a path, or -1."""
+    amounts = np.zeros(indptr.size - 1, dtype=np.int64)
+    count = transfers_GG.shape[0]
+    for source in range(count):
+        for target in range(count):
+            moved = transfers_GG[source, target]
+            if moved == 0 or source == target:
+                continue
+            if exit_GG[source, target] < 0:
+                return source * count + target
+            amounts[exit_GG[source, target]] += moved
+            amounts[middle_GG[source, target]] += moved
+            amounts[entry_GG[source, target]] += moved
+    for bundle in range(amounts.size):
+        if amounts[bundle] != 0:
+            for place in range(indptr[bundle], indptr[bundle + 1]):
+                loads_A[links_X[place]] += amounts[bundle] * numerators_X[place]
+    return -1
