@@ -1,0 +1,412 @@
+"""The verifier: a true manifest passes, every single lie is found."""
+
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from planner import bundled
+from planner.errors import ManifestError, VerificationError
+from planner.manifest import (
+    digest_of_file,
+    digest_of_json,
+    parse_manifest,
+    write_manifest,
+)
+from planner.topology.schema import load_topology
+from planner.verify import check_digests, model_of, topology_of, verify_manifest
+from tests.oracles.valid_plan import SLOTS, valid_plan
+
+Data = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the inputs that all manifests here name."""
+    return tmp_path_factory.mktemp("plan")
+
+
+@pytest.fixture(scope="module")
+def true_plan(folder: Path) -> Data:
+    """Return a manifest that says nothing but the truth."""
+    return valid_plan(folder)
+
+
+def put(path: str, value: object) -> Callable[[Data], None]:
+    """Return a change of one place."""
+
+    def change(data: Data) -> None:
+        at: Any = data
+        *parents, last = path.strip("/").split("/")
+        for key in parents:
+            at = at[int(key)] if isinstance(at, list) else at[key]
+        key = int(last) if isinstance(at, list) else last
+        at[key] = value(at[key]) if callable(value) else value
+
+    return change
+
+
+def refused(plan: Data, folder: Path, *changes: Callable[[Data], None]) -> str:
+    """Return what verification says of the changed plan."""
+    data = deepcopy(plan)
+    for change in changes:
+        change(data)
+    options = data["inputs"]["options"]
+    options["sha256"] = digest_of_json(options["values"])
+    with pytest.raises(VerificationError) as caught:
+        verify_manifest(data, folder=folder)
+    return "; ".join(caught.value.findings)
+
+
+def more(value: float) -> float:
+    """A little more than the truth."""
+    return value * 2 + 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"traffic": "copies", "endpoint": "local_nic"},
+        {"traffic": "copies", "endpoint": "dest_forward", "selection": "even"},
+        {"traffic": "dedup_gpu", "endpoint": "local_nic", "objective": "gpu_tokens"},
+        {"selection": "weighted", "objective": "link_tokens", "layers": "worst_layer"},
+        {
+            "selection": "weighted",
+            "split": {0: {0: {"0": (1, 3), "*": (2, 1)}}, 1: {1: {"*": (0, 5)}}},
+        },
+    ],
+)
+def test_a_true_manifest_passes(tmp_path: Path, changes: Data) -> None:
+    """Law: every mode, selection and objective can be verified."""
+    report = verify_manifest(valid_plan(tmp_path, **changes), folder=tmp_path)
+    made = {check.name: check.comparisons for check in report.checks}
+    assert made["coverage"] == 2 * 6
+    assert made["memory"] == 4 * 3
+    assert made["link loads"] == 2 * 2
+    assert made["objectives"] == 2 * (9 * 2 + 4)
+    assert report.comparisons == sum(made.values()) > 150
+    assert any("baselines" in sentence for sentence in report.not_checked)
+
+
+def test_a_file_is_verified_beside_its_inputs(true_plan: Data, folder: Path) -> None:
+    """Law: recorded paths are relative to the manifest."""
+    write_manifest(parse_manifest(true_plan), folder / "plan.json")
+    from_file = verify_manifest(folder / "plan.json")
+    assert from_file == verify_manifest(parse_manifest(true_plan), folder=folder)
+    manifest = parse_manifest(true_plan)
+    assert check_digests(manifest, folder) == 4
+    assert model_of(manifest, folder).name == "small"
+    assert topology_of(manifest, folder).gpu_count == 4
+
+
+def test_one_slot_changed_is_found(true_plan: Data, folder: Path) -> None:
+    """Two experts trade places: legal, but every figure is of another plan."""
+    said = refused(
+        true_plan,
+        folder,
+        put("/layers/0/slots/0", [2, 1]),
+        put("/layers/0/slots/1", [0, 3]),
+    )
+    assert "transfers_sha256" in said
+    assert "layer 2" not in said
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("/layers/0/slots/0", [0, 0], "holds expert 0 twice"),
+        ("/layers/0/slots/0", [0, 2], "expert 1 has no copy"),
+        ("/layers/0/slots/0", [0, 6], "holds expert 6"),
+        ("/layers/0/slots/0", [0, 1, 2], "has 2 slots, others have 3"),
+        ("/layers/0/slots", lambda rows: rows[:3], "slots of 3 GPUs"),
+        ("/gpus", lambda ids: ids[::-1], "not the GPUs of the topology"),
+        ("/groups/ep", 2, "ep 2 times 1 replicas is not 4"),
+        ("/groups/expert_tp", 2, "not supported"),
+        ("/groups/attention/0/dp_rank", 3, "listed in place 0"),
+        ("/groups/attention/0/gpus", lambda ids: [ids[0], "x"], "exactly one group"),
+        ("/groups/attention", lambda groups: groups[:3], "exactly one group"),
+    ],
+)
+def test_what_is_no_plan_is_found(
+    true_plan: Data, folder: Path, path: str, value: object, says: str
+) -> None:
+    """Slots, coverage, EP sets and attention groups."""
+    assert says in refused(true_plan, folder, put(path, value))
+
+
+def test_an_attention_group_across_domains_is_found(
+    true_plan: Data, folder: Path
+) -> None:
+    """DP ranks of two GPUs, each with one GPU of either domain."""
+    ids = true_plan["gpus"]
+    groups = [
+        {"dp_rank": 0, "gpus": [ids[0], ids[2]]},
+        {"dp_rank": 1, "gpus": [ids[1], ids[3]]},
+    ]
+    said = refused(true_plan, folder, put("/groups/attention", groups))
+    assert "DP rank 0 spans several scale-up domains" in said
+
+
+PART = "/prediction"
+LAYER = "/prediction/layers/1"
+UNSEEN = "/holdout/prediction/layers/0"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        (f"{PART}/q", "7", "prediction.q"),
+        (f"{PART}/tokens_exact", "9/1", "prediction.tokens_exact"),
+        (f"{PART}/inter_domain_bytes_exact", "9/1", "inter_domain_bytes_exact"),
+        (f"{PART}/home_tokens_max_over_mean", more, "home_tokens_max_over_mean"),
+        (f"{PART}/message_bytes/combine", 1, "message_bytes"),
+        (f"{PART}/gpus/2/memory_bytes", 1, "memory_bytes"),
+        (f"{PART}/gpus/2/memory_limit_bytes", 1, "memory_limit_bytes"),
+        (f"{PART}/gpus/2/gpu", "other", "prediction.gpus other"),
+        (f"{PART}/gpus/2/pairs", more, "pairs"),
+        (f"{PART}/gpus/2/pairs_exact", "1/3", "pairs"),
+        (f"{LAYER}/transfers_exact", "1/1", "layer 2 transfers_exact"),
+        (f"{LAYER}/inter_domain_transfers_exact", "1/1", "inter_domain_transfers"),
+        (f"{LAYER}/transfers_sha256", "0" * 64, "layer 2 transfers_sha256"),
+        (f"{LAYER}/links_sha256", "0" * 64, "layer 2 links_sha256"),
+        (f"{LAYER}/imbalance", more, "layer 2 imbalance"),
+        (f"{LAYER}/domain_imbalance", more, "layer 2 domain_imbalance"),
+        (f"{LAYER}/busiest", lambda links: links[1:], "layer 2 entries"),
+        (f"{LAYER}/busiest", lambda links: [links[1], *links[1:]], "layer 2 dispatch"),
+        (f"{LAYER}/busiest/0/link", "a -> b", "layer 2 dispatch"),
+        (f"{LAYER}/busiest/0/tokens", more, "layer 2 dispatch"),
+        (f"{LAYER}/busiest/0/bytes", more, "layer 2 dispatch"),
+        (f"{LAYER}/busiest/0/seconds", more, "layer 2 dispatch"),
+        (f"{LAYER}/busiest/0/seconds_exact", "1/7", "layer 2 dispatch"),
+        (f"{UNSEEN}/links_sha256", "0" * 64, "holdout layer 1 links_sha256"),
+        ("/holdout/tokens", more, "holdout.tokens"),
+        ("/holdout/objective/link_time/pipelined", more, "holdout.objective"),
+        ("/holdout/imbalance/worst", more, "holdout.imbalance.worst"),
+        ("/imbalance/domain_mean", more, "imbalance.domain_mean"),
+        ("/objective/scope", [], "objective.scope"),
+        ("/objective/unit", "tokens", "objective.unit"),
+        ("/objective/value", more, "objective.value"),
+        ("/objective/value_exact", "1/3", "objective.value_exact"),
+        ("/workloads/small/tokens", more, "workloads.small.tokens"),
+        ("/workloads/small/objective", more, "workloads.small.objective"),
+        ("/workloads/small/traffic", "copies", "workloads.small.traffic"),
+        ("/workloads/small/weight", "1/2", "workloads.small.weight"),
+        ("/workloads", {}, "one per trace"),
+    ],
+)
+def test_every_false_figure_is_found(
+    true_plan: Data, folder: Path, path: str, value: object, says: str
+) -> None:
+    """Law: no figure of a manifest can be changed unnoticed."""
+    assert says in refused(true_plan, folder, put(path, value))
+
+
+@pytest.mark.parametrize("name", ["link_time", "link_tokens", "gpu_tokens"])
+@pytest.mark.parametrize("mode", ["sequential", "pipelined", "worst_layer"])
+@pytest.mark.parametrize("part", ["/objective", "/holdout/objective"])
+def test_each_of_the_nine_values_is_checked(
+    true_plan: Data, folder: Path, name: str, mode: str, part: str
+) -> None:
+    """Law: all nine, on both parts, as numbers and exactly."""
+    where = f"{part[1:].replace('/', '.')}.{name}.{mode}"
+    assert where in refused(true_plan, folder, put(f"{part}/{name}/{mode}", more))
+    assert f"{where}_exact" in refused(
+        true_plan, folder, put(f"{part}/{name}/{mode}_exact", "1/3")
+    )
+
+
+def test_a_lie_that_agrees_with_itself_is_found(true_plan: Data, folder: Path) -> None:
+    """A better objective, told consistently everywhere, is still counted again."""
+    data = deepcopy(true_plan)
+    better = Fraction(data["objective"]["value_exact"]) / 2
+    text = f"{better.numerator}/{better.denominator}"
+    values = data["objective"]
+    values["value"] = values["link_time"]["sequential"] = float(better)
+    values["value_exact"] = values["link_time"]["sequential_exact"] = text
+    data["workloads"]["small"]["objective"] = float(better)
+    assert "objective.link_time.sequential" in refused(data, folder)
+
+
+def bound(value: float, gap: float, **changes: object) -> Callable[[Data], None]:
+    """Return a change of the bound and its gap."""
+
+    def change(data: Data) -> None:
+        data["bound"] = {**data["bound"], "value": value, **changes}
+        data["gap"] = gap
+
+    return change
+
+
+def test_bound_gap_and_status_must_agree(true_plan: Data, folder: Path) -> None:
+    """Rule 28, claim by claim."""
+    value = true_plan["objective"]["value"]
+    above = value * (1 + 1e-6)
+    said = refused(true_plan, folder, bound(above, (value - above) / value))
+    assert "is above the objective" in said
+    assert "gap" in refused(true_plan, folder, put("/gap", 0.25))
+    assert "gap" in refused(true_plan, folder, put("/bound", None))
+    for status in ("infeasible", "unknown"):
+        assert "cannot be said" in refused(true_plan, folder, put("/status", status))
+    for status in ("proven_optimal", "solver_claimed"):
+        said = refused(true_plan, folder, put("/status", status))
+        assert "needs a bound that the objective reaches" in said
+
+
+def test_proven_optimal_needs_a_certificate_that_can_be_checked(
+    true_plan: Data, folder: Path
+) -> None:
+    """A bound that merely equals the objective is a solver's claim."""
+    exact = Fraction(true_plan["objective"]["value_exact"])
+    value = float(exact)
+    gap = float((exact - Fraction(value)) / exact)
+    claimed = deepcopy(true_plan)
+    bound(value, gap, certificate=None)(claimed)
+    claimed["status"] = "solver_claimed"
+    verify_manifest(claimed, folder=folder)
+    said = refused(claimed, folder, put("/status", "proven_optimal"))
+    assert "cannot be checked" in said
+    weak = bound(value, gap, certificate={"kind": "nothing_moves"})
+    said = refused(claimed, folder, put("/status", "proven_optimal"), weak)
+    assert "proves 0.0" in said
+    branched = put("/bound/branching", True)
+    said = refused(claimed, folder, put("/status", "proven_optimal"), branched)
+    assert "needed branching" in said
+
+
+def test_a_mean_is_a_certificate_for_balanced_pairs(tmp_path: Path) -> None:
+    """``mean_pairs``: the bound is worked out again, and must not exceed it."""
+    plan = valid_plan(tmp_path, objective="gpu_tokens", layers="worst_layer")
+    pairs = 2 * int(plan["prediction"]["tokens_exact"].split("/")[0])
+    value = Fraction(plan["objective"]["value_exact"])
+    mean = Fraction(pairs, 4)
+    certificate = {"kind": "mean_pairs"}
+    reached = float((value - mean) / value)
+    bound(float(mean), reached, certificate=certificate)(plan)
+    verify_manifest(plan, folder=tmp_path)
+    plan["status"] = "proven_optimal"
+    top = bound(float(value), 0.0, certificate=certificate)
+    if value == mean:
+        verify_manifest(plan, folder=tmp_path)
+    else:
+        assert f"proves {float(mean)}" in refused(plan, tmp_path, top)
+
+
+def test_caps_are_kept_and_are_those_asked_for(true_plan: Data, folder: Path) -> None:
+    """Rule 26: per layer, on the planning part."""
+    worst = true_plan["imbalance"]["worst"]
+    asked = put("/inputs/options/values/imbalance_cap", "1.01")
+    assert worst > 1.01
+    assert "the cap is 1.01" in refused(
+        true_plan, folder, asked, put("/caps", {"gpu": 1.01, "domain": None})
+    )
+    assert "was asked for" in refused(true_plan, folder, asked)
+    assert "was kept" in refused(
+        true_plan, folder, put("/caps", {"gpu": None, "domain": 9.0})
+    )
+
+
+@pytest.fixture(autouse=True)
+def _caps_key(true_plan: Data) -> None:
+    """Give the plan its optional caps, so that tests can change them."""
+    true_plan.setdefault("caps", {"gpu": None, "domain": None})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("selection", "even"),
+        ("traffic", "copies"),
+        ("endpoint", "local_nic"),
+        ("objective", "gpu_tokens"),
+        ("layers", "worst_layer"),
+        ("seed", 7),
+    ],
+)
+def test_the_rules_used_are_those_of_the_options(
+    true_plan: Data, folder: Path, name: str, value: object
+) -> None:
+    """Law: an option in force was obeyed."""
+    said = refused(true_plan, folder, put(f"/inputs/options/values/{name}", value))
+    assert f"options.values.{name}" in said
+
+
+def test_memory_that_does_not_fit_is_found(tmp_path: Path) -> None:
+    """A true bill that no GPU can pay."""
+    plan = valid_plan(tmp_path)
+    limit = plan["prediction"]["gpus"][0]["memory_limit_bytes"]
+    tokens = limit // 100
+    said = refused(plan, tmp_path, put("/inputs/options/values/kv_tokens", tokens))
+    assert "and has" in said
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "where"),
+    [
+        ("/inputs/topology/sha256", "0" * 64, "/inputs/topology"),
+        ("/inputs/model/sha256", "0" * 64, "/inputs/model"),
+        ("/inputs/traces/0/sha256", "0" * 64, "/inputs/traces/0"),
+        ("/inputs/options/sha256", "0" * 64, "/inputs/options"),
+        ("/inputs/options/values/seed", 1, "/inputs/options"),
+        ("/inputs/model/path", "none.json", "none.json"),
+        ("/inputs/traces/0/path", "none.parquet", "none.parquet"),
+        ("/inputs/topology/name", "no-such-cluster", "/inputs/topology"),
+        ("/inputs/traces", lambda one: one * 2, "several workloads"),
+        ("/homes", "by_weather", "by_weather"),
+        ("/routing", "by_weather", "by_weather"),
+        ("/layers/0/split", {"0": {"*": [1, -1]}}, "weights"),
+    ],
+)
+def test_other_inputs_are_refused_not_found_false(
+    true_plan: Data, folder: Path, path: str, value: object, where: str
+) -> None:
+    """Law: a wrong digest, a missing file or bad weights is invalid input."""
+    data = deepcopy(true_plan)
+    put(path, value)(data)
+    with pytest.raises(ManifestError, match=where):
+        verify_manifest(data, folder=folder)
+
+
+def test_inputs_that_moved_are_read_where_told(true_plan: Data, tmp_path: Path) -> None:
+    """``topology`` and ``trace`` name other places; digests still decide."""
+    data = valid_plan(tmp_path)
+    (tmp_path / "trace.parquet").rename(tmp_path / "moved.parquet")
+    with pytest.raises(ManifestError, match=r"trace\.parquet"):
+        verify_manifest(data, folder=tmp_path)
+    moved = tmp_path / "moved.parquet"
+    shipped = bundled.topology_path("toy-2x2")
+    verify_manifest(data, folder=tmp_path, trace=moved, topology=shipped)
+    with pytest.raises(ManifestError, match="made from"):
+        verify_manifest(data, folder=tmp_path, trace=tmp_path / "model.json")
+
+
+def test_inline_inputs_are_digested_as_canonical_json(
+    true_plan: Data, folder: Path
+) -> None:
+    """Topology and model may be part of the manifest."""
+    data = deepcopy(true_plan)
+    topology = json.loads(bundled.topology_path("toy-2x2").read_text())
+    model = json.loads((folder / "model.json").read_text())
+    for name, content in (("topology", topology), ("model", model)):
+        data["inputs"][name] = {
+            "name": name,
+            "content": content,
+            "sha256": digest_of_json(content),
+        }
+    verify_manifest(data, folder=folder)
+    data["inputs"]["model"]["content"]["hidden"] = 65
+    with pytest.raises(ManifestError, match="/inputs/model"):
+        verify_manifest(data, folder=folder)
+
+
+def test_the_slots_of_the_tests_leave_something_to_choose() -> None:
+    """The small plan has replicas in both layers and crosses domains."""
+    for rows in SLOTS:
+        held = [expert for row in rows for expert in row]
+        assert len(held) > len(set(held)) == 6
+    assert len(load_topology("toy-2x2").domains) == 2
+    assert digest_of_file(bundled.topology_path("toy-2x2"))
