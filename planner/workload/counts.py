@@ -14,7 +14,7 @@ import numpy as np
 
 from planner.arrays import IntArray
 from planner.errors import TraceError
-from planner.workload.parquet import TextColumn, TraceFile, positive_fact
+from planner.workload.parquet import TraceFile, positive_fact
 from planner.workload.tokens import MAX_EXPERTS
 
 _MOST_PAIRS = 2**62
@@ -215,9 +215,7 @@ def _check_total(file: TraceFile, tokens: IntArray) -> None:
 
 
 def _phase(file: TraceFile, mine_T: np.ndarray[Any, Any], chosen: str) -> str | None:
-    if not file.has("phase"):
-        return None
-    phases: TextColumn = file.texts("phase")
+    phases = file.phases()
     codes = np.unique(phases.code_T[mine_T]).tolist()
     if len(codes) > 1:
         raise TraceError(

@@ -7,6 +7,8 @@ import numpy as np
 from planner.arrays import IdArray, IntArray
 from planner.workload.parts import TokenPart
 
+_AFTER_ALL = np.int16(np.iinfo(np.int16).max)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DistinctSets:
@@ -58,16 +60,14 @@ def distinct_sets(part: TokenPart, layer: int) -> DistinctSets:
     whatever order: every ``dedup_*`` count that ignores ordinals depends on nothing
     else.
     """
-    ids_TK = np.sort(part.experts_LTK[layer], axis=1)
-    # Nulls sort first; turned round they follow the ids, as the result wants them.
-    ids_TK = np.where(ids_TK < 0, np.iinfo(np.int16).max, ids_TK).astype(np.int16)
-    ids_TK.sort(axis=1)
-    known = ids_TK[:, 0] != np.iinfo(np.int16).max
+    ids_TK = part.experts_LTK[layer]
+    # Nulls must follow the ids: for the sort they are larger than any of them.
+    ids_TK = np.sort(np.where(ids_TK < 0, _AFTER_ALL, ids_TK), axis=1)
+    known = ids_TK[:, 0] != _AFTER_ALL
     rows = np.column_stack([part.source_T[known], ids_TK[known]]).astype(np.int64)
-    # Two int64 words per row where they fit sort faster than the row's columns.
     found, weight_n = np.unique(rows, axis=0, return_counts=True)
     experts_nK = found[:, 1:].astype(np.int16)
-    experts_nK[experts_nK == np.iinfo(np.int16).max] = -1
+    experts_nK[experts_nK == _AFTER_ALL] = -1
     return DistinctSets(
         source_n=found[:, 0], experts_nK=experts_nK, weight_n=weight_n.astype(np.int64)
     )

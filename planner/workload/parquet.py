@@ -16,6 +16,7 @@ from planner.errors import TraceError
 
 BATCH_ROWS = 65536
 TRACE_KEY, COUNTS_KEY = b"moe_trace", b"moe_counts"
+PHASES = ("prefill", "decode", "draft")
 _MAGIC = b"PAR1"
 
 
@@ -126,7 +127,10 @@ class TraceFile:
                 else pc.dictionary_encode(piece)
             )
             words = coded.dictionary.to_pylist()
-            known = [found.setdefault(word, len(found)) for word in words]
+            known = [
+                -1 if word is None else found.setdefault(word, len(found))
+                for word in words
+            ]
             # The last place stands for null, which is coded -1.
             table = np.array([*known, -1], dtype=np.int64)
             codes.append(
@@ -134,6 +138,24 @@ class TraceFile:
             )
         used = np.concatenate(codes)
         return _sorted_texts(used, list(found))
+
+    def phases(self) -> TextColumn:
+        """Return the column ``phase``; all missing where there is none."""
+        if not self.has("phase"):
+            return self.no_texts()
+        phase = self.texts("phase")
+        for name in phase.names:
+            if name not in PHASES:
+                raise TraceError(
+                    f"must be one of {', '.join(PHASES)}",
+                    where=self.place("phase"),
+                    value=name,
+                )
+        return phase
+
+    def no_texts(self) -> TextColumn:
+        """Return a text column without a value in any row."""
+        return TextColumn(code_T=np.full(self.rows, -1, dtype=np.int64), names=())
 
     def _read_metadata(self, keys: dict[bytes, bytes]) -> dict[str, Any]:
         key = COUNTS_KEY if self.is_counts else TRACE_KEY

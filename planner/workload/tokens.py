@@ -95,7 +95,7 @@ def read_tokens(file: TraceFile) -> RoutingTrace:
     for index, name in enumerate(columns.values()):
         _fill_layer(file, name, experts_LTK[index], experts)
     sequence_T, ids = _sequences(file)
-    tag, phase = _optional_texts(file, "tag", "domain"), _optional_texts(file, "phase")
+    tag, phase = _tags(file), file.phases()
     return RoutingTrace(
         path=file.path,
         model=str(file.metadata.get("model", "")),
@@ -248,11 +248,11 @@ def _sequences(file: TraceFile) -> tuple[IntArray, tuple[int, ...] | tuple[str, 
     )
 
 
-def _optional_texts(file: TraceFile, *names: str) -> TextColumn:
-    for name in names:
+def _tags(file: TraceFile) -> TextColumn:
+    for name in ("tag", "domain"):
         if file.has(name):
             return file.texts(name)
-    return TextColumn(code_T=np.full(file.rows, -1, dtype=np.int64), names=())
+    return file.no_texts()
 
 
 def _optional_integers(file: TraceFile, name: str) -> IntArray | None:
