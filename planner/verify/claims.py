@@ -26,7 +26,7 @@ def check_claims(
         setting.topology.links,
         setting.routes.q,
         setting.message,
-        setting.link_classes,
+        setting.options.link_classes,
     )
     value = found[manifest.objective.name][manifest.objective.layers]
     _check_bound(manifest, value, ledger)

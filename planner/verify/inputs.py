@@ -5,20 +5,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from planner import bundled
 from planner.errors import ManifestError, UsageError
 from planner.layout import ParallelLayout
 from planner.manifest import Manifest, digest_of_file, digest_of_json
 from planner.manifest.schema import InputFile
 from planner.topology.graph import ClusterTopology
+from planner.topology.paths import Routes, build_routes
 from planner.topology.schema import load_topology
+from planner.verify.options import recorded_options
+from planner.workload.counts import inline_counts
 from planner.workload.model_spec import MoEModelSpec
 from planner.workload.parts import Part
 from planner.workload.presets import load_model
 from planner.workload.split import HomesReport, split_parts
-from planner.workload.trace import CountsTable, Trace, load_trace
+from planner.workload.trace import Trace, load_trace
 
 Content = Mapping[str, Any]
 
@@ -124,10 +125,19 @@ def model_of(manifest: Manifest, folder: Path) -> MoEModelSpec:
     return load_model(folder / item.path if item.path else item.name)
 
 
+def routes_of(manifest: Manifest, topology: ClusterTopology) -> Routes:
+    """Return the routes of the recorded policy, built again."""
+    try:
+        return build_routes(topology, manifest.routing)
+    except UsageError as error:
+        raise ManifestError(str(error), where="/routing", fix="plan again") from error
+
+
 def parts_of(
     manifest: Manifest,
     folder: Path,
     layout: ParallelLayout,
+    model: MoEModelSpec,
     overrides: Overrides = NO_OVERRIDES,
 ) -> Parts:
     """Return the scored parts of the trace, split again by the recorded options.
@@ -135,47 +145,38 @@ def parts_of(
     Raises
     ------
     ManifestError
-        For several traces, or options that no rule knows.
+        For several traces, a trace of another model, or options that no rule knows.
     """
     if len(manifest.inputs.traces) != 1:
         raise ManifestError(
             "several workloads cannot be verified yet", where="/inputs/traces"
         )
-    options, item = manifest.inputs.options.values, manifest.inputs.traces[0]
+    options, item = recorded_options(manifest), manifest.inputs.traces[0]
     place = trace_place(manifest, folder, 0, overrides)
     trace: Trace
     if isinstance(place, Path):
         trace = load_trace(place, workload=item.workload)
     else:
         trace = inline_counts(place)
+    facts = (trace.num_experts, trace.top_k, trace.layer_numbers)
+    if facts != (model.experts, model.top_k, model.moe_layers):
+        raise ManifestError(
+            "is a trace of another model than /inputs/model",
+            where="/inputs/traces/0",
+            value=f"{facts[0]} experts, top-{facts[1]}, {len(facts[2])} layers",
+            fix="plan again",
+        )
     try:
         planning, holdout, homes = split_parts(
-            trace, layout, manifest.homes, options["holdout"], options.get("phase")
+            trace, layout, manifest.homes, options.holdout, options.phase
         )
-    except (UsageError, KeyError) as error:
+    except UsageError as error:
         raise ManifestError(
             f"cannot split the trace again: {error}",
             where="/inputs/options/values",
             fix="plan again",
         ) from error
     return Parts(planning=planning, holdout=holdout, homes=homes)
-
-
-def inline_counts(content: Content) -> CountsTable:
-    """Return the counts table that a request carried in its body."""
-    counts = content["counts"]
-    tokens_LE = np.asarray(counts["tokens"], dtype=np.int64)
-    return CountsTable(
-        path=None,
-        model="",
-        metadata={},
-        num_experts=tokens_LE.shape[1],
-        top_k=counts["top_k"],
-        layer_numbers=tuple(counts["layers"]),
-        workload=counts["workload"],
-        phase=counts["phase"],
-        tokens_LE=tokens_LE,
-    )
 
 
 def _place(

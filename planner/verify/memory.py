@@ -1,7 +1,5 @@
 """Memory: the bytes of every GPU again, and whether they fit."""
 
-from dataclasses import replace
-
 from planner.verify.ledger import Ledger
 from planner.verify.traffic import Setting
 from planner.witness.memory import memory_of_gpus
@@ -9,16 +7,17 @@ from planner.witness.memory import memory_of_gpus
 
 def check_memory(setting: Setting, ledger: Ledger) -> None:
     """Compare needs and limits per GPU, and see that everything fits."""
-    manifest, options = setting.manifest, setting.manifest.inputs.options.values
-    precision = options.get("precision") or setting.model.precision
+    manifest, options = setting.manifest, setting.options
     needs_G, limit_G = memory_of_gpus(
-        replace(setting.model, precision=precision),
+        setting.model,
         setting.topology,
         setting.layout,
         slots_per_layer=[len(layer.slots[0]) for layer in manifest.layers],
         traffic=manifest.traffic,
         message=setting.message,
-        options=options,
+        batch_tokens=options.batch_tokens,
+        kv_tokens=options.kv_tokens,
+        mem_fraction=options.mem_fraction,
     )
     for index, gpu in enumerate(manifest.prediction.gpus):
         where = f"prediction.gpus {gpu.gpu}"

@@ -18,6 +18,7 @@ from planner.topology.graph import ClusterTopology, Link
 from planner.topology.paths import Routes
 from planner.verify.inputs import Parts
 from planner.verify.ledger import Ledger
+from planner.verify.options import RecordedOptions
 from planner.witness import counts as tables
 from planner.witness import figures
 from planner.witness.figures import LayerFigures
@@ -32,12 +33,12 @@ class Setting:
     """The inputs of a manifest, read again and put in order."""
 
     manifest: Manifest
+    options: RecordedOptions
     topology: ClusterTopology
     routes: Routes
     model: MoEModelSpec
     layout: ParallelLayout
     message: tuple[int, int]
-    link_classes: tuple[str, ...] | None
     parts: Parts
 
 

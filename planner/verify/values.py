@@ -21,10 +21,10 @@ def check_objective(
     """Compare all nine values, the scope and the optimized value."""
     links = setting.topology.links
     found = figures.values(
-        counted, links, setting.routes.q, setting.message, setting.link_classes
+        counted, links, setting.routes.q, setting.message, setting.options.link_classes
     )
     scope = sorted(
-        {link.link_class for link in figures.scope(links, setting.link_classes)}
+        {link.link_class for link in figures.scope(links, setting.options.link_classes)}
     )
     ledger.equal("objectives", f"{where}.scope", list(claimed.scope), scope)
     for name, modes in found.items():

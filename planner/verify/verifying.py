@@ -5,6 +5,7 @@ in integers and fractions.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,18 @@ from planner.errors import VerificationError
 from planner.layout import ParallelLayout
 from planner.manifest import Manifest, parse_manifest, read_manifest
 from planner.topology.graph import ClusterTopology
-from planner.topology.paths import build_routes
 from planner.verify.claims import check_claims
 from planner.verify.inputs import (
     Overrides,
     check_digests,
     model_of,
     parts_of,
+    routes_of,
     topology_of,
 )
 from planner.verify.ledger import Ledger, VerificationReport
 from planner.verify.memory import check_memory
+from planner.verify.options import recorded_options
 from planner.verify.structure import check_options, check_structure
 from planner.verify.traffic import (
     Setting,
@@ -104,22 +106,16 @@ def _setting(
             for group in manifest.groups.attention
         ),
     )
-    options = manifest.inputs.options.values
-    given = options.get("message_bytes")
-    classes = options.get("link_classes")
+    options = recorded_options(manifest)
     return Setting(
         manifest=manifest,
+        options=options,
         topology=topology,
-        routes=build_routes(topology, manifest.routing),
-        model=model,
+        routes=routes_of(manifest, topology),
+        model=replace(model, precision=options.precision or model.precision),
         layout=layout,
-        message=(
-            (int(given[0]), int(given[1]))
-            if given
-            else message_bytes(model, manifest.traffic)
-        ),
-        link_classes=None if classes is None else tuple(classes),
-        parts=parts_of(manifest, folder, layout, overrides),
+        message=options.message_bytes or message_bytes(model, manifest.traffic),
+        parts=parts_of(manifest, folder, layout, model, overrides),
     )
 
 

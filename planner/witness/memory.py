@@ -6,10 +6,9 @@ out over the attention group, rounded up; what MLA shares between heads, shared
 experts, router, norms and embeddings whole on every GPU.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from math import ceil, floor
-from typing import Any
 
 import numpy as np
 
@@ -30,7 +29,9 @@ def memory_of_gpus(
     slots_per_layer: Sequence[int],
     traffic: str,
     message: tuple[int, int],
-    options: Mapping[str, Any],
+    batch_tokens: int,
+    kv_tokens: int | None,
+    mem_fraction: float | None,
 ) -> tuple[IntArray, IntArray]:
     """Return the bytes every GPU needs, and the bytes it may use.
 
@@ -38,26 +39,25 @@ def memory_of_gpus(
     ----------
     slots_per_layer
         Slots of a GPU in each MoE layer.
-    options
-        ``kv_tokens``, ``mem_fraction`` and ``batch_tokens`` in force; with
-        ``mem_fraction`` the KV cache fills what the fullest GPU has left.
+    kv_tokens, mem_fraction
+        KV cache per DP rank in tokens, the usual number if None; with
+        ``mem_fraction`` it fills what the fullest GPU has left instead.
     """
     fixed = sum(weights(model, layout.tp).values())
     fixed += sum(slots_per_layer) * expert_bytes(model)
     widest = max(slots_per_layer)
     fixed += buffer_bytes(
         traffic,
-        options["batch_tokens"],
+        batch_tokens,
         len(topology.domains),
         layout.ep * widest,
         message,
     )
     needs = [gpu.reserved_bytes + fixed for gpu in topology.gpus]
-    share = Fraction(str(options.get("mem_fraction") or 1))
+    share = Fraction(str(mem_fraction or 1))
     has = [floor(gpu.memory_bytes * share) for gpu in topology.gpus]
     per_token = cache_bytes(model, layout.tp)
-    kv_tokens = options.get("kv_tokens")
-    if options.get("mem_fraction") is not None:
+    if mem_fraction is not None:
         left = min(limit - need for limit, need in zip(has, needs, strict=True))
         kv_tokens = max(1, left // per_token)
     elif kv_tokens is None:

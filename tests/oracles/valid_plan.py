@@ -123,7 +123,9 @@ def valid_plan(folder: Path, **changes: Any) -> dict[str, Any]:
         slots_per_layer=[len(slots[0][0])] * 2,
         traffic=options["traffic"],
         message=message,
-        options=options,
+        batch_tokens=options["batch_tokens"],
+        kv_tokens=options["kv_tokens"],
+        mem_fraction=options["mem_fraction"],
     )
     pairs_G = [
         Fraction(sum(int(at.pairs_G[gpu]) for at in counted)) for gpu in range(4)

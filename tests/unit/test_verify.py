@@ -371,6 +371,55 @@ def test_other_inputs_are_refused_not_found_false(
         verify_manifest(data, folder=folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("batch_tokens", 0),
+        ("batch_tokens", "many"),
+        ("kv_tokens", -1),
+        ("mem_fraction", 2.0),
+        ("message_bytes", [1]),
+        ("precision", "int3"),
+        ("link_classes", 5),
+        ("holdout", None),
+        ("holdout", "2"),
+        ("phase", 5),
+    ],
+)
+def test_options_that_can_be_none_are_refused(
+    true_plan: Data, folder: Path, name: str, value: object
+) -> None:
+    """Law: recorded options are read as strictly as the manifest."""
+    data = deepcopy(true_plan)
+    options = data["inputs"]["options"]
+    options["values"][name] = value
+    options["sha256"] = digest_of_json(options["values"])
+    with pytest.raises(ManifestError, match="/inputs/options/values"):
+        verify_manifest(data, folder=folder)
+
+
+def test_a_trace_of_another_model_is_refused(true_plan: Data, tmp_path: Path) -> None:
+    """The model's experts decide which slots are legal; the trace must agree."""
+    data = valid_plan(tmp_path)
+    model = json.loads((tmp_path / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps({**model, "top_k": 3}))
+    data["inputs"]["model"]["sha256"] = digest_of_file(tmp_path / "model.json")
+    with pytest.raises(ManifestError, match="another model"):
+        verify_manifest(data, folder=tmp_path)
+
+
+def test_given_options_are_obeyed(true_plan: Data, folder: Path) -> None:
+    """Message bytes and link classes of the options replace the defaults."""
+    said = refused(
+        true_plan, folder, put("/inputs/options/values/message_bytes", [10, 20])
+    )
+    assert "message_bytes" in said
+    classes = put("/inputs/options/values/link_classes", ["ib:nic>switch0"])
+    said = refused(true_plan, folder, classes)
+    assert "objective.scope" in said
+    assert "prediction" not in said
+
+
 def test_inputs_that_moved_are_read_where_told(true_plan: Data, tmp_path: Path) -> None:
     """``topology`` and ``trace`` name other places; digests still decide."""
     data = valid_plan(tmp_path)
