@@ -6,7 +6,8 @@ from fractions import Fraction
 from planner.manifest import Manifest
 from planner.manifest.schema import BoundReport
 from planner.verify.ledger import Ledger
-from planner.verify.traffic import Setting, tokens_of
+from planner.verify.setting import Setting
+from planner.verify.traffic import tokens_of
 from planner.witness import figures
 from planner.witness.figures import LayerFigures
 

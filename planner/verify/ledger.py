@@ -3,6 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from planner.errors import VerificationError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
@@ -53,6 +55,11 @@ class Ledger:
             claimed == found,
             f"{where}: the manifest says {claimed}, counted again it is {found}",
         )
+
+    def raise_findings(self) -> None:
+        """Raise VerificationError if anything was found broken."""
+        if self.findings:
+            raise VerificationError(self.findings)
 
     def report(self) -> VerificationReport:
         """Return the report of a verification without findings."""

@@ -1,45 +1,26 @@
 """Counts every transfer and link load again and compares with the manifest."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
 from planner.arrays import ExactArray
-from planner.layout import ParallelLayout
-from planner.manifest import Manifest, digest_of_counts, exact_text
+from planner.manifest import digest_of_counts, exact_text
 from planner.manifest.schema import (
     GpuPrediction,
     LayerPrediction,
     PartPrediction,
 )
-from planner.topology.graph import ClusterTopology, Link
-from planner.topology.paths import Routes
-from planner.verify.inputs import Parts
+from planner.topology.graph import Link
 from planner.verify.ledger import Ledger
-from planner.verify.options import RecordedOptions
+from planner.verify.setting import Setting
 from planner.witness import counts as tables
 from planner.witness import figures
 from planner.witness.figures import LayerFigures
 from planner.witness.selection import chosen_ranks
 from planner.witness.transfers import forwarded, gpu_pairs, transfer_counts
-from planner.workload.model_spec import MoEModelSpec
 from planner.workload.parts import CountsPart, Part
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """The inputs of a manifest, read again and put in order."""
-
-    manifest: Manifest
-    options: RecordedOptions
-    topology: ClusterTopology
-    routes: Routes
-    model: MoEModelSpec
-    layout: ParallelLayout
-    message: tuple[int, int]
-    parts: Parts
 
 
 def count_again(setting: Setting, part: Part) -> list[LayerFigures]:

@@ -5,39 +5,24 @@ in integers and fractions.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from planner.errors import VerificationError
-from planner.layout import ParallelLayout
 from planner.manifest import Manifest, parse_manifest, read_manifest
-from planner.topology.graph import ClusterTopology
 from planner.verify.claims import check_claims
 from planner.verify.inputs import (
     Overrides,
-    check_digests,
-    model_of,
-    parts_of,
-    routes_of,
-    topology_of,
 )
 from planner.verify.ledger import Ledger, VerificationReport
 from planner.verify.memory import check_memory
-from planner.verify.options import recorded_options
-from planner.verify.structure import check_options, check_structure
+from planner.verify.setting import Setting, setting_of
 from planner.verify.traffic import (
-    Setting,
     check_gpus,
     check_prediction,
     count_again,
     tokens_of,
 )
 from planner.verify.values import check_imbalance, check_objective
-from planner.witness.figures import message_bytes
-from planner.workload.model_spec import MoEModelSpec
 
 
 def verify_manifest(
@@ -65,7 +50,7 @@ def verify_manifest(
         Not a manifest, or an input is missing or has another digest.
     VerificationError
         A rule or a claim is broken. Carries all findings of the first stage that
-        has any: traffic is not counted for a plan that is none.
+        has any: the traffic of slots that make no plan is not counted.
     """
     if isinstance(source, Manifest):
         manifest = source
@@ -78,45 +63,10 @@ def verify_manifest(
         trace=None if trace is None else Path(trace),
     )
     ledger = Ledger()
-    ledger.made("digests of inputs", check_digests(manifest, Path(folder), overrides))
-    cluster = topology_of(manifest, Path(folder), overrides)
-    model = model_of(manifest, Path(folder))
-    check_options(manifest, ledger)
-    check_structure(manifest, cluster, model, ledger)
-    _stop_at_findings(ledger)
-    setting = _setting(manifest, cluster, model, Path(folder), overrides)
+    setting = setting_of(manifest, Path(folder), overrides, ledger)
     _check_figures(setting, ledger)
-    _stop_at_findings(ledger)
+    ledger.raise_findings()
     return ledger.report()
-
-
-def _setting(
-    manifest: Manifest,
-    topology: ClusterTopology,
-    model: MoEModelSpec,
-    folder: Path,
-    overrides: Overrides,
-) -> Setting:
-    place = {gpu: index for index, gpu in enumerate(manifest.gpus)}
-    layout = ParallelLayout(
-        domain_G=np.asarray(topology.domain_G),
-        ep=manifest.groups.ep,
-        attention_groups=tuple(
-            tuple(place[gpu] for gpu in group.gpus)
-            for group in manifest.groups.attention
-        ),
-    )
-    options = recorded_options(manifest)
-    return Setting(
-        manifest=manifest,
-        options=options,
-        topology=topology,
-        routes=routes_of(manifest, topology),
-        model=replace(model, precision=options.precision or model.precision),
-        layout=layout,
-        message=options.message_bytes or message_bytes(model, manifest.traffic),
-        parts=parts_of(manifest, folder, layout, model, overrides),
-    )
 
 
 def _check_figures(setting: Setting, ledger: Ledger) -> None:
@@ -163,8 +113,3 @@ def _check_figures(setting: Setting, ledger: Ledger) -> None:
         )
     ledger.not_checked.append("baselines: reports about other plans, taken as they are")
     ledger.not_checked.append("provenance: who made the plan, and how long it took")
-
-
-def _stop_at_findings(ledger: Ledger) -> None:
-    if ledger.findings:
-        raise VerificationError(ledger.findings)

@@ -1,0 +1,105 @@
+"""Everything a manifest names, read again and put in order for counting."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from planner.layout import ParallelLayout
+from planner.manifest import Manifest
+from planner.topology.graph import ClusterTopology
+from planner.topology.paths import Routes
+from planner.verify.inputs import (
+    NO_OVERRIDES,
+    Overrides,
+    Parts,
+    check_digests,
+    model_of,
+    parts_of,
+    routes_of,
+    topology_of,
+)
+from planner.verify.ledger import Ledger
+from planner.verify.options import RecordedOptions, recorded_options
+from planner.verify.structure import check_options, check_structure
+from planner.witness.figures import message_bytes
+from planner.workload.model_spec import MoEModelSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Setting:
+    """The inputs of a manifest.
+
+    Attributes
+    ----------
+    model
+        At the precision in force.
+    message
+        Bytes of one dispatch and one combine transfer.
+    parts
+        Planning and held-out part, split again.
+    """
+
+    manifest: Manifest
+    options: RecordedOptions
+    topology: ClusterTopology
+    routes: Routes
+    model: MoEModelSpec
+    layout: ParallelLayout
+    message: tuple[int, int]
+    parts: Parts
+
+
+def setting_of(
+    manifest: Manifest,
+    folder: Path,
+    overrides: Overrides = NO_OVERRIDES,
+    ledger: Ledger | None = None,
+) -> Setting:
+    """Read the inputs of a manifest and see that its slots and groups make a plan.
+
+    Parameters
+    ----------
+    folder
+        The manifest's folder: recorded paths are relative to it.
+    ledger
+        Where the comparisons are counted; none of them is kept without one.
+
+    Raises
+    ------
+    ManifestError
+        An input is missing, has another digest, or does not fit the others.
+    VerificationError
+        Slots or groups break a rule.
+    """
+    ledger = ledger or Ledger()
+    ledger.made("digests of inputs", check_digests(manifest, folder, overrides))
+    topology = topology_of(manifest, folder, overrides)
+    model = model_of(manifest, folder)
+    check_options(manifest, ledger)
+    check_structure(manifest, topology, model, ledger)
+    ledger.raise_findings()
+    options = recorded_options(manifest)
+    layout = _layout(manifest, topology)
+    return Setting(
+        manifest=manifest,
+        options=options,
+        topology=topology,
+        routes=routes_of(manifest, topology),
+        model=replace(model, precision=options.precision or model.precision),
+        layout=layout,
+        message=options.message_bytes or message_bytes(model, manifest.traffic),
+        parts=parts_of(manifest, folder, layout, model, overrides),
+    )
+
+
+def _layout(manifest: Manifest, topology: ClusterTopology) -> ParallelLayout:
+    place = {gpu: index for index, gpu in enumerate(manifest.gpus)}
+    return ParallelLayout(
+        domain_G=np.asarray(topology.domain_G),
+        ep=manifest.groups.ep,
+        attention_groups=tuple(
+            tuple(place[gpu] for gpu in group.gpus)
+            for group in manifest.groups.attention
+        ),
+    )
