@@ -14,8 +14,6 @@ import numpy as np
 
 from planner.errors import LimitError
 from planner.evaluate.evaluation import layer_split
-from planner.evaluate.layer import layer_loads
-from planner.evaluate.objective import leg_peaks
 from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan, SplitWeights
 from planner.strategies.base import (
@@ -32,6 +30,7 @@ from planner.strategies.baselines.base import (
     published_plan,
     repaired,
 )
+from planner.strategies.judging import judged_layer
 from planner.traffic.base import TRAFFIC
 
 MILP_SHARE = 0.5
@@ -97,33 +96,6 @@ class Portfolio:
                 for expert, weights in choice.split.items()
             },
         )
-
-
-def judged_layer(
-    instance: PlacementInstance,
-    layer: int,
-    slots_GJ: np.ndarray[tuple[int, ...], np.dtype[np.int16]],
-    split: dict[int, SplitWeights],
-) -> tuple[Fraction, Fraction]:
-    """Return a layer's value and by how much it exceeds the caps (0 if kept)."""
-    loads = layer_loads(instance, instance.planning, layer, slots_GJ, split)
-    peaks = leg_peaks(instance, loads, instance.objective.name)
-    value = sum((leg.value for leg in peaks), Fraction(0))
-    total, gpus = int(np.sum(loads.pairs_G)), len(loads.pairs_G)
-    if not total:
-        return value, Fraction(0)
-    excess = Fraction(0)
-    if instance.caps.gpu is not None:
-        most = Fraction(int(loads.pairs_G.max()) * gpus, total)
-        excess += max(Fraction(0), most - Fraction(str(instance.caps.gpu)))
-    if instance.caps.domain is not None:
-        most = max(
-            Fraction(int(loads.pairs_G[list(members)].sum()) * gpus, total)
-            / len(members)
-            for members in instance.topology.domains
-        )
-        excess += max(Fraction(0), most - Fraction(str(instance.caps.domain)))
-    return value, excess
 
 
 @STRATEGIES.register("auto")
