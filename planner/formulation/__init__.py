@@ -1,1 +1,1 @@
-"""Mathematical formulations: encode an instance, decode a plan."""
+"""Optimization models: what a strategy solves, never how a plan is judged."""

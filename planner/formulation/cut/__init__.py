@@ -1,0 +1,1 @@
+"""The cut formulation of ``copies`` traffic: docs/formulation.md says it in full."""

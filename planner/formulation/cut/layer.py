@@ -1,0 +1,165 @@
+"""One layer's solve: the best slots seen, as judged, and the best bound proven."""
+
+import time
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+
+import numpy as np
+
+from planner.arrays import FloatArray, IdArray, IntArray
+from planner.errors import InfeasibleError, SolverError
+from planner.formulation.cut.decode import (
+    held_of,
+    placement_of,
+    rounded_placement,
+    split_of,
+)
+from planner.formulation.cut.encode import CutModel, encode
+from planner.formulation.cut.problem import LayerProblem
+from planner.formulation.mathopt import solve_integer, solve_linear
+from planner.plan import SplitWeights
+
+Judge = Callable[[IdArray, Mapping[int, SplitWeights]], tuple[Fraction, Fraction]]
+"""Objective of slots and a split, and by how much they exceed the caps."""
+
+ROUNDING = 1e-9
+"""Bounds are lowered by this, relative: the model's numbers are doubles."""
+CLOSED = 1 + 10 * ROUNDING
+"""A value within this factor of a bound leaves nothing to gain."""
+_DISAGREEMENT = 1e-6
+"""A bound above a judged value by more than this means that the model is wrong."""
+
+
+class LayerSolve:
+    """State of one layer; the methods do one piece of work each.
+
+    Parameters
+    ----------
+    problem
+        The layer; ``name`` is how errors call it.
+    judge
+        The evaluator under the plan's own selection.
+    rank_of_G
+        DP rank of each GPU where a split may be chosen, else None.
+    """
+
+    def __init__(
+        self,
+        problem: LayerProblem,
+        judge: Judge,
+        *,
+        name: str,
+        rank_of_G: IntArray | None,
+    ) -> None:
+        self.cut: CutModel = encode(problem)
+        self.bound = 0.0
+        self.branched = self.finished = False
+        self.value, self.excess = Fraction(0), Fraction(0)
+        self.slots_RJ: IdArray | None = None
+        self.split: Mapping[int, SplitWeights] = {}
+        self._judge, self._name, self._rank_of_G = judge, name, rank_of_G
+
+    @property
+    def open(self) -> bool:
+        """Whether a better plan or bound may still exist."""
+        kept = self.slots_RJ is not None and self.excess == 0
+        closed = kept and float(self.value) <= self.bound * CLOSED
+        return not (self.finished or closed)
+
+    def offer(self, slots_RJ: IdArray, split: Mapping[int, SplitWeights]) -> None:
+        """Judge slots and keep them if they are the best: caps first, then value."""
+        value, excess = self._judge(slots_RJ, split)
+        if self.slots_RJ is None or (excess, value) < (self.excess, self.value):
+            self.value, self.excess = value, excess
+            self.slots_RJ, self.split = slots_RJ, split
+
+    def offer_best_split(self, slots_RJ: IdArray, seconds: float) -> None:
+        """Judge slots with equal weights and with the split the model prefers."""
+        self.offer(slots_RJ, {})
+        if self._rank_of_G is not None:
+            values_V = self._completed(slots_RJ, seconds)
+            if values_V is not None:
+                split = split_of(self.cut, values_V, slots_RJ, self._rank_of_G)
+                self.offer(slots_RJ, split)
+
+    def relax(self, seconds: float) -> None:
+        """Bound the layer by its LP and round the solution.
+
+        Raises
+        ------
+        InfeasibleError
+            If even fractional placements break a cap.
+        """
+        begun = time.perf_counter()
+        if self.slots_RJ is not None:
+            self.offer_best_split(self.slots_RJ, seconds / 3)
+        outcome = solve_linear(self.cut.model.relaxed(), seconds * 2 / 3)
+        if outcome.reason == "infeasible":
+            raise self._infeasible()
+        if outcome.duals_R is not None:
+            proven = self.cut.model.dual_bound(outcome.duals_R)
+            self.bound = max(self.bound, self._lowered(proven))
+        if outcome.solutions:
+            left = max(0.1, seconds - (time.perf_counter() - begun))
+            rounded = rounded_placement(self.cut, outcome.solutions[0])
+            self.offer_best_split(rounded, left)
+        elif self.slots_RJ is None:
+            nothing_V = np.zeros(self.cut.model.cost_V.size)
+            self.offer(rounded_placement(self.cut, nothing_V), {})
+
+    def branch(self, seconds: float, gap: float, seed: int) -> None:
+        """Search by branch and bound from the best slots.
+
+        Raises
+        ------
+        InfeasibleError
+            If no placement keeps the caps.
+        """
+        begun = time.perf_counter()
+        hints: tuple[FloatArray, ...] = ()
+        if self.slots_RJ is not None:
+            known_V = self._completed(self.slots_RJ, seconds / 3)
+            hints = () if known_V is None else (known_V,)
+        left = max(0.1, seconds - (time.perf_counter() - begun))
+        outcome = solve_integer(self.cut.model, left, gap=gap, seed=seed, hints=hints)
+        if outcome.reason == "infeasible":
+            raise self._infeasible()
+        self.finished = outcome.reason == "optimal"
+        claimed = self._lowered(outcome.bound) if np.isfinite(outcome.bound) else 0.0
+        if claimed > self.bound * (1 + ROUNDING):
+            self.bound, self.branched = claimed, True
+        for values_V in outcome.solutions:
+            self.offer_best_split(placement_of(self.cut, values_V), seconds / 3)
+
+    def settle(self) -> None:
+        """Hold the bound against the judged value, which no valid bound exceeds.
+
+        Raises
+        ------
+        SolverError
+            If they disagree by more than rounding.
+        """
+        value = float(self.value)
+        if self.excess == 0 and self.bound > value * (1 + _DISAGREEMENT):
+            text = f"{self._name}: bound {self.bound!r} above a plan's {value!r}"
+            raise SolverError(f"{text}: the model and the evaluator disagree")
+        if self.excess == 0:
+            self.bound = min(self.bound, value)
+
+    def _completed(self, slots_RJ: IdArray, seconds: float) -> FloatArray | None:
+        """Return the best values of all variables under these slots, if found."""
+        columns = self.cut.columns.placed_ER
+        held_ER = held_of(slots_RJ, self.cut.problem.experts)
+        fixed = self.cut.model.with_fixed(columns.ravel(), held_ER.ravel())
+        outcome = solve_linear(fixed, seconds)
+        return outcome.solutions[0] if outcome.solutions else None
+
+    def _lowered(self, bound: float) -> float:
+        return max(0.0, bound * self.cut.scale.time_unit * (1 - ROUNDING))
+
+    def _infeasible(self) -> InfeasibleError:
+        return InfeasibleError(
+            f"{self._name}: no placement keeps the imbalance caps even when copies "
+            "may share tokens freely; raise --imbalance-cap or "
+            "--domain-imbalance-cap, or add slots with --redundant"
+        )

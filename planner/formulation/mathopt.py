@@ -1,0 +1,186 @@
+"""The one place that calls MathOpt: arrays in, arrays out, errors translated."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+from ortools.math_opt import model_pb2
+from ortools.math_opt.python import mathopt
+
+from planner.arrays import FloatArray
+from planner.errors import SolverError
+from planner.formulation.linear_model import LinearModel
+
+# Rows are scaled to about 1; SCIP's default 1e-6 would blur the sixth digit.
+FEASIBILITY_TOLERANCE = 1e-9
+BARRIER_COLUMNS = 12_000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outcome:
+    """What a solve returned.
+
+    Attributes
+    ----------
+    reason
+        ``optimal``, ``limit`` or ``infeasible``.
+    solutions
+        Values of all variables, best first; empty if none was found.
+    bound
+        The solver's own dual bound (minus infinity if it has none).
+    duals_R
+        Row multipliers of a linear model, None if there are none.
+    """
+
+    reason: str
+    solutions: tuple[FloatArray, ...]
+    bound: float
+    duals_R: FloatArray | None = None
+
+
+def solve_linear(model: LinearModel, seconds: float) -> Outcome:
+    """Solve a linear model: simplex, or the barrier where it is large.
+
+    Raises
+    ------
+    SolverError
+        If the solver fails, or calls a bounded model unbounded.
+    """
+    params = mathopt.SolveParameters(time_limit=_duration(seconds))
+    solver = mathopt.SolverType.GLOP
+    if model.cost_V.size > BARRIER_COLUMNS:
+        solver = mathopt.SolverType.HIGHS
+        params.lp_algorithm = mathopt.LPAlgorithm.BARRIER
+    opt_model = _to_mathopt(model)
+    result = _call(opt_model, solver, params, mathopt.ModelSolveParameters())
+    outcome = _outcome(result, opt_model)
+    if result.solutions and result.solutions[0].dual_solution is not None:
+        duals = result.solutions[0].dual_solution.dual_values
+        ordered = [duals[row] for row in opt_model.linear_constraints()]
+        return Outcome(
+            reason=outcome.reason,
+            solutions=outcome.solutions,
+            bound=outcome.bound,
+            duals_R=np.asarray(ordered, dtype=np.float64),
+        )
+    return outcome
+
+
+def solve_integer(
+    model: LinearModel,
+    seconds: float,
+    *,
+    gap: float = 0.0,
+    seed: int = 0,
+    hints: tuple[FloatArray, ...] = (),
+) -> Outcome:
+    """Solve a mixed-integer model by branch and bound (SCIP, one thread).
+
+    Parameters
+    ----------
+    hints
+        Values of all variables of known solutions.
+
+    Raises
+    ------
+    SolverError
+        If the solver fails, or calls a bounded model unbounded.
+    """
+    params = mathopt.SolveParameters(
+        time_limit=_duration(seconds),
+        random_seed=seed,
+        relative_gap_tolerance=gap,
+        absolute_gap_tolerance=0.0,
+        solution_pool_size=8,
+    )
+    params.gscip.real_params["numerics/feastol"] = FEASIBILITY_TOLERANCE
+    params.gscip.real_params["numerics/dualfeastol"] = FEASIBILITY_TOLERANCE
+    opt_model = _to_mathopt(model)
+    variables = list(opt_model.variables())
+    starts = [
+        mathopt.SolutionHint(
+            variable_values=dict(zip(variables, hint.tolist(), strict=True))
+        )
+        for hint in hints
+    ]
+    result = _call(
+        opt_model,
+        mathopt.SolverType.GSCIP,
+        params,
+        mathopt.ModelSolveParameters(solution_hints=starts),
+    )
+    return _outcome(result, opt_model)
+
+
+def _duration(seconds: float) -> timedelta:
+    return timedelta(seconds=max(0.01, seconds))
+
+
+def _to_mathopt(model: LinearModel) -> mathopt.Model:
+    proto = model_pb2.ModelProto()
+    count = model.cost_V.size
+    proto.variables.ids.extend(range(count))
+    proto.variables.lower_bounds.extend(model.lower_V)
+    proto.variables.upper_bounds.extend(model.upper_V)
+    proto.variables.integers.extend(model.integer_V.tolist())
+    priced = np.flatnonzero(model.cost_V)
+    proto.objective.linear_coefficients.ids.extend(priced)
+    proto.objective.linear_coefficients.values.extend(model.cost_V[priced])
+    proto.linear_constraints.ids.extend(range(model.row_lower_R.size))
+    proto.linear_constraints.lower_bounds.extend(model.row_lower_R)
+    proto.linear_constraints.upper_bounds.extend(model.row_upper_R)
+    order = np.lexsort((model.column_Z, model.row_Z))
+    matrix = proto.linear_constraint_matrix
+    matrix.row_ids.extend(model.row_Z[order])
+    matrix.column_ids.extend(model.column_Z[order])
+    matrix.coefficients.extend(model.value_Z[order])
+    return mathopt.Model.from_model_proto(proto)
+
+
+def _call(
+    opt_model: mathopt.Model,
+    solver: mathopt.SolverType,
+    params: mathopt.SolveParameters,
+    model_params: mathopt.ModelSolveParameters,
+) -> mathopt.SolveResult:
+    # OR-Tools 9.15: the conversion of a solver's status into an exception fails
+    # itself (AttributeError); the status is then the __context__.
+    try:
+        return mathopt.solve(
+            opt_model, solver, params=params, model_params=model_params
+        )
+    except (RuntimeError, ValueError, AttributeError, NotImplementedError) as error:
+        cause = error.__context__ or error
+        raise SolverError(f"{solver.name} failed: {cause}") from error
+
+
+_REASONS = {
+    mathopt.TerminationReason.OPTIMAL: "optimal",
+    mathopt.TerminationReason.FEASIBLE: "limit",
+    mathopt.TerminationReason.NO_SOLUTION_FOUND: "limit",
+    mathopt.TerminationReason.INFEASIBLE: "infeasible",
+    mathopt.TerminationReason.IMPRECISE: "limit",
+}
+
+
+def _outcome(result: mathopt.SolveResult, opt_model: mathopt.Model) -> Outcome:
+    reason = _REASONS.get(result.termination.reason)
+    if reason is None:
+        text = f"the solver stopped as {result.termination.reason.name}"
+        raise SolverError(f"{text}: {result.termination.detail}")
+    variables = list(opt_model.variables())
+    found = [
+        np.asarray([values[name] for name in variables], dtype=np.float64)
+        for values in (
+            solution.primal_solution.variable_values
+            for solution in result.solutions
+            if solution.primal_solution is not None
+            and solution.primal_solution.feasibility_status
+            == mathopt.SolutionStatus.FEASIBLE
+        )
+    ]
+    return Outcome(
+        reason=reason,
+        solutions=tuple(found),
+        bound=float(result.termination.objective_bounds.dual_bound),
+    )

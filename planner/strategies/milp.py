@@ -1,0 +1,248 @@
+"""``milp``: the cut formulation per layer, by linear and mixed-integer solves.
+
+Layers are separate problems. First every layer gets its LP bound, a rounding of the
+LP and the best start; then branch and bound shares the time left, widest gap first.
+Every placement seen is judged by the evaluator under the plan's own selection.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+
+import numpy as np
+
+from planner.arrays import IdArray, IntArray
+from planner.errors import InfeasibleError, UsageError
+from planner.evaluate.evaluation import layer_split
+from planner.formulation.cut.layer import CLOSED, LayerSolve
+from planner.formulation.cut.ports import ports_of
+from planner.formulation.cut.problem import layer_problem
+from planner.instance import PlacementInstance
+from planner.plan import PlacementPlan, SplitWeights
+from planner.strategies.base import (
+    STRATEGIES,
+    Bound,
+    Event,
+    Limits,
+    Progress,
+    SolveResult,
+)
+from planner.strategies.judging import judged_layer
+
+
+@STRATEGIES.register("milp")
+def solve_milp(
+    instance: PlacementInstance,
+    limits: Limits,
+    starts: Sequence[PlacementPlan] = (),
+    progress: Progress | None = None,
+) -> SolveResult:
+    """Place experts by the cut formulation (docs/formulation.md).
+
+    Raises
+    ------
+    UsageError
+        For a traffic mode or layer mode that is not a sum of layers of ``copies``.
+    InfeasibleError
+        If memory, slots or caps leave no plan.
+    SolverError
+        If the solver fails.
+    """
+    _check_scope(instance)
+    _check_fits(instance)
+    return _Solve(instance, limits, progress).run(starts)
+
+
+class _Solve:
+    """One call of the strategy: layers, clock and history."""
+
+    def __init__(
+        self, instance: PlacementInstance, limits: Limits, progress: Progress | None
+    ) -> None:
+        self._instance, self._limits, self._progress = instance, limits, progress
+        self._begun = time.perf_counter()
+        self._lock = threading.Lock()
+        self._history: list[Event] = []
+        self._ports = ports_of(instance)
+        self._layers = [self._layer(layer) for layer in range(instance.layer_count)]
+
+    def _layer(self, layer: int) -> LayerSolve:
+        instance = self._instance
+
+        def judge(
+            slots_RJ: IdArray, split: Mapping[int, SplitWeights]
+        ) -> tuple[Fraction, Fraction]:
+            return judged_layer(instance, layer, slots_RJ, dict(split))
+
+        copies = instance.slot_count > instance.model.experts
+        free_split = copies and instance.selection == "weighted"
+        return LayerSolve(
+            layer_problem(instance, self._ports, layer),
+            judge,
+            name=f"layer {instance.model.moe_layers[layer]}",
+            rank_of_G=_dp_rank(instance) if free_split else None,
+        )
+
+    def run(self, starts: Sequence[PlacementPlan]) -> SolveResult:
+        """Bound every layer, then branch where the gap is widest."""
+        for number, layer in enumerate(self._layers):
+            for start in starts:
+                layer.offer(start.slots_LGJ[number], layer_split(start, number))
+        self._report()
+        self._each(self._layers, lambda layer, seconds: layer.relax(seconds / 2))
+        if self._gap() > self._limits.gap:
+            widest = sorted(
+                (layer for layer in self._layers if layer.open),
+                key=lambda layer: layer.bound - float(layer.value),
+            )
+            gap, seed = self._limits.gap, self._limits.seed
+            self._each(widest, lambda layer, left: layer.branch(left, gap, seed))
+        for layer in self._layers:
+            layer.settle()
+        self._report()
+        return self._result()
+
+    def _left(self) -> float:
+        return self._limits.seconds - (time.perf_counter() - self._begun)
+
+    def _each(
+        self, layers: Sequence[LayerSolve], work: Callable[[LayerSolve, float], None]
+    ) -> None:
+        """Work on the layers in threads; each gets its share of the time left."""
+        workers = max(1, min(self._limits.threads, len(layers)))
+        waiting = len(layers)
+
+        def one(layer: LayerSolve) -> None:
+            nonlocal waiting
+            with self._lock:
+                rounds = -(-waiting // workers)
+                waiting -= 1
+            # The solver stops a little late; the margin keeps the whole in time.
+            seconds = 0.95 * self._left() / rounds
+            if seconds > 0 or layer.slots_RJ is None:
+                work(layer, max(0.1, seconds))
+                self._report()
+
+        with ThreadPoolExecutor(max_workers=workers) as pool:
+            for done in [pool.submit(one, layer) for layer in layers]:
+                done.result()
+
+    def _values(self) -> tuple[float, float]:
+        """Objective and bound of all layers together."""
+        values = [float(layer.value) for layer in self._layers]
+        bounds = [layer.bound for layer in self._layers]
+        if self._instance.objective.layers == "worst_layer":
+            return max(values), max(bounds)
+        return sum(values), sum(bounds)
+
+    def _gap(self) -> float:
+        value, bound = self._values()
+        return (value - bound) / value if value else 0.0
+
+    def _report(self) -> None:
+        with self._lock:
+            known = all(layer.slots_RJ is not None for layer in self._layers)
+            value, bound = self._values()
+            event = Event(
+                seconds=time.perf_counter() - self._begun,
+                objective=value if known else None,
+                bound=bound,
+            )
+            self._history.append(event)
+            if self._progress is not None:
+                self._progress(event)
+
+    def _result(self) -> SolveResult:
+        layers, instance = self._layers, self._instance
+        branched = any(layer.branched for layer in layers)
+        _, bound = self._values()
+        nearest = instance.selection == "nearest"
+        reason = self._reason()
+        return SolveResult(
+            plan=PlacementPlan(
+                layer_numbers=instance.model.moe_layers,
+                slots_LGJ=np.stack(
+                    [layer.slots_RJ for layer in layers if layer.slots_RJ is not None]
+                ),
+                split={
+                    (number, expert): weights
+                    for number, layer in enumerate(layers)
+                    for expert, weights in layer.split.items()
+                },
+            ),
+            reason=reason,
+            limit="seconds" if reason == "limit" else None,
+            bound=Bound(
+                value=bound,
+                method="cut-milp" if branched else "cut-lp",
+                of="copies/nearest" if nearest else "copies/weighted",
+                branching=branched,
+            ),
+            layer_bounds=tuple(layer.bound for layer in layers),
+            history=tuple(self._history),
+            layer_strategies=("milp",) * len(layers),
+            notes=self._notes(),
+        )
+
+    def _reason(self) -> str:
+        value, bound = self._values()
+        if value <= bound * CLOSED:
+            return "optimal"
+        if self._gap() <= self._limits.gap:
+            return "gap"
+        return "limit" if any(layer.open for layer in self._layers) else "complete"
+
+    def _notes(self) -> tuple[str, ...]:
+        relaxed = self._ports.relaxed
+        if not relaxed:
+            return ()
+        shown = ", ".join(relaxed[:3]) + (" …" if len(relaxed) > 3 else "")
+        return (
+            f"the bound under-estimates {len(relaxed)} links whose load depends on "
+            f"who sends to whom ({shown}); it stays valid",
+        )
+
+
+def _dp_rank(instance: PlacementInstance) -> IntArray:
+    rank_G = np.zeros(instance.layout.gpu_count, dtype=np.int64)
+    for rank, group in enumerate(instance.layout.attention_groups):
+        rank_G[list(group)] = rank
+    return rank_G
+
+
+def _check_scope(instance: PlacementInstance) -> None:
+    if instance.traffic != "copies":
+        raise UsageError(
+            f"strategy milp plans traffic copies, not {instance.traffic}: what a "
+            "merged transfer saves is not a sum over experts; use --strategy search"
+        )
+    if instance.objective.layers == "pipelined":
+        raise UsageError(
+            "strategy milp plans layers one by one, and pipelined adds their loads "
+            "per link; use --strategy search, or --layers sequential or worst_layer"
+        )
+
+
+def _check_fits(instance: PlacementInstance) -> None:
+    experts, slots = instance.model.experts, instance.slots_per_gpu
+    if instance.slot_count < experts:
+        raise InfeasibleError(
+            f"{experts} experts do not fit in {instance.slot_count} slots "
+            f"({instance.layout.ep} GPUs × {slots}); raise --redundant by at least "
+            f"{experts - instance.slot_count}"
+        )
+    if slots > experts:
+        raise InfeasibleError(
+            f"{slots} slots per GPU cannot hold distinct experts of {experts}; lower "
+            "--redundant"
+        )
+    short_G = instance.memory_bytes_G - instance.memory_limit_G
+    worst = int(np.argmax(short_G))
+    if short_G[worst] > 0:
+        raise InfeasibleError(
+            f"{instance.topology.gpus[worst].id} lacks {int(short_G[worst])} bytes of "
+            f"memory for {slots} slots per layer; lower --redundant, --kv-tokens or "
+            "--batch-tokens"
+        )
