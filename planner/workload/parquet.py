@@ -18,6 +18,8 @@ BATCH_ROWS = 65536
 TRACE_KEY, COUNTS_KEY = b"moe_trace", b"moe_counts"
 PHASES = ("prefill", "decode", "draft")
 _MAGIC = b"PAR1"
+# What pyarrow raises on damaged bytes; texts are only decoded when looked at.
+_FAULTS = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -46,10 +48,11 @@ class TraceFile:
         _check_is_parquet(path)
         try:
             self._file = pq.ParquetFile(path, memory_map=True)
-        except (pa.ArrowException, OSError) as error:
+            self.schema: pa.Schema = self._file.schema_arrow
+            self.names: tuple[str, ...] = tuple(self.schema.names)
+        except _FAULTS as error:
             raise self._damaged() from error
         self.rows: int = self._file.metadata.num_rows
-        self.schema: pa.Schema = self._file.schema_arrow
         keys: dict[bytes, bytes] = self.schema.metadata or {}
         self.is_counts = COUNTS_KEY in keys
         self.metadata = self._read_metadata(keys)
@@ -63,7 +66,7 @@ class TraceFile:
 
     def has(self, name: str) -> bool:
         """Return whether the file has a column called ``name``."""
-        return name in self.schema.names
+        return name in self.names
 
     def first_of(self, *names: str) -> str:
         """Return the first of ``names`` that is a column."""
@@ -73,7 +76,7 @@ class TraceFile:
         raise TraceError(
             "is missing",
             where=f"{self.path}: column {' or '.join(names)}",
-            fix=f"the file has: {_some(self.schema.names)}",
+            fix=f"the file has: {_some(self.names)}",
         )
 
     def place(self, column: str, row: int | None = None) -> str:
@@ -83,11 +86,15 @@ class TraceFile:
 
     def batches(self, column: str) -> Iterator[pa.Array]:
         """Yield a column piece by piece; no other column is read."""
+        rows = 0
         try:
             for batch in self._file.iter_batches(BATCH_ROWS, columns=[column]):
+                rows += batch.num_rows
                 yield batch.column(0)
-        except (pa.ArrowException, OSError) as error:
+        except _FAULTS as error:
             raise self._damaged() from error
+        if rows != self.rows:
+            raise self._damaged()
 
     def integers(self, column: str) -> tuple[IntArray, bool]:
         """Return an integer column as int64, -1 where null, and if it has nulls.
@@ -126,7 +133,7 @@ class TraceFile:
                 if pa.types.is_dictionary(piece.type)
                 else pc.dictionary_encode(piece)
             )
-            words = coded.dictionary.to_pylist()
+            words = self._words(coded.dictionary)
             known = [
                 -1 if word is None else found.setdefault(word, len(found))
                 for word in words
@@ -138,6 +145,13 @@ class TraceFile:
             )
         used = np.concatenate(codes)
         return _sorted_texts(used, list(found))
+
+    def _words(self, dictionary: pa.Array) -> list[str | None]:
+        try:
+            words: list[str | None] = dictionary.to_pylist()
+        except _FAULTS as error:
+            raise self._damaged() from error
+        return words
 
     def phases(self) -> TextColumn:
         """Return the column ``phase``; all missing where there is none."""
@@ -223,6 +237,6 @@ def _sorted_texts(code_T: IntArray, names: list[str]) -> TextColumn:
     return TextColumn(code_T=table[code_T], names=tuple(used))
 
 
-def _some(names: list[str]) -> str:
+def _some(names: tuple[str, ...]) -> str:
     shown = ", ".join(names[:12])
     return f"{shown}, …" if len(names) > 12 else shown

@@ -121,7 +121,7 @@ def read_tokens(file: TraceFile) -> RoutingTrace:
 def layer_columns(file: TraceFile) -> dict[int, str]:
     """Return the columns ``e<layer number>`` by layer number, ascending."""
     found: dict[int, str] = {}
-    for name in file.schema.names:
+    for name in file.names:
         match = _LAYER_COLUMN.fullmatch(name)
         if match is None:
             continue
