@@ -112,7 +112,7 @@ def _chi_square_sigmas(demand_SE: FloatArray) -> float:
         return 0.0
     expected = np.outer(demand.sum(axis=1), demand.sum(axis=0)) / demand.sum()
     chi_square = float(((demand - expected) ** 2 / expected).sum())
-    return (chi_square - freedom) / sqrt(2 * freedom)
+    return float((chi_square - freedom) / sqrt(2 * freedom))
 
 
 def _near_copies(instance: PlacementInstance) -> Effect:

@@ -15,8 +15,8 @@ class SolveOptions:
     ``homes`` is ``trace`` where the trace has ranks, else ``by_token``;
     ``endpoint`` follows rule 7; ``precision`` is the model's;
     ``imbalance_cap`` and ``domain_imbalance_cap`` are the most max/mean allowed
-    (rule 26), as decimal text; ``layout`` is text ``tp=T[,dp=D][,ep=N]``; ``holdout`` is ``F`` or
-    ``F:SALT``.
+    (rule 26), as decimal text; ``layout`` is text ``tp=T[,dp=D][,ep=N]``;
+    ``holdout`` is ``F`` or ``F:SALT``.
     """
 
     phase: str = "prefill"

@@ -18,9 +18,7 @@ Trace = Annotated[
     typer.Option("--trace", help="FILE[#WORKLOAD]; default: the bundled tiny-moe."),
 ]
 Phase = Annotated[str, typer.Option(help="prefill (dedup_domain) or decode (copies).")]
-Traffic = Annotated[
-    str | None, typer.Option(help="copies, dedup_gpu or dedup_domain.")
-]
+Traffic = Annotated[str | None, typer.Option(help="copies, dedup_gpu or dedup_domain.")]
 Selection = Annotated[str, typer.Option(help="nearest, even or weighted.")]
 ObjectiveName = Annotated[
     str, typer.Option("--objective", help="link_time, link_tokens or gpu_tokens.")

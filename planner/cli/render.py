@@ -5,7 +5,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from planner.manifest.schema import Baseline, Holdout, Manifest, ObjectiveReport
+from planner.manifest import Manifest
+from planner.manifest.schema import (
+    Baseline,
+    BusiestLink,
+    Holdout,
+    ObjectiveReport,
+)
+from planner.pipeline import ReplayReport
+from planner.verify import VerificationReport
 
 EPLB = ("eplb_global", "eplb_hierarchical", "eplb_domains")
 
@@ -132,7 +140,7 @@ def _busiest(manifest: Manifest) -> Table:
         table.add_column(column)
     for column in ("layer", "tokens", "MB", "ms"):
         table.add_column(column, justify="right")
-    worst = {}
+    worst: dict[tuple[str, str], tuple[int, BusiestLink]] = {}
     for layer in manifest.prediction.layers:
         for entry in layer.busiest:
             key = entry.leg, entry.link_class
@@ -204,3 +212,38 @@ def show_verification(report: VerificationReport, console: Console) -> None:
     console.print(table)
     for sentence in report.not_checked:
         console.print(f"not checked: {sentence}", markup=False, soft_wrap=True)
+
+
+def show_replay(report: ReplayReport, console: Console) -> None:
+    """Print what moved and that it was what the plan predicted."""
+    how = {
+        "local": "torch tensors moved between virtual ranks",
+        "counter": "counted without tensors",
+    }[report.executor]
+    gating = "by the model's own router" if report.gating == "real" else "as traced"
+    console.print(f"[bold green]predicted = moved[/]: {how}, experts chosen {gating}")
+    table = Table()
+    table.add_column("part")
+    columns = ("tokens", "transfers", "GPU pairs equal", "link loads equal", "outputs")
+    for column in (*columns, "seconds"):
+        table.add_column(column, justify="right")
+    for part in report.parts:
+        error = part.max_relative_error
+        table.add_row(
+            part.part,
+            f"{part.tokens:,}",
+            f"{part.transfers:,}",
+            f"{part.pairs:,}",
+            f"{part.links:,}",
+            "-" if error is None else f"within {error:.1e}",
+            f"{part.seconds:.1f}",
+        )
+    console.print(table)
+    for part in report.parts:
+        if part.ids_agreeing is not None:
+            console.print(
+                f"{part.part}: the router chose {part.ids_agreeing:.3%} of the "
+                "recorded experts again"
+            )
+    for note in report.notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)

@@ -91,7 +91,6 @@ def solve_integer(
         random_seed=seed,
         relative_gap_tolerance=gap,
         absolute_gap_tolerance=0.0,
-        solution_pool_size=8,
     )
     params.gscip.real_params["numerics/feastol"] = FEASIBILITY_TOLERANCE
     params.gscip.real_params["numerics/dualfeastol"] = FEASIBILITY_TOLERANCE

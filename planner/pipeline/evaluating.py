@@ -11,7 +11,7 @@ from planner.evaluate import Evaluation
 from planner.evaluate import evaluate as judge
 from planner.manifest import Manifest, read_manifest
 from planner.options import SolveOptions
-from planner.pipeline.problem import build_problem
+from planner.pipeline.problem import Sources, build_problem
 from planner.pipeline.sources import Source
 from planner.plan import PlacementPlan
 
@@ -59,11 +59,8 @@ def evaluate(
     manifest = read_manifest(plan)
     placed = plan_of(manifest)
     problem = build_problem(
-        topology,
-        model=model,
-        trace=trace,
-        options=options or SolveOptions(),
-        base=Path.cwd(),
+        Sources(topology=topology, model=model, trace=trace, base=Path.cwd()),
+        options or SolveOptions(),
         slots=placed.slots_LGJ.shape[2],
     )
     instance = problem.instance

@@ -1,17 +1,43 @@
 """From names and options to one placement problem with every default resolved."""
 
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from planner.workload.memory import MemoryBill
-
-from planner.instance import (
-    PlacementInstance,
-)
+from planner.errors import TraceError
+from planner.instance import Objective, PlacementInstance
+from planner.manifest import exact_text
 from planner.manifest.schema import InputFile, TraceInput
 from planner.options import SolveOptions
+from planner.pipeline.groups import choose_layout, slots_per_gpu
+from planner.pipeline.resolve import (
+    check_caps,
+    check_names,
+    resolve_caps,
+    resolve_endpoint,
+    resolve_traffic,
+)
+from planner.pipeline.sources import (
+    Source,
+    TraceSource,
+    find_trace,
+    model_record,
+    topology_record,
+    trace_record,
+    workload_of,
+)
+from planner.topology.paths import build_routes
+from planner.topology.schema import load_topology
+from planner.workload.counts import CountsTable, inline_counts
+from planner.workload.memory import MemoryBill, check_memory, memory_bill
+from planner.workload.messages import message_bytes
+from planner.workload.presets import fitting_preset, load_model, require_fit
+from planner.workload.split import split_parts
+from planner.workload.trace import Trace, load_trace
 
-PHASE_TRAFFIC = {"prefill": "dedup_domain", "decode": "copies"}
+DEFAULT_TRACE = "tiny-moe"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -22,6 +48,8 @@ class Problem:
     ----------
     option_values
         Every option in force, defaults resolved; recorded in the manifest.
+    headline
+        One sentence: what is planned, on what, with which groups.
     notes
         Sentences for the reader: what was assumed, taken or ignored.
     home_ratio
@@ -31,6 +59,7 @@ class Problem:
     instance: PlacementInstance
     options: SolveOptions
     option_values: dict[str, Any]
+    headline: str
     topology_record: InputFile
     model_record: InputFile
     trace_record: TraceInput
@@ -44,24 +73,23 @@ class Problem:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """What was asked for, before anything is loaded."""
+
+    topology: Source
+    model: Source | None = None
+    trace: str | Path | Mapping[str, Any] | None = None
+    base: Path
+
+
 def build_problem(
-    topology: Source,
-    *,
-    model: Source | None = None,
-    trace: str | Path | Mapping[str, Any] | None = None,
-    options: SolveOptions,
-    base: Path,
-    slots: int | None = None,
+    sources: Sources, options: SolveOptions, *, slots: int | None = None
 ) -> Problem:
     """Load the inputs, resolve every default and check what can be checked.
 
     Parameters
     ----------
-    trace
-        ``FILE[#WORKLOAD]``, a bundled name, or inline counts
-        ``{"counts": {"workload", "phase", "layers", "tokens", "top_k"}}``.
-    base
-        Folder that recorded paths are relative to.
     slots
         Slots per GPU of a given plan; None lets the options decide.
 
@@ -72,46 +100,43 @@ def build_problem(
     InfeasibleError
         If no plan fits: memory, slots, or a cap below its floor.
     """
-    _check_names(options)
+    check_names(options)
     notes: list[str] = []
-    cluster = load_topology(topology)
-    notes.extend(cluster.assumptions)
-    notes.extend(f"warning: {warning}" for warning in cluster.warnings)
-    carried = workload_of(topology)
-    source, loaded = _load_trace(trace or carried.get("trace"), notes)
-    spec, model_source = _load_model(model or carried.get("model"), loaded, options)
-    require_fit(loaded, spec)
-    traffic = _traffic(options, loaded)
-    endpoint = _endpoint(options, cluster, traffic, notes)
-    routing = options.routing or cluster.routing or "ecmp_fractional"
-    routes = build_routes(cluster, routing)
-    layout = choose_layout(cluster, spec.experts, options)
-    per_gpu = slots or slots_per_gpu(spec.experts, layout.ep, options)
-    notes.append(
-        f"EP group: {layout.ep} of {layout.gpu_count} GPUs hold one set of "
-        f"{spec.experts} experts in {per_gpu} slots per GPU and layer"
-        + (f", {layout.sets} sets" if layout.sets > 1 else "")
-    )
-    parts = split_parts(
-        loaded, layout, options.homes, options.holdout, _phase(options, loaded)
-    )
-    messages = message_bytes(spec, traffic, options.message_bytes)
+    topology = load_topology(sources.topology)
+    carried = workload_of(sources.topology)
+    place, trace = _load_trace(sources.trace or carried.get("trace"))
+    wanted = sources.model or carried.get("model")
+    wanted = wanted or fitting_preset(trace)
+    model = load_model(wanted)
+    if options.precision is not None:
+        model = replace(model, precision=options.precision)  # type: ignore[arg-type]
+    require_fit(trace, model)
+    counts_only = isinstance(trace, CountsTable)
+    traffic = resolve_traffic(options, counts_only=counts_only)
+    endpoint = resolve_endpoint(options, topology, traffic, notes)
+    routing = options.routing or topology.routing or "ecmp_fractional"
+    layout = choose_layout(topology, model.experts, options)
+    per_gpu = slots or slots_per_gpu(model.experts, layout.ep, options)
+    messages = message_bytes(model, traffic, options.message_bytes)
     bill = memory_bill(
-        spec,
-        cluster,
+        model,
+        topology,
         layout,
         slots_per_gpu=per_gpu,
         traffic=traffic,
-        message_bytes=messages,
+        messages=messages,
         kv_tokens=options.kv_tokens,
         mem_fraction=options.mem_fraction,
         batch_tokens=options.batch_tokens,
     )
     check_memory(bill)
+    planning, holdout, homes = split_parts(
+        trace, layout, options.homes, options.holdout, options.phase
+    )
     instance = PlacementInstance(
-        topology=cluster,
-        routes=routes,
-        model=spec,
+        topology=topology,
+        routes=build_routes(topology, routing),
+        model=model,
         layout=layout,
         traffic=traffic,
         selection=options.selection,
@@ -121,13 +146,87 @@ def build_problem(
             layers=options.layers,
             link_classes=options.link_classes,
         ),
-        caps=Caps(gpu=options.imbalance_cap, domain=options.domain_imbalance_cap),
+        caps=resolve_caps(options),
         slots_per_gpu=per_gpu,
         message_bytes=messages,
-        planning=parts.planning,
-        holdout=parts.holdout,
+        planning=planning,
+        holdout=holdout,
         memory_bytes_G=bill.total_G,
         memory_limit_G=bill.limit_G,
     )
     check_caps(instance)
-    return Problem()
+    notes.extend(f"assumed: {assumption}" for assumption in topology.assumptions)
+    notes.extend(f"warning: {warning}" for warning in topology.warnings)
+    recorded = trace_record(place, sources.base)
+    return Problem(
+        instance=instance,
+        options=options,
+        option_values=_values_in_force(options, instance, homes.policy, routing, bill),
+        headline=_headline(instance, place, given=sources.trace is not None),
+        topology_record=topology_record(sources.topology, sources.base),
+        model_record=model_record(wanted, model, sources.base),
+        trace_record=TraceInput(
+            **recorded.model_dump(),
+            workload=trace.workload if isinstance(trace, CountsTable) else None,
+            weight=exact_text(1),
+            traffic=traffic,
+            phase=homes.phase,
+        ),
+        workload_name=place.workload or place.name,
+        phase=homes.phase,
+        homes=homes.policy,
+        home_ratio=homes.ratio,
+        routing=routing,
+        holdout_reason=homes.holdout_reason,
+        bill=bill,
+        notes=tuple(notes),
+    )
+
+
+def _load_trace(
+    given: str | Path | Mapping[str, Any] | None,
+) -> tuple[TraceSource, Trace]:
+    if isinstance(given, Mapping):
+        return TraceSource(name="inline", inline=given), inline_counts(given)
+    place = find_trace(given or DEFAULT_TRACE)
+    if place.path is None:
+        raise TraceError("names no file", where=place.name)
+    return place, load_trace(place.path, workload=place.workload)
+
+
+def _values_in_force(
+    options: SolveOptions,
+    instance: PlacementInstance,
+    homes: str,
+    routing: str,
+    bill: MemoryBill,
+) -> dict[str, Any]:
+    """Every option with its default resolved, as plain JSON values."""
+    layout = instance.layout
+    values = asdict(options) | {
+        "traffic": instance.traffic,
+        "endpoint": instance.endpoint,
+        "homes": homes,
+        "routing": routing,
+        "precision": instance.model.precision,
+        "layout": f"tp={layout.tp},dp={layout.dp},ep={layout.ep}",
+        "redundant": instance.slot_count - instance.model.experts,
+        "kv_tokens": bill.kv_tokens,
+        "threads": options.threads or os.cpu_count() or 1,
+    }
+    for name in ("link_classes", "message_bytes"):
+        given = getattr(options, name)
+        values[name] = None if given is None else list(given)
+    return values
+
+
+def _headline(instance: PlacementInstance, trace: TraceSource, *, given: bool) -> str:
+    layout, model = instance.layout, instance.model
+    sets = f", {layout.sets} sets of it" if layout.sets > 1 else ""
+    default = "" if given else " (bundled; name another with --trace)"
+    return (
+        f"{model.name} on {instance.topology.name}: {instance.layer_count} MoE layers "
+        f"of {model.experts} experts, EP group of {layout.ep} GPUs{sets}, "
+        f"{instance.slots_per_gpu} slots per GPU and layer, {instance.traffic} / "
+        f"{instance.selection} / {instance.endpoint}; trace {trace.name}{default}"
+    )

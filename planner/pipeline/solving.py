@@ -11,7 +11,7 @@ from planner.errors import InputError
 from planner.manifest import Manifest
 from planner.options import SolveOptions
 from planner.pipeline.fill import fill_manifest
-from planner.pipeline.problem import Problem, build_problem
+from planner.pipeline.problem import Problem, Sources, build_problem
 from planner.pipeline.sources import Source
 from planner.strategies.base import STRATEGIES, Limits, Progress
 
@@ -29,13 +29,8 @@ def load(
 
     Parameters are those of :func:`solve`.
     """
-    return build_problem(
-        topology,
-        model=model,
-        trace=trace,
-        options=options or SolveOptions(),
-        base=Path.cwd(),
-    )
+    sources = Sources(topology=topology, model=model, trace=trace, base=Path.cwd())
+    return build_problem(sources, options or SolveOptions())
 
 
 def solve(
@@ -80,9 +75,10 @@ def solve(
     begun = time.perf_counter()
     options = options or SolveOptions()
     strategy = STRATEGIES.get(options.strategy)
-    problem = build_problem(
-        topology, model=model, trace=trace, options=options, base=base or Path.cwd()
+    sources = Sources(
+        topology=topology, model=model, trace=trace, base=base or Path.cwd()
     )
+    problem = build_problem(sources, options)
     if announce is not None:
         announce(problem.headline)
     limits = Limits(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from os.path import relpath
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from planner import bundled
 from planner.errors import TraceError, UsageError
 from planner.manifest import digest_of_file, digest_of_json
 from planner.manifest.schema import InputFile
+from planner.workload.model_spec import MoEModelSpec
+from planner.workload.presets import load_model
 
 Source = str | Path | Mapping[str, Any]
 
@@ -45,13 +47,18 @@ def file_record(path: Path, base: Path, name: str | None = None) -> InputFile:
     )
 
 
-def model_record(source: Source, name: str, base: Path) -> InputFile:
-    """Return the record of a model: a preset by name, a file or inline data."""
+def model_record(source: Source | None, model: MoEModelSpec, base: Path) -> InputFile:
+    """Return the record of a model: a file, inline data, or a preset.
+
+    A preset is digested by its sizes: a planner with others is another input.
+    """
     if isinstance(source, Mapping):
-        return _inline_record(name, source)
-    if Path(source).is_file():
-        return file_record(Path(source), base, name)
-    return InputFile(name=name, sha256=digest_of_json({"preset": name}))
+        return _inline_record(model.name, source)
+    if source is not None and Path(source).is_file():
+        return file_record(Path(source), base, model.name)
+    return InputFile(
+        name=model.name, sha256=digest_of_json(asdict(load_model(model.name)))
+    )
 
 
 def trace_record(source: TraceSource, base: Path) -> InputFile:
@@ -113,9 +120,7 @@ def workload_of(topology: Source) -> dict[str, str]:
     found = data.get("workload") if isinstance(data, dict) else None
     if not isinstance(found, dict):
         return {}
-    return {
-        key: _beside(path, str(value)) for key, value in found.items() if value
-    }
+    return {key: _beside(path, str(value)) for key, value in found.items() if value}
 
 
 def _beside(topology: Path, value: str) -> str:

@@ -91,6 +91,8 @@ def _with_groups(
     row_X: IntArray, link_X: IntArray, numerator_X: ExactArray, links: tuple[Link, ...]
 ) -> tuple[IntArray, IntArray, ExactArray]:
     """A capacity group is one more link that carries what its members carry."""
+    if not any(link.members for link in links):
+        return row_X, link_X, numerator_X
     group_A = np.full(len(links), -1, dtype=np.int64)
     for link in links:
         group_A[list(link.members)] = link.index

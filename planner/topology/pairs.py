@@ -295,5 +295,10 @@ def _shares(
 def _write(
     table_GG: IntArray, gpus: IntArray, values: ExactArray | np.int8, where: BoolArray
 ) -> None:
+    first, last = int(gpus[0]), int(gpus[-1])
+    if last - first + 1 == gpus.size:
+        # A view: a block of thousands of GPUs is written in place.
+        np.copyto(table_GG[first : last + 1, first : last + 1], values, where=where)
+        return
     cells = np.ix_(gpus, gpus)
     table_GG[cells] = np.where(where, values, table_GG[cells])

@@ -159,13 +159,16 @@ class _Component:
             start = starts[source]
             for (_, node), share in zip(start.steps, start.shares, strict=True):
                 flow_CM[row, node] = int(share * denominator)
-        link_CE = np.zeros((len(flowing), self._link.size), dtype=dtype)
+        used: list[IntArray] = [np.zeros(0, dtype=np.int64)]
+        parts: list[ExactArray] = [np.zeros((len(flowing), 0), dtype=dtype)]
         for edges, numerator_E, denominator_E in levels:
             part_CE = flow_CM[:, self._from[edges]] // denominator_E * numerator_E
-            link_CE[:, edges] = part_CE
+            used.append(self._link[edges])
+            parts.append(part_CE)
             # Several edges may end at one switch: add.at counts each of them.
             np.add.at(flow_CM.T, self._to[edges], part_CE.T)
-        self._store(target, flowing, starts, flow_CM, link_CE, denominator)
+        between = np.concatenate(used), np.concatenate(parts, axis=1)
+        self._store(target, flowing, starts, flow_CM, between, denominator)
 
     def _hops_to(self, target: int) -> IntArray:
         """Hops from every switch to the target class; -1 where there is no path."""
@@ -244,7 +247,7 @@ class _Component:
         flowing: list[int],
         starts: dict[int, _Start],
         flow_CM: ExactArray,
-        link_CE: ExactArray,
+        between: tuple[IntArray, ExactArray],
         denominator: int,
     ) -> None:
         ends = [
@@ -254,9 +257,10 @@ class _Component:
             )
             if other in self._place
         ]
-        rows, columns = np.nonzero(link_CE)
+        link_E, flow_CE = between
+        rows, columns = np.nonzero(flow_CE)
         cuts = np.searchsorted(rows, np.arange(len(flowing) + 1))
-        link_X, numerator_X = self._link[columns], link_CE[rows, columns]
+        link_X, numerator_X = link_E[columns], flow_CE[rows, columns]
         for row, source in enumerate(flowing):
             start, here = starts[source], slice(cuts[row], cuts[row + 1])
             arrivals = [(place, int(flow_CM[row, node])) for place, node in ends]

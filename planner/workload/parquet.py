@@ -18,7 +18,7 @@ BATCH_ROWS = 65536
 TRACE_KEY, COUNTS_KEY = b"moe_trace", b"moe_counts"
 PHASES = ("prefill", "decode", "draft")
 _MAGIC = b"PAR1"
-# What pyarrow raises on damaged bytes; texts are only decoded when looked at.
+# What pyarrow raises on damaged bytes; names of columns are decoded by Python.
 _FAULTS = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
@@ -53,6 +53,8 @@ class TraceFile:
         except _FAULTS as error:
             raise self._damaged() from error
         self.rows: int = self._file.metadata.num_rows
+        if self.rows != self._rows_of_groups():
+            raise self._damaged()
         keys: dict[bytes, bytes] = self.schema.metadata or {}
         self.is_counts = COUNTS_KEY in keys
         self.metadata = self._read_metadata(keys)
@@ -90,6 +92,8 @@ class TraceFile:
         try:
             for batch in self._file.iter_batches(BATCH_ROWS, columns=[column]):
                 rows += batch.num_rows
+                # Looks at every value: texts are UTF-8, codes are in their tables.
+                batch.column(0).validate(full=True)
                 yield batch.column(0)
         except _FAULTS as error:
             raise self._damaged() from error
@@ -133,7 +137,7 @@ class TraceFile:
                 if pa.types.is_dictionary(piece.type)
                 else pc.dictionary_encode(piece)
             )
-            words = self._words(coded.dictionary)
+            words = coded.dictionary.to_pylist()
             known = [
                 -1 if word is None else found.setdefault(word, len(found))
                 for word in words
@@ -145,13 +149,6 @@ class TraceFile:
             )
         used = np.concatenate(codes)
         return _sorted_texts(used, list(found))
-
-    def _words(self, dictionary: pa.Array) -> list[str | None]:
-        try:
-            words: list[str | None] = dictionary.to_pylist()
-        except _FAULTS as error:
-            raise self._damaged() from error
-        return words
 
     def phases(self) -> TextColumn:
         """Return the column ``phase``; all missing where there is none."""
@@ -170,6 +167,10 @@ class TraceFile:
     def no_texts(self) -> TextColumn:
         """Return a text column without a value in any row."""
         return TextColumn(code_T=np.full(self.rows, -1, dtype=np.int64), names=())
+
+    def _rows_of_groups(self) -> int:
+        facts = self._file.metadata
+        return sum(facts.row_group(i).num_rows for i in range(facts.num_row_groups))
 
     def _read_metadata(self, keys: dict[bytes, bytes]) -> dict[str, Any]:
         key = COUNTS_KEY if self.is_counts else TRACE_KEY

@@ -1,0 +1,167 @@
+"""Replay a part of a trace through a plan, with tensors or by counting alone."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from planner.arrays import IntArray
+from planner.errors import ReplayMismatch, UsageError
+from planner.executor.counter import count
+from planner.executor.links import link_numerators
+from planner.executor.result import Moved, ReplayResult
+from planner.layout import ParallelLayout
+from planner.plan import PlacementPlan
+from planner.topology.paths import Routes
+from planner.workload.model_spec import MoEModelSpec
+from planner.workload.parts import TokenPart
+
+BACKENDS = ("counter", "local")
+GATINGS = ("forced", "real")
+
+
+def replay(
+    backend: str,
+    gating: str,
+    *,
+    plan: PlacementPlan,
+    part: TokenPart,
+    layout: ParallelLayout,
+    model_spec: MoEModelSpec,
+    traffic: str,
+    selection: str,
+    endpoint: str,
+    message_bytes: tuple[int, int],
+    routes: Routes,
+    weights: Path | None = None,
+    token_ids: IntArray | None = None,
+    seq_ids: IntArray | None = None,
+    seed: int = 0,
+) -> ReplayResult:
+    """Move a part's tokens through a plan and count every transfer and link.
+
+    Parameters
+    ----------
+    backend
+        ``local`` moves torch tensors between virtual ranks; ``counter`` counts.
+    gating
+        ``forced`` takes the trace's expert ids; ``real`` lets the model of
+        ``weights`` route the text itself (``local`` only).
+    weights
+        ``.npz`` file of the model; its ``.json`` lies beside it.
+    token_ids, seq_ids
+        Columns of the whole trace file, one value per row; ``real`` only.
+    seed
+        Of hidden states, gates and expert weights under ``forced``.
+
+    Raises
+    ------
+    ReplayMismatch
+        If combine is not dispatch mirrored, or a message is lost.
+    VerificationError
+        If a chosen expert has no copy.
+    UsageError
+        For a combination that does not exist.
+    """
+    if backend not in BACKENDS or gating not in GATINGS:
+        raise UsageError(
+            f"executor {backend!r} with gating {gating!r}: choose from "
+            f"{', '.join(BACKENDS)} and {', '.join(GATINGS)}"
+        )
+    start = time.perf_counter()
+    if backend == "counter":
+        if gating == "real":
+            raise UsageError(
+                "real gating runs the model: install the extra [executor] and use "
+                "--executor local, or take --gating forced"
+            )
+        moved = count(
+            plan,
+            part,
+            layout=layout,
+            model_spec=model_spec,
+            traffic=traffic,
+            selection=selection,
+            endpoint=endpoint,
+        )
+    else:
+        moved = _moved_by_torch(
+            plan=plan,
+            part=part,
+            layout=layout,
+            model_spec=model_spec,
+            rules=(traffic, selection, endpoint),
+            text=None if gating == "forced" else (weights, token_ids, seq_ids),
+            seed=seed,
+        )
+    _check_mirrored(moved)
+    return ReplayResult(
+        backend=backend,
+        gating=gating,
+        tokens=part.token_count,
+        moved=moved,
+        numerators_L2A=link_numerators(moved.dispatch_LGG, moved.combine_LGG, routes),
+        q=routes.q,
+        message_bytes=message_bytes,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _moved_by_torch(
+    *,
+    plan: PlacementPlan,
+    part: TokenPart,
+    layout: ParallelLayout,
+    model_spec: MoEModelSpec,
+    rules: tuple[str, str, str],
+    text: tuple[Path | None, IntArray | None, IntArray | None] | None,
+    seed: int,
+) -> Moved:
+    # torch is an extra: the counter must work where it is absent.
+    from planner.executor.local import Placement, replay_forced, replay_real
+    from planner.executor.model import load_model
+
+    traffic, selection, endpoint = rules
+    placement = Placement(
+        plan=plan,
+        layout=layout,
+        traffic=traffic,
+        selection=selection,
+        endpoint=endpoint,
+    )
+    if text is None:
+        return replay_forced(placement, part, model_spec=model_spec, seed=seed)
+    weights, token_ids, seq_ids = text
+    if weights is None or token_ids is None or seq_ids is None:
+        raise UsageError(
+            "real gating needs the model's weights and a trace with columns token_id "
+            "and seq_id: take --gating forced"
+        )
+    moved: Moved = replay_real(
+        placement,
+        part,
+        model=load_model(weights, weights.with_suffix(".json")),
+        model_spec=model_spec,
+        token_ids=_of_part(token_ids, part),
+        seq_ids=_of_part(seq_ids, part),
+    )
+    return moved
+
+
+def _of_part(column: IntArray, part: TokenPart) -> IntArray:
+    """Cut a column of the whole trace to the rows of the part."""
+    return np.asarray(column, dtype=np.int64)[part.row_T]
+
+
+def _check_mirrored(moved: Moved) -> None:
+    """Hold the combine leg against the dispatch leg, turned round (rule 21)."""
+    differs = np.argwhere(moved.combine_LGG != moved.dispatch_LGG.transpose(0, 2, 1))
+    if differs.size:
+        layer, source, target = differs[0].tolist()
+        raise ReplayMismatch(
+            [
+                f"layer {layer}: {moved.combine_LGG[layer, source, target]} answers "
+                f"went from GPU {source} to {target}, but "
+                f"{moved.dispatch_LGG[layer, target, source]} messages came"
+            ]
+        )

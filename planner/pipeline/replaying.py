@@ -1,0 +1,242 @@
+"""Replay a plan's trace and hold what moved against what was predicted."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from importlib.util import find_spec
+from pathlib import Path
+
+from planner import bundled
+from planner.errors import ReplayMismatch, UsageError
+from planner.executor.replay import replay as move
+from planner.executor.result import OUTPUT_TOLERANCE, ReplayResult
+from planner.manifest import Manifest, digest_of_counts, read_manifest
+from planner.manifest.schema import PartPrediction
+from planner.pipeline.evaluating import plan_of
+from planner.verify import Setting, setting_of
+from planner.workload.parts import TokenPart
+from planner.workload.tokens import RoutingTrace
+from planner.workload.trace import load_trace
+
+EXECUTORS = ("auto", "local", "counter")
+GATINGS = ("auto", "real", "forced")
+PARTS = ("planning", "holdout", "both")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayedPart:
+    """One part of the trace, moved.
+
+    Attributes
+    ----------
+    transfers
+        Transfers moved in both legs over all layers.
+    pairs, links
+        GPU pairs and link loads compared with the prediction, all equal: every
+        ordered pair and every link, both legs, in every layer.
+    max_relative_error
+        Greatest difference of an output from the unsharded model's, relative; None
+        without tensors.
+    ids_agreeing
+        Share of expert ids that the model's router chose as recorded; None where
+        routing was forced.
+    """
+
+    part: str
+    tokens: int
+    transfers: int
+    pairs: int
+    links: int
+    max_relative_error: float | None
+    ids_agreeing: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayReport:
+    """A replay in which everything agreed."""
+
+    plan: str
+    executor: str
+    gating: str
+    parts: tuple[ReplayedPart, ...]
+    notes: tuple[str, ...]
+
+
+def replay(
+    plan: str | Path,
+    *,
+    part: str = "both",
+    executor: str = "auto",
+    gating: str = "auto",
+) -> ReplayReport:
+    """Move a plan's trace and compare every GPU pair and link with the prediction.
+
+    Parameters
+    ----------
+    part
+        ``planning``, ``holdout`` or ``both``.
+    executor
+        ``local`` moves torch tensors between virtual ranks, ``counter`` only
+        counts; ``auto`` takes ``local`` where torch is installed.
+    gating
+        ``real`` lets the bundled model's router choose, ``forced`` takes the
+        trace's ids; ``auto`` takes ``real`` for the bundled trace.
+
+    Raises
+    ------
+    ReplayMismatch
+        If a count differs from the prediction, or an output from the unsharded
+        model's.
+    UsageError
+        For a combination that does not exist.
+    """
+    for name, value, known in (
+        ("part", part, PARTS),
+        ("executor", executor, EXECUTORS),
+        ("gating", gating, GATINGS),
+    ):
+        if value not in known:
+            raise UsageError(f"--{name} {value!r}: choose from {', '.join(known)}")
+    path = Path(plan)
+    manifest = read_manifest(path)
+    setting = setting_of(manifest, path.parent)
+    notes: list[str] = []
+    chosen = _executor(executor, notes)
+    mode = _gating(gating, manifest, chosen)
+    parts = []
+    for name, predicted, tokens in _parts(part, manifest, setting):
+        result = _moved(setting, tokens, chosen, mode)
+        parts.append(_compared(name, predicted, setting, tokens, result))
+    return ReplayReport(
+        plan=str(path),
+        executor=chosen,
+        gating=mode,
+        parts=tuple(parts),
+        notes=tuple(notes),
+    )
+
+
+def _executor(wanted: str, notes: list[str]) -> str:
+    has_torch = find_spec("torch") is not None
+    if wanted == "local" and not has_torch:
+        raise UsageError(
+            "--executor local needs torch: pip install "
+            "'moe-placement-planner[executor]', or use --executor counter"
+        )
+    if wanted != "auto":
+        return wanted
+    if not has_torch:
+        notes.append(
+            "torch is not installed: the counter replayed the rules, no tensor moved "
+            "(pip install 'moe-placement-planner[executor]' to move tensors)"
+        )
+    return "local" if has_torch else "counter"
+
+
+def _gating(wanted: str, manifest: Manifest, executor: str) -> str:
+    """Real gating needs the model's weights: only the bundled model has them."""
+    trace = manifest.inputs.traces[0]
+    has_weights = trace.path is None and trace.name in bundled.traces()
+    if wanted == "real" and not has_weights:
+        raise UsageError(
+            "--gating real needs a model with weights, which only the bundled trace "
+            "has; use --gating forced"
+        )
+    if wanted != "auto":
+        return wanted
+    return "real" if has_weights and executor == "local" else "forced"
+
+
+def _parts(
+    wanted: str, manifest: Manifest, setting: Setting
+) -> list[tuple[str, PartPrediction, TokenPart]]:
+    offered: list[tuple[str, PartPrediction, object]] = [
+        ("planning", manifest.prediction, setting.parts.planning)
+    ]
+    if manifest.holdout is not None:
+        held_out = manifest.holdout.prediction, setting.parts.holdout
+        offered.append(("holdout", *held_out))
+    elif wanted == "holdout":
+        raise UsageError(f"there is no held-out part: {manifest.holdout_reason}")
+    chosen = []
+    for name, predicted, part in offered:
+        if not isinstance(part, TokenPart):
+            raise UsageError(
+                "a counts table has no tokens to replay: check the plan with planner "
+                "verify, or plan on a token trace"
+            )
+        if wanted in ("both", name):
+            chosen.append((name, predicted, part))
+    return chosen
+
+
+def _moved(
+    setting: Setting, part: TokenPart, executor: str, gating: str
+) -> ReplayResult:
+    manifest = setting.manifest
+    text: RoutingTrace | None = None
+    if gating == "real":
+        loaded = load_trace(bundled.traces()[manifest.inputs.traces[0].name])
+        text = loaded if isinstance(loaded, RoutingTrace) else None
+    return move(
+        executor,
+        gating,
+        plan=plan_of(manifest),
+        part=part,
+        layout=setting.layout,
+        model_spec=setting.model,
+        traffic=manifest.traffic,
+        selection=manifest.selection,
+        endpoint=manifest.endpoint,
+        message_bytes=setting.message,
+        routes=setting.routes,
+        weights=bundled.tiny_moe_weights() if text is not None else None,
+        token_ids=None if text is None else text.token_id_T,
+        seq_ids=None if text is None else text.sequence_T,
+        seed=manifest.provenance.seed,
+    )
+
+
+def _compared(
+    name: str,
+    predicted: PartPrediction,
+    setting: Setting,
+    part: TokenPart,
+    result: ReplayResult,
+) -> ReplayedPart:
+    """Compare every GPU pair and link of both legs with the prediction."""
+    findings: list[str] = []
+    dispatch_LGG, combine_LGG = result.transfers_L2GG
+    for index, layer in enumerate(predicted.layers):
+        where = f"{name} part, layer {layer.layer}"
+        pairs = digest_of_counts(dispatch_LGG[index])
+        if pairs != layer.transfers_sha256:
+            total = Fraction(int(dispatch_LGG[index].sum()))
+            findings.append(
+                f"{where}: {total} transfers moved between GPUs differ from the "
+                f"{Fraction(layer.transfers_exact)} predicted, or from their pairs"
+            )
+        if digest_of_counts(result.numerators_L2A[index], result.q) != (
+            layer.links_sha256
+        ):
+            findings.append(f"{where}: link loads differ from the predicted ones")
+    error = result.max_relative_error
+    if error is not None and not error <= OUTPUT_TOLERANCE:
+        findings.append(
+            f"{name} part: outputs differ from the unsharded model's by {error:.2e}, "
+            f"relative; the tolerance is {OUTPUT_TOLERANCE:.0e}"
+        )
+    if findings:
+        raise ReplayMismatch(findings)
+    gpus, links = setting.layout.gpu_count, len(setting.topology.links)
+    layers = len(predicted.layers)
+    return ReplayedPart(
+        part=name,
+        tokens=part.token_count,
+        transfers=int(dispatch_LGG.sum() + combine_LGG.sum()),
+        pairs=2 * layers * gpus * (gpus - 1),
+        links=2 * layers * links,
+        max_relative_error=error,
+        ids_agreeing=result.ids_agreeing,
+        seconds=result.seconds,
+    )

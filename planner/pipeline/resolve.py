@@ -1,0 +1,176 @@
+"""Defaults and limits that follow from the options, one small rule each."""
+
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+
+from planner.errors import InfeasibleError, UsageError
+from planner.instance import (
+    LAYER_MODES,
+    OBJECTIVES,
+    SELECTIONS,
+    Caps,
+    PlacementInstance,
+)
+from planner.options import SolveOptions
+from planner.strategies.baselines.base import expert_loads
+from planner.topology.graph import ClusterTopology
+from planner.traffic.base import TRAFFIC
+
+PHASE_TRAFFIC = {"prefill": "dedup_domain", "decode": "copies"}
+POLICIES = ("uniform", "one_expert_per_gpu")
+HOMES = ("trace", "by_token", "round_robin", "balanced")
+
+
+def check_names(options: SolveOptions) -> None:
+    """Refuse words and numbers that no rule knows.
+
+    Raises
+    ------
+    UsageError
+        Naming the flag, the value and what it may be.
+    """
+    known = {
+        "phase": tuple(PHASE_TRAFFIC),
+        "selection": SELECTIONS,
+        "objective": OBJECTIVES,
+        "layers": LAYER_MODES,
+        "policy": POLICIES,
+        "routing_groups": ("free",),
+    }
+    for name, words in known.items():
+        _check_word(name, getattr(options, name), words)
+    if options.traffic is not None:
+        TRAFFIC.get(options.traffic)
+    if options.homes is not None:
+        _check_word("homes", options.homes, HOMES)
+    if options.layers == "pipelined":
+        raise UsageError(
+            "--layers pipelined is reported for every plan but not optimized yet; "
+            "use sequential or worst_layer"
+        )
+    for name in ("time_limit", "batch_tokens"):
+        if not 0 < getattr(options, name) < float("inf"):
+            raise UsageError(f"--{name.replace('_', '-')} must be finite and > 0")
+    if not 0 <= options.gap < 1:
+        raise UsageError(f"--gap {options.gap} must be >= 0 and < 1")
+    if options.threads is not None and options.threads < 1:
+        raise UsageError(f"--threads {options.threads} must be >= 1")
+    if options.kv_tokens is not None and options.mem_fraction is not None:
+        raise UsageError("give --kv-tokens or --mem-fraction, not both")
+
+
+def _check_word(name: str, value: str, words: tuple[str, ...]) -> None:
+    if value not in words:
+        flag = f"--{name.replace('_', '-')}"
+        raise UsageError(f"{flag} {value!r}: choose from {', '.join(words)}")
+
+
+def resolve_traffic(options: SolveOptions, *, counts_only: bool) -> str:
+    """Return the traffic mode: as given, else by phase (design §8).
+
+    A counts table holds no sets of experts, so only linear modes fit it (rule 11).
+    """
+    if not counts_only:
+        return options.traffic or PHASE_TRAFFIC[options.phase]
+    traffic = options.traffic or "copies"
+    if not TRAFFIC.get(traffic).linear:
+        raise UsageError(
+            f"--traffic {traffic} needs the experts of every token; a counts table "
+            "only has totals: use --traffic copies"
+        )
+    return traffic
+
+
+def resolve_endpoint(
+    options: SolveOptions, topology: ClusterTopology, traffic: str, notes: list[str]
+) -> str:
+    """Return the endpoint mode (rule 7).
+
+    A file's endpoint that the mode does not accept is ignored with a note; on the
+    command line it is an error.
+    """
+    accepted = TRAFFIC.get(traffic).endpoints
+    if options.endpoint is not None:
+        if options.endpoint not in accepted:
+            raise UsageError(
+                f"--endpoint {options.endpoint!r} does not go with {traffic}; choose "
+                f"from {', '.join(accepted)}"
+            )
+        return options.endpoint
+    if topology.endpoint in accepted:
+        return topology.endpoint
+    if topology.endpoint is not None:
+        notes.append(
+            f"the topology's endpoint {topology.endpoint} does not go with {traffic}: "
+            f"{accepted[0]} is used"
+        )
+    return accepted[0]
+
+
+def resolve_caps(options: SolveOptions) -> Caps:
+    """Return the imbalance caps (rule 26)."""
+    return Caps(
+        gpu=_cap("imbalance-cap", options.imbalance_cap),
+        domain=_cap("domain-imbalance-cap", options.domain_imbalance_cap),
+    )
+
+
+def _cap(flag: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    if text.endswith("x"):
+        raise UsageError(f"--{flag} {text}: caps relative to baselines come later")
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        raise UsageError(f"--{flag} {text!r} is not a number") from None
+    if not (value.is_finite() and value >= 1):
+        raise UsageError(f"--{flag} {text} must be finite and >= 1 (max/mean)")
+    return float(value)
+
+
+def check_caps(instance: PlacementInstance) -> None:
+    """Refuse a cap below what any placement must exceed (rule 26).
+
+    An expert's busiest copy carries at least load/copies, so with P slots some GPU
+    carries at least t* = min{t : Σ ⌈load/t⌉ ≤ P}.
+
+    Raises
+    ------
+    InfeasibleError
+        With the layer, the expert and the floor.
+    """
+    gpus, sizes = instance.layout.gpu_count, [len(d) for d in instance.topology.domains]
+    for layer, load_E in enumerate(expert_loads(instance)):
+        total = int(load_E.sum())
+        if not total:
+            continue
+        least, expert = least_copy_load(load_E.tolist(), instance.slot_count)
+        # EP sets share the tokens; the set with most has at least the mean.
+        floors = {
+            "--imbalance-cap": (instance.caps.gpu, least * gpus / total),
+            "--domain-imbalance-cap": (
+                instance.caps.domain,
+                least * gpus / total / max(sizes),
+            ),
+        }
+        for flag, (cap, floor) in floors.items():
+            floor = floor / instance.layout.sets
+            if cap is not None and Fraction(str(cap)) < floor:
+                raise InfeasibleError(
+                    f"{flag} {cap} is below the floor {float(floor):.4f} of layer "
+                    f"{instance.model.moe_layers[layer]}: expert {expert} alone makes "
+                    "it; raise the cap or add slots with --redundant"
+                )
+
+
+def least_copy_load(loads: list[int], slots: int) -> tuple[Fraction, int]:
+    """Return t* = min{t : Σ ⌈load/t⌉ ≤ slots} and an expert that attains it."""
+    positive = [(load, expert) for expert, load in enumerate(loads) if load > 0]
+    copies = dict.fromkeys((expert for _, expert in positive), 1)
+    load_of = {expert: load for load, expert in positive}
+    for _ in range(max(0, slots - len(loads))):
+        heaviest = max(copies, key=lambda e: (Fraction(load_of[e], copies[e]), -e))
+        copies[heaviest] += 1
+    heaviest = max(copies, key=lambda e: (Fraction(load_of[e], copies[e]), -e))
+    return Fraction(load_of[heaviest], copies[heaviest]), heaviest
