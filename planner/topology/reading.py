@@ -5,6 +5,7 @@ one, silently), and texts that are not JSON get the advice that fits them.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
@@ -102,7 +103,7 @@ def pointer_error(error: ValidationError, where: str, base: str = "") -> Topolog
     return TopologyError(
         _RULES.get(kind, said),
         where=f"{where} {pointer}",
-        value=None if kind == "missing" else first["input"],
+        value=None if kind == "missing" else _shown(first["input"]),
         fix=f"{fix} ({more} more of this kind)" if more else fix,
     )
 
@@ -119,6 +120,14 @@ _FIXES = {
     "finite": "give a plain decimal number",
     "literal_error": "use one of the words named",
 }
+
+
+def _shown(value: object) -> object:
+    """Return a decimal the way people write it; 1e999 would print as inf."""
+    if not isinstance(value, Decimal):
+        return value
+    number = float(value)
+    return number if math.isfinite(number) and (number or not value) else str(value)
 
 
 def _escape(part: object) -> str:
