@@ -18,8 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.errors import Problem
 from api.settings import Settings
 
-# Possessive: a string is skipped in one pass, without memory for backtracking.
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+# Every byte is looked at once, also in a string that never ends: possessive parts
+# do not backtrack, and the end of the body closes what was left open.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.?)*+(?:"|\Z)', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
 _ESCAPED_SURROGATE = re.compile(rb"\\u[dD]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -62,7 +63,7 @@ def check_json(raw: bytes, settings: Settings) -> None:
         infinite numbers, duplicate keys, lone surrogates, depth), 413 if it has
         too many values.
     """
-    if raw.count(b",") > settings.json_values:
+    if sum(raw.count(sign) for sign in (b",", b"[", b"{")) > settings.json_values:
         raise Problem(
             413,
             "body-too-large",

@@ -17,7 +17,7 @@ class Settings:
     body_bytes, body_seconds
         Largest request body, and how long a client may take to send it.
     json_depth, json_values
-        Deepest nesting, and most values (commas are counted), of a body.
+        Deepest nesting, and most values (commas, brackets, braces), of a body.
     answer_seconds
         A solve that has not answered by then is killed (504).
     time_limit_default, time_limit_max
@@ -30,7 +30,7 @@ class Settings:
     body_bytes: int = 32 * 2**20
     body_seconds: float = 20.0
     json_depth: int = 64
-    json_values: int = 2_000_000
+    json_values: int = 1_000_000
     answer_seconds: float = 29.0
     time_limit_default: float = 5.0
     time_limit_max: float = 15.0

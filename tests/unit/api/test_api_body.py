@@ -1,6 +1,7 @@
 """What the body guard lets through, and what it turns away."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 
@@ -109,11 +110,37 @@ def test_a_lying_content_length_does_not_lift_the_cap(call: Call) -> None:
     assert_problem(call("POST", "/plan", content=raw, headers=headers), 413)
 
 
-def test_too_many_values_are_a_413() -> None:
+@pytest.mark.parametrize("raw", [b"[" + b"1," * 99 + b"1]", b"[" * 50 + b"{" * 50])
+def test_too_many_values_are_a_413(raw: bytes) -> None:
     """Law: a small body may not hold millions of values."""
     with pytest.raises(Problem) as caught:
-        check_json(b"[" + b"1," * 100 + b"1]", Settings(json_values=99))
+        check_json(raw, Settings(json_values=99))
     assert caught.value.status == 413
+
+
+SIZE = 4 * 2**20
+LONG = {
+    "a string": b'"' + b"a" * SIZE + b'"',
+    "escapes": b'"' + b"\\n" * (SIZE // 2) + b'"',
+    "a string that never ends": b'"' + b'\\"' * (SIZE // 2),
+    "a string that ends in a backslash": b'"' + b'\\"' * (SIZE // 2) + b"\\",
+    "quotes": b'"' * SIZE,
+    "brackets": b"[" * SIZE,
+    "digits": b"9" * SIZE,
+    "spaces": b" " * SIZE,
+    "surrogates": b'["' + b"\\ud800" * (SIZE // 6) + b'"]',
+    "objects": b"[" + b"{}," * 400_000 + b"{}]",
+    "keys": b"{" + b",".join(b'"%d":1' % key for key in range(400_000)) + b"}",
+}
+
+
+@pytest.mark.parametrize("raw", LONG.values(), ids=LONG)
+def test_no_body_is_read_in_more_than_linear_time(raw: bytes) -> None:
+    """Law: the guard looks at every byte a bounded number of times."""
+    started = time.perf_counter()
+    with contextlib.suppress(Problem):
+        check_json(raw, Settings())
+    assert time.perf_counter() - started < 10
 
 
 @pytest.mark.parametrize(
