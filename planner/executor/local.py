@@ -22,6 +22,8 @@ from planner.workload.parts import TokenPart
 
 FORCED_HIDDEN = 16
 FORCED_FFN = 16
+FORCED_GAIN = 0.3
+"""Size of expert outputs beside the residual stream, as trained models have it."""
 CHUNK_TOKENS = 8192
 BATCH_TOKENS = 4096
 TINIEST = 1e-30
@@ -284,7 +286,7 @@ def _seeded_experts(experts: int, generator: torch.Generator) -> tuple[Tensor, T
     shape_out = (experts, FORCED_FFN, FORCED_HIDDEN)
     return (
         torch.randn(shape_in, generator=generator) * FORCED_HIDDEN**-0.5,
-        torch.randn(shape_out, generator=generator) * FORCED_FFN**-0.5,
+        torch.randn(shape_out, generator=generator) * FORCED_GAIN * FORCED_FFN**-0.5,
     )
 
 
