@@ -101,7 +101,7 @@ def _kind(error: PlannerError) -> str:
 def _trace(request: PlanRequest) -> str | dict[str, object] | None:
     """Return the workload as the planner takes it: a name, counts or none."""
     if isinstance(request.trace, InlineTrace):
-        return {"counts": request.trace.counts.model_dump()}
+        return request.trace.counts.model_dump()
     return request.trace
 
 
