@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from api.schemas import InlineTrace, PlanRequest
-from planner import pipeline
+from planner import bundled, pipeline
 from planner.errors import (
     InputError,
     ModelError,
@@ -74,11 +74,11 @@ def problem(error: PlannerError) -> dict[str, object]:
     errors = []
     if isinstance(error, InputError | UsageError):
         rule = error.rule if isinstance(error, InputError) else str(error)
-        errors.append({"pointer": _pointer(error), "detail": rule})
+        errors.append({"pointer": _pointer(error), "detail": _without_folders(rule)})
     return {
         "status": error.http_status,
         "kind": _kind(error),
-        "detail": str(error),
+        "detail": _without_folders(str(error)),
         "errors": errors,
     }
 
@@ -90,6 +90,13 @@ def _pointer(error: InputError | UsageError) -> str:
     # The planner says "file:/json/pointer", or a column, or nothing.
     _, _, place = where.rpartition(":")
     return field + (place if place.startswith("/") else "")
+
+
+def _without_folders(text: str) -> str:
+    """Return a message without the server's own folders in it."""
+    for kind in ("topologies", "tiny_moe"):
+        text = text.replace(f"{bundled.folder(kind)}{os.sep}", "")
+    return text
 
 
 def _kind(error: PlannerError) -> str:

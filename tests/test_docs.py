@@ -1,6 +1,9 @@
 """The pages keep up with the program: every member of every family is named."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,6 +83,23 @@ def test_links_between_pages_lead_somewhere(root: Path) -> None:
             if "://" not in target and not (page.parent / target).exists():
                 broken.append(f"{page.name}: {target}")
     assert broken == []
+
+
+@pytest.mark.slow
+def test_the_python_blocks_of_the_readme_run(root: Path, tmp_path: Path) -> None:
+    """Law: what the README shows in Python is Python that works."""
+    blocks = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(), re.S)
+    assert blocks
+    for block in blocks:
+        done = subprocess.run(
+            [sys.executable, "-c", block],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(root)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
 
 
 def test_the_changelog_names_this_version(root: Path) -> None:
