@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from planner import bundled
@@ -18,7 +19,15 @@ from planner.manifest import (
     write_manifest,
 )
 from planner.topology.schema import load_topology
-from planner.verify import check_digests, model_of, topology_of, verify_manifest
+from planner.verify import (
+    check_digests,
+    model_of,
+    setting_of,
+    topology_of,
+    verify_manifest,
+)
+from planner.verify.traffic import count_again, tokens_of
+from planner.workload.parts import CountsPart
 from tests.oracles.valid_plan import SLOTS, valid_plan
 
 Data = dict[str, Any]
@@ -450,6 +459,31 @@ def test_inline_inputs_are_digested_as_canonical_json(
     data["inputs"]["model"]["content"]["hidden"] = 65
     with pytest.raises(ManifestError, match="/inputs/model"):
         verify_manifest(data, folder=folder)
+
+
+@pytest.mark.parametrize("endpoint", ["local_nic", "dest_forward"])
+def test_a_counts_table_is_counted_in_exact_shares(
+    tmp_path: Path, endpoint: str
+) -> None:
+    """Six pairs of expert 0, copies on GPUs 0 and 3: 3/4 from each GPU to each.
+
+    Between domains that is four times 3/4; a relay adds hops only inside domains.
+    """
+    plan = valid_plan(tmp_path, traffic="copies", endpoint=endpoint, selection="even")
+    setting = setting_of(parse_manifest(plan), tmp_path)
+    tokens_LE = np.asarray([[6, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 8]])
+    part = CountsPart(tokens_LE=tokens_LE, top_k=2)
+    first, second = count_again(setting, part)
+    pairs = [Fraction(int(n), first.denominator) for n in first.pairs_G]
+    assert pairs == [3, 0, 0, 3]
+    far = setting.layout.domain_G[:, None] != setting.layout.domain_G[None, :]
+    crossing = Fraction(int(first.transfers_GG[far].sum()), first.denominator)
+    inside = Fraction(int(first.transfers_GG[~far].sum()), first.denominator)
+    assert crossing == 4 * Fraction(3, 4)
+    # Own domain: GPU 1 to 0 and GPU 2 to 3; rail mates relay for the two others.
+    assert inside == (2 if endpoint == "local_nic" else 4) * Fraction(3, 4)
+    assert [int(n) // second.denominator for n in second.pairs_G] == [0, 8, 0, 0]
+    assert tokens_of(part) == Fraction(6 + 8, 2) / 2
 
 
 def test_the_slots_of_the_tests_leave_something_to_choose() -> None:
