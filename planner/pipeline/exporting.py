@@ -6,7 +6,7 @@ from planner.errors import InputError
 from planner.exporters.base import EXPORTERS, ExportResult
 from planner.manifest import read_manifest
 from planner.pipeline.verifying import check_inputs
-from planner.verify import model_of
+from planner.verify import model_of, topology_of
 
 
 def export(plan: str | Path, *, engine: str, output: str | Path) -> ExportResult:
@@ -25,4 +25,5 @@ def export(plan: str | Path, *, engine: str, output: str | Path) -> ExportResult
     if folder.exists() and not folder.is_dir():
         raise InputError("is not a folder", where=str(folder), fix="name a folder")
     folder.mkdir(parents=True, exist_ok=True)
-    return exporter(manifest, folder, model_of(manifest, path.parent))
+    model = model_of(manifest, path.parent)
+    return exporter(manifest, folder, model, topology_of(manifest, path.parent))

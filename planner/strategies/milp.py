@@ -91,18 +91,24 @@ class _Solve:
             for start in starts:
                 layer.offer(start.slots_LGJ[number], layer_split(start, number))
         self._report()
-        self._each(self._layers, lambda layer, seconds: layer.relax(seconds / 2))
-        if self._gap() > self._limits.gap:
-            widest = sorted(
-                (layer for layer in self._layers if layer.open),
-                key=lambda layer: layer.bound - float(layer.value),
-            )
-            gap, seed = self._limits.gap, self._limits.seed
-            self._each(widest, lambda layer, left: layer.branch(left, gap, seed))
+        self._each(self._layers, lambda layer, seconds: layer.start(seconds / 2))
+        self._each(self._widest(), lambda layer, seconds: layer.relax(seconds))
+        gap, seed = self._limits.gap, self._limits.seed
+        small = [layer for layer in self._widest() if not layer.large]
+        self._each(small, lambda layer, seconds: layer.branch(seconds, gap, seed))
         for layer in self._layers:
             layer.settle()
         self._report()
         return self._result()
+
+    def _widest(self) -> list[LayerSolve]:
+        """Layers worth more work, the widest gap first; none if the gap is kept."""
+        if self._gap() <= self._limits.gap:
+            return []
+        return sorted(
+            (layer for layer in self._layers if layer.open),
+            key=lambda layer: layer.bound - float(layer.value),
+        )
 
     def _left(self) -> float:
         return self._limits.seconds - (time.perf_counter() - self._begun)
@@ -110,14 +116,19 @@ class _Solve:
     def _each(
         self, layers: Sequence[LayerSolve], work: Callable[[LayerSolve, float], None]
     ) -> None:
-        """Work on the layers in threads; each gets its share of the time left."""
+        """Work on the layers in threads, in order.
+
+        A small layer gets its share of the time left; a large one all of it, since
+        an LP that is cut off tells nothing: then some layers are done and others
+        not, rather than none.
+        """
         workers = max(1, min(self._limits.threads, len(layers)))
         waiting = len(layers)
 
         def one(layer: LayerSolve) -> None:
             nonlocal waiting
             with self._lock:
-                rounds = -(-waiting // workers)
+                rounds = 1 if layer.large else -(-waiting // workers)
                 waiting -= 1
             # The solver stops a little late; the margin keeps the whole in time.
             seconds = 0.95 * self._left() / rounds

@@ -32,10 +32,16 @@ def coverage(parts: Parts) -> None:
 
 
 def slots(parts: Parts) -> None:
-    """Every rank holds its slots' number of distinct experts: Σ_e x[e, r] = J."""
-    placed = parts.columns.placed_ER
-    count = float(parts.problem.slots_per_gpu)
-    rows = parts.builder.rows("slots", placed.shape[1:], lower=count, upper=count)
+    """Every rank holds its slots' number of distinct experts: Σ_e x[e, r] = J.
+
+    A folded rank of n GPUs: at most n·J.
+    """
+    placed, problem = parts.columns.placed_ER, parts.problem
+    size_R = np.zeros(problem.ranks)
+    size_R[problem.rank_G] = problem.size_G
+    most = problem.slots_per_gpu * size_R
+    least = np.where(size_R == 1, most, 0.0)
+    rows = parts.builder.rows("slots", most.shape, lower=least, upper=most)
     parts.builder.add(rows[None, :], placed)
 
 
@@ -211,12 +217,13 @@ def links(parts: Parts) -> None:
 
 
 def gpu_load(parts: Parts) -> None:
-    """``gpu_tokens``: own service and arrivals of every GPU are at most t."""
+    """``gpu_tokens``: own service and arrivals are at most t per GPU."""
     if parts.problem.legs:
         return
     own_G = parts.amounts.demand_EG.sum(axis=0)
     rows = parts.builder.rows("gpu_load", own_G.shape, upper=-own_G)
-    parts.builder.add(rows, parts.columns.peak, -1.0)
+    size_G = parts.problem.size_G.astype(np.float64)
+    parts.builder.add(rows, parts.columns.peak, -size_G)
     parts.builder.add(rows[None], parts.columns.total_out_HG, -1.0)
     parts.builder.add(rows[None], parts.columns.total_into_HG)
 

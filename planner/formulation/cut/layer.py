@@ -8,6 +8,7 @@ import numpy as np
 
 from planner.arrays import FloatArray, IdArray, IntArray
 from planner.errors import InfeasibleError, SolverError
+from planner.formulation.cut.counting import counting_bound
 from planner.formulation.cut.decode import (
     held_of,
     placement_of,
@@ -15,8 +16,14 @@ from planner.formulation.cut.decode import (
     split_of,
 )
 from planner.formulation.cut.encode import CutModel, encode
+from planner.formulation.cut.fold import folded
 from planner.formulation.cut.problem import LayerProblem
-from planner.formulation.mathopt import solve_integer, solve_linear
+from planner.formulation.mathopt import (
+    BARRIER_COLUMNS,
+    Outcome,
+    solve_integer,
+    solve_linear,
+)
 from planner.plan import SplitWeights
 
 Judge = Callable[[IdArray, Mapping[int, SplitWeights]], tuple[Fraction, Fraction]]
@@ -82,6 +89,24 @@ class LayerSolve:
                 split = split_of(self.cut, values_V, slots_RJ, self._rank_of_G)
                 self.offer(slots_RJ, split)
 
+    @property
+    def large(self) -> bool:
+        """Whether the LP takes seconds: then a folded one comes first."""
+        return bool(self.cut.model.cost_V.size > BARRIER_COLUMNS)
+
+    def start(self, seconds: float) -> None:
+        """Improve the split of the best slots; bound a large layer coarsely."""
+        begun = time.perf_counter()
+        self.bound = counting_bound(self.cut.problem) * (1 - ROUNDING)
+        if self.large and self.cut.problem.hierarchy.levels > 1:
+            self._relax(encode(folded(self.cut.problem, 1)), seconds / 2)
+        if self.slots_RJ is None:
+            nothing_V = np.zeros(self.cut.model.cost_V.size)
+            self.offer(rounded_placement(self.cut, nothing_V), {})
+        if self.slots_RJ is not None:
+            left = seconds - (time.perf_counter() - begun)
+            self.offer_best_split(self.slots_RJ, left)
+
     def relax(self, seconds: float) -> None:
         """Bound the layer by its LP and round the solution.
 
@@ -91,21 +116,20 @@ class LayerSolve:
             If even fractional placements break a cap.
         """
         begun = time.perf_counter()
-        if self.slots_RJ is not None:
-            self.offer_best_split(self.slots_RJ, seconds / 3)
-        outcome = solve_linear(self.cut.model.relaxed(), seconds * 2 / 3)
+        outcome = self._relax(self.cut, seconds)
+        if outcome.solutions:
+            rounded = rounded_placement(self.cut, outcome.solutions[0])
+            left = seconds - (time.perf_counter() - begun)
+            self.offer_best_split(rounded, left)
+
+    def _relax(self, cut: CutModel, seconds: float) -> Outcome:
+        outcome = solve_linear(cut.model.relaxed(), seconds)
         if outcome.reason == "infeasible":
             raise self._infeasible()
         if outcome.duals_R is not None:
-            proven = self.cut.model.dual_bound(outcome.duals_R)
-            self.bound = max(self.bound, self._lowered(proven))
-        if outcome.solutions:
-            left = max(0.1, seconds - (time.perf_counter() - begun))
-            rounded = rounded_placement(self.cut, outcome.solutions[0])
-            self.offer_best_split(rounded, left)
-        elif self.slots_RJ is None:
-            nothing_V = np.zeros(self.cut.model.cost_V.size)
-            self.offer(rounded_placement(self.cut, nothing_V), {})
+            proven = cut.model.dual_bound(outcome.duals_R) * cut.scale.time_unit
+            self.bound = max(self.bound, proven * (1 - ROUNDING))
+        return outcome
 
     def branch(self, seconds: float, gap: float, seed: int) -> None:
         """Search by branch and bound from the best slots.
@@ -125,8 +149,8 @@ class LayerSolve:
         if outcome.reason == "infeasible":
             raise self._infeasible()
         self.finished = outcome.reason == "optimal"
-        claimed = self._lowered(outcome.bound) if np.isfinite(outcome.bound) else 0.0
-        if claimed > self.bound * (1 + ROUNDING):
+        claimed = outcome.bound * self.cut.scale.time_unit * (1 - ROUNDING)
+        if np.isfinite(claimed) and claimed > self.bound * (1 + ROUNDING):
             self.bound, self.branched = claimed, True
         for values_V in outcome.solutions:
             self.offer_best_split(placement_of(self.cut, values_V), seconds / 3)
@@ -153,9 +177,6 @@ class LayerSolve:
         fixed = self.cut.model.with_fixed(columns.ravel(), held_ER.ravel())
         outcome = solve_linear(fixed, seconds)
         return outcome.solutions[0] if outcome.solutions else None
-
-    def _lowered(self, bound: float) -> float:
-        return max(0.0, bound * self.cut.scale.time_unit * (1 - ROUNDING))
 
     def _infeasible(self) -> InfeasibleError:
         return InfeasibleError(

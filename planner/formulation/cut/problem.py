@@ -33,6 +33,9 @@ class LayerProblem:
         1 for traces, G for counts tables.
     slots_per_gpu
         Distinct experts on every GPU.
+    size_G
+        GPUs that a column stands for: 1, or more in a folded problem, where x says
+        that some of them hold the expert.
     rank_G
         EP rank of each GPU: GPUs of one rank in different EP sets hold the same.
     caps
@@ -47,6 +50,7 @@ class LayerProblem:
     demand_EG: ExactArray
     denominator: int
     slots_per_gpu: int
+    size_G: IntArray
     rank_G: IntArray
     caps: tuple[LoadCap, ...] = ()
     nearest: bool = False
@@ -124,6 +128,7 @@ def layer_problem(
         demand_EG=demand_EG,
         denominator=denominator,
         slots_per_gpu=instance.slots_per_gpu,
+        size_G=np.ones(layout.gpu_count, dtype=np.int64),
         rank_G=np.arange(layout.gpu_count) % layout.ep,
         caps=_caps(instance, pairs),
         nearest=instance.selection == "nearest",

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.arrays import IdArray
-from planner.strategies.local_search.moves import anneal, serve_all, value_of
+from planner.strategies.local_search.moves import anneal, serve_all
 from planner.strategies.local_search.tables import Network, Rows, empty_state
+from planner.strategies.local_search.values import value_of
 
 CHUNK_SECONDS = 0.25
 HOT, COLD = 3e-3, 2e-5
@@ -36,9 +37,8 @@ def search_layer(
     serve_all(network, rows, state)
     best_GJ = state.slots_GJ.copy()
     value, excess = value_of(network, state), np.inf
-    experts = rows.first_E.size - 1
-    spare = start_GJ.size > experts
-    proposals, chunk, done, round_ = 0, 64, 0.0, 0
+    rng = np.random.default_rng(seed)
+    proposals, chunk, done = 0, 64, 0.0
     while done < 1.0:
         lap = time.perf_counter()
         temperature = HOT * (COLD / HOT) ** done
@@ -47,11 +47,10 @@ def search_layer(
             rows,
             state,
             (best_GJ, value, excess),
-            (chunk, temperature, NORM_DOUBLINGS, BALANCE, spare),
-            seed + round_,
+            (chunk, temperature, (NORM_DOUBLINGS, BALANCE)),
+            rng,
         )
         proposals += chunk
-        round_ += 1
         spent = max(time.perf_counter() - lap, 1e-6)
         left = seconds - (time.perf_counter() - begun)
         aim = min(CHUNK_SECONDS, seconds / 50, max(left, 0.0))

@@ -1,14 +1,14 @@
-"""A swap of two experts that have one copy each, judged without touching the state.
+"""Compiled: a swap of two experts with one copy each, judged without touching rows.
 
 Most moves are of this kind and most are refused, so the loads they would cause are
-computed into ``trial_X`` first; only an accepted swap is then carried out.
+computed aside first; only an accepted swap is then carried out.
 """
 
 from typing import Any
 
 from numba import njit
 
-from planner.strategies.local_search.kernel import COPIES, DEDUP_GPU, hop
+from planner.strategies.local_search.kernel import COPIES, enter, send
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -28,24 +28,14 @@ def note_swap(network: Any, rows: Any, state: Any, swap: Any) -> int:
     ``second`` and expert ``two`` the other way; return how many GPU pairs.
     """
     first, second, one, two = swap
-    used = _note_leaving(network, rows, state, one, two, first, second, 0)
-    return int(_note_leaving(network, rows, state, two, one, second, first, used))
+    used = _note_move(network, rows, state, (one, two, first, second), 0)
+    return int(_note_move(network, rows, state, (two, one, second, first), used))
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _note_leaving(
-    network: Any,
-    rows: Any,
-    state: Any,
-    expert: int,
-    other: int,
-    origin: int,
-    target: int,
-    used: int,
-) -> int:
-    mode, relayed = network.mode, network.relayed
-    domain_G, relay_GG = network.domain_G, network.relay_GG
-    delta_P, touched = state.delta_P, state.touched
+def _note_move(network: Any, rows: Any, state: Any, move: Any, used: int) -> int:
+    expert, other, origin, target = move
+    domain_G = network.domain_G
     for entry in range(rows.first_E[expert], rows.first_E[expert + 1]):
         row = rows.row_Z[entry]
         # A row that chose both experts is served by the same two GPUs afterwards.
@@ -53,76 +43,16 @@ def _note_leaving(
             continue
         source, weight = rows.source_R[row], rows.weight_R[row]
         base = source // network.ep * network.ep
-        a, b = base + origin, base + target
-        if mode == COPIES:
-            used = hop(
-                source, a, -weight, relayed, domain_G, relay_GG, delta_P, touched, used
-            )
-            used = hop(
-                source, b, weight, relayed, domain_G, relay_GG, delta_P, touched, used
-            )
+        old, new = base + origin, base + target
+        if network.mode == COPIES:
+            used = send(network, state, source, old, -weight, used)
+            used = send(network, state, source, new, weight, used)
             continue
-        leaves = state.held_RG[row, a] == 1
-        comes = state.held_RG[row, b] == 0
-        if mode == DEDUP_GPU:
-            if leaves:
-                used = hop(
-                    source,
-                    a,
-                    -weight,
-                    relayed,
-                    domain_G,
-                    relay_GG,
-                    delta_P,
-                    touched,
-                    used,
-                )
-            if comes:
-                used = hop(
-                    source,
-                    b,
-                    weight,
-                    relayed,
-                    domain_G,
-                    relay_GG,
-                    delta_P,
-                    touched,
-                    used,
-                )
-            continue
-        home, near, far = domain_G[source], domain_G[a], domain_G[b]
-        start = source if near == home else relay_GG[source, a]
-        if leaves:
-            if near != far and near != home and state.held_RN[row, near] == 1:
-                used = hop(
-                    source,
-                    start,
-                    -weight,
-                    False,
-                    domain_G,
-                    relay_GG,
-                    delta_P,
-                    touched,
-                    used,
-                )
-            used = hop(
-                start, a, -weight, False, domain_G, relay_GG, delta_P, touched, used
-            )
-        start = source if far == home else relay_GG[source, b]
-        if comes:
-            if near != far and far != home and state.held_RN[row, far] == 0:
-                used = hop(
-                    source,
-                    start,
-                    weight,
-                    False,
-                    domain_G,
-                    relay_GG,
-                    delta_P,
-                    touched,
-                    used,
-                )
-            used = hop(
-                start, b, weight, False, domain_G, relay_GG, delta_P, touched, used
-            )
+        apart = domain_G[old] != domain_G[new]
+        if state.held_RG[row, old] == 1:
+            crosses = apart and state.held_RN[row, domain_G[old]] == 1
+            used = enter(network, state, source, old, -weight, crosses, used)
+        if state.held_RG[row, new] == 0:
+            crosses = state.held_RN[row, domain_G[new]] == 0
+            used = enter(network, state, source, new, weight, crosses, used)
     return used

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from planner.arrays import BoolArray, FloatArray, IdArray, IntArray
-from planner.evaluate.objective import scope_of
 from planner.instance import PlacementInstance
+from planner.strategies.local_search.incidence import incidence_of
 from planner.strategies.local_search.kernel import (
     COPIES,
     DEDUP_DOMAIN,
@@ -27,7 +27,7 @@ LOW_32 = np.uint64(0xFFFFFFFF)
 class Network(NamedTuple):
     """What all layers share: modes, groups, and where a transfer adds load.
 
-    ``link_Y`` and ``share_Y`` list, for every GPU pair, the places x of ``load_X``
+    ``place_Y`` and ``share_Y`` list, for every GPU pair, the places x of ``load_X``
     that one dispatch transfer (and its mirrored combine transfer) adds to.
     ``cost_X`` turns a load into the objective's unit, ``leg_X`` says which maximum
     it competes in (-1: none).
@@ -40,7 +40,7 @@ class Network(NamedTuple):
     domain_G: IntArray
     relay_GG: IntArray
     indptr_P: IntArray
-    link_Y: IntArray
+    place_Y: IntArray
     share_Y: FloatArray
     cost_X: FloatArray
     leg_X: IntArray
@@ -66,7 +66,7 @@ class Rows(NamedTuple):
 def network_of(instance: PlacementInstance) -> Network:
     """Return what all layers of an instance share."""
     objective = instance.objective.name
-    indptr_P, link_Y, share_Y, cost_X, leg_X = _incidence(instance)
+    incidence = incidence_of(instance)
     return Network(
         mode=MODES[instance.traffic],
         selection=SELECTIONS[instance.selection],
@@ -75,114 +75,14 @@ def network_of(instance: PlacementInstance) -> Network:
         ep=instance.layout.ep,
         domain_G=np.ascontiguousarray(instance.layout.domain_G),
         relay_GG=np.ascontiguousarray(instance.layout.relay_GG),
-        indptr_P=indptr_P,
-        link_Y=link_Y,
-        share_Y=share_Y,
-        cost_X=cost_X,
-        leg_X=leg_X,
-        legs=1 + int(leg_X.max(initial=0)),
+        indptr_P=incidence.indptr_P,
+        place_Y=incidence.place_Y,
+        share_Y=incidence.share_Y,
+        cost_X=incidence.cost_X,
+        leg_X=incidence.leg_X,
+        legs=1 + int(incidence.leg_X.max(initial=0)),
         counts_pairs=objective == "gpu_tokens",
     )
-
-
-def _incidence(
-    instance: PlacementInstance,
-) -> tuple[IntArray, IntArray, FloatArray, FloatArray, IntArray]:
-    """Combine both legs: the mirrored pair's links, shifted by A, follow."""
-    gpus, links = instance.layout.gpu_count, instance.topology.links
-    count = len(links)
-    indptr, link, numerator = instance.routes.incidence()
-    pair = np.repeat(np.arange(gpus * gpus), np.diff(indptr))
-    group_of: dict[int, list[int]] = {}
-    for each in links:
-        for member in each.members:
-            group_of.setdefault(member, []).append(each.index)
-    divisor_A = np.asarray([each.token_divisor for each in links], dtype=np.float64)
-    by_tokens = instance.objective.name == "link_tokens"
-    share = numerator / (divisor_A[link] if by_tokens else 1.0)
-    pieces = [(pair, link, share)]
-    for member, groups in group_of.items():
-        at = np.flatnonzero(link == member)
-        for group in groups:
-            pieces.append((pair[at], np.full(at.size, group), share[at]))
-    pair_Z, link_Z, share_Z = (
-        np.concatenate([piece[at] for piece in pieces]) for at in range(3)
-    )
-    mirrored = pair_Z % gpus * gpus + pair_Z // gpus
-    incidence = _without_dominated(
-        np.concatenate([pair_Z, mirrored]),
-        np.concatenate([link_Z, link_Z + count]),
-        np.concatenate([share_Z, share_Z]).astype(np.float64),
-        _costs(instance).reshape(-1),
-    )
-    return _by_pair(*incidence, gpus=gpus, links=count)
-
-
-def _without_dominated(
-    pair_Z: IntArray, place_Z: IntArray, share_Z: FloatArray, cost_X: FloatArray
-) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
-    """Keep the costliest of the places of a leg that always carry the same load.
-
-    A port, its cable and the cable's far end all see one flow: only the slowest can
-    bind. Where both legs load the same flows at proportional cost, as on symmetric
-    fabrics, dispatch decides combine too: its costs are scaled and the other leg is
-    dropped. Both steps leave the objective exactly as it is.
-    """
-    order = np.lexsort((pair_Z, place_Z))
-    pair_Z, place_Z, share_Z = pair_Z[order], place_Z[order], share_Z[order]
-    ends = np.searchsorted(place_Z, np.arange(cost_X.size + 1))
-    kept: tuple[dict[bytes, int], dict[bytes, int]] = ({}, {})
-    for place in range(cost_X.size):
-        inside = slice(ends[place], ends[place + 1])
-        if ends[place] == ends[place + 1] or cost_X[place] <= 0:
-            continue
-        flow = pair_Z[inside].tobytes() + share_Z[inside].tobytes()
-        leg = kept[int(place >= cost_X.size // 2)]
-        if flow not in leg or cost_X[place] > cost_X[leg[flow]]:
-            leg[flow] = place
-    places = [*kept[0].values(), *kept[1].values()]
-    if kept[0].keys() == kept[1].keys() and kept[0]:
-        ratios = [cost_X[kept[1][flow]] / cost_X[at] for flow, at in kept[0].items()]
-        if max(ratios) <= min(ratios) * (1 + 1e-12):
-            cost_X = cost_X * (1 + ratios[0])
-            places = list(kept[0].values())
-    keep = np.isin(place_Z, places)
-    return pair_Z[keep], place_Z[keep], share_Z[keep], cost_X
-
-
-def _by_pair(
-    pair_Z: IntArray,
-    place_Z: IntArray,
-    share_Z: FloatArray,
-    cost_X: FloatArray,
-    *,
-    gpus: int,
-    links: int,
-) -> tuple[IntArray, IntArray, FloatArray, FloatArray, IntArray]:
-    """Number the places that are left and order the entries by GPU pair."""
-    used = np.unique(place_Z)
-    order = np.argsort(pair_Z, kind="stable")
-    indptr_P = np.searchsorted(pair_Z[order], np.arange(gpus * gpus + 1))
-    return (
-        indptr_P.astype(np.int64),
-        np.searchsorted(used, place_Z[order]).astype(np.int64),
-        share_Z[order],
-        cost_X[used],
-        (used // links).astype(np.int64),
-    )
-
-
-def _costs(instance: PlacementInstance) -> FloatArray:
-    """Return the objective's unit per numerator of load, [2, A]."""
-    links, q = instance.topology.links, float(instance.routes.q)
-    name = instance.objective.name
-    if name == "gpu_tokens":
-        return np.zeros((2, len(links)))
-    if name == "link_tokens":
-        scope_A = scope_of(links, instance.objective.link_classes).astype(np.float64)
-        return np.stack([scope_A, scope_A]) / q
-    seconds_A = 1.0 / np.asarray([float(each.bytes_per_s) for each in links])
-    return np.outer(np.asarray(instance.message_bytes), seconds_A) / q
 
 
 def rows_of(instance: PlacementInstance, layer: int) -> Rows:
