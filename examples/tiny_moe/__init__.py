@@ -1,0 +1,1 @@
+"""How the bundled model and its recorded routing are made."""
