@@ -88,7 +88,7 @@ def main() -> None:
     """Run the demonstration."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out"))
-    parser.add_argument("--time-limit", default="60")
+    parser.add_argument("--time-limit", default="45")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     demo = Demo(asked.out)

@@ -33,8 +33,8 @@ WAYS_TO_TORCH = (
 
 def say(text: str) -> None:
     """Print one wrapped message."""
-    print(textwrap.fill(text, 88, initial_indent="set-up: ", subsequent_indent="  "))
-    sys.stdout.flush()
+    lines = textwrap.wrap(f"set-up: {text}", 86, break_on_hyphens=False)
+    print("\n  ".join(lines), flush=True)
 
 
 def stop(text: str) -> None:
