@@ -39,8 +39,10 @@ class Outcome:
     duals_R: FloatArray | None = None
 
 
-def solve_linear(model: LinearModel, seconds: float) -> Outcome:
-    """Solve a linear model: simplex, or the barrier where it is large.
+def solve_linear(
+    model: LinearModel, seconds: float, *, simplex: bool = False
+) -> Outcome:
+    """Solve a linear model: by the barrier where it is large and not ``simplex``.
 
     Raises
     ------
@@ -49,7 +51,7 @@ def solve_linear(model: LinearModel, seconds: float) -> Outcome:
     """
     params = mathopt.SolveParameters(time_limit=_duration(seconds))
     solver = mathopt.SolverType.GLOP
-    if model.cost_V.size > BARRIER_COLUMNS:
+    if model.cost_V.size > BARRIER_COLUMNS and not simplex:
         solver = mathopt.SolverType.HIGHS
         params.lp_algorithm = mathopt.LPAlgorithm.BARRIER
         # The caller proves its bound from any multipliers; a vertex is not needed.

@@ -175,7 +175,7 @@ class LayerSolve:
         columns = self.cut.columns.placed_ER
         held_ER = held_of(slots_RJ, self.cut.problem.experts)
         fixed = self.cut.model.with_fixed(columns.ravel(), held_ER.ravel())
-        outcome = solve_linear(fixed, seconds)
+        outcome = solve_linear(fixed, seconds, simplex=True)
         return outcome.solutions[0] if outcome.solutions else None
 
     def _infeasible(self) -> InfeasibleError:

@@ -15,13 +15,13 @@ to the places through the incidence of that pair.
 
 from typing import Any
 
-from numba import njit
+from planner.strategies.local_search.compiling import inner
 
 COPIES, DEDUP_GPU, DEDUP_DOMAIN = 0, 1, 2
 NEAREST, EVEN, WEIGHTED = 0, 1, 2
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def nearest_column(
     network: Any, ranks: Any, count: int, expert: int, out_G: Any
 ) -> None:
@@ -47,7 +47,7 @@ def nearest_column(
                 far += 1
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def copies_of(slots_GJ: Any, expert: int, ranks: Any) -> int:
     """Write the EP ranks that hold ``expert`` in copy order; return how many."""
     count = 0
@@ -59,7 +59,7 @@ def copies_of(slots_GJ: Any, expert: int, ranks: Any) -> int:
     return count
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def served_by(
     network: Any, rows: Any, row: int, near_G: Any, ranks: Any, count: int
 ) -> int:
@@ -75,7 +75,7 @@ def served_by(
     return int(base + ranks[(mixed * count) >> 32])
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def note(state: Any, pair: int, amount: int, used: int) -> int:
     """Add to the change of one GPU pair; return how many pairs are noted."""
     if state.delta_P[pair, 1] == 0:
@@ -86,7 +86,7 @@ def note(state: Any, pair: int, amount: int, used: int) -> int:
     return used
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def hop(
     network: Any, state: Any, source: int, target: int, amount: int, used: int
 ) -> int:
@@ -96,7 +96,7 @@ def hop(
     return int(note(state, source * network.domain_G.size + target, amount, used))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def send(
     network: Any, state: Any, source: int, target: int, amount: int, used: int
 ) -> int:
@@ -108,7 +108,7 @@ def send(
     return int(hop(network, state, source, target, amount, used))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def enter(
     network: Any,
     state: Any,
@@ -132,7 +132,7 @@ def enter(
     return int(hop(network, state, start, gpu, amount, used))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def add_serving(
     network: Any, rows: Any, state: Any, row: int, gpu: int, sign: int, used: int
 ) -> int:
@@ -154,7 +154,7 @@ def add_serving(
     return int(enter(network, state, source, gpu, amount, crosses, used))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def settle(network: Any, state: Any, load_X: Any, used: int, sign: float) -> None:
     """Carry the noted transfers to the places they load."""
     for index in range(used):
@@ -165,7 +165,7 @@ def settle(network: Any, state: Any, load_X: Any, used: int, sign: float) -> Non
                 load_X[network.place_Y[entry]] += amount * network.share_Y[entry]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def forget(state: Any, used: int) -> None:
     """Clear the noted pairs."""
     for index in range(used):

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from planner.strategies.local_search.compiling import inner
 from planner.strategies.local_search.kernel import (
     NEAREST,
     add_serving,
@@ -20,7 +21,7 @@ from planner.strategies.local_search.values import excess_of, guide_of, value_of
 SLACK = 1e-9
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def reassign(
     network: Any, rows: Any, state: Any, expert: int, before: Any, after: Any, used: int
 ) -> int:
@@ -61,37 +62,41 @@ def serve_all(network: Any, rows: Any, state: Any) -> None:
         forget(state, used)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def replace(network: Any, rows: Any, state: Any, move: Any) -> int:
-    """Carry out a move on slots and rows; return how many GPU pairs are noted.
+@inner  # type: ignore[untyped-decorator]
+def replace(network: Any, rows: Any, state: Any, move: Any) -> None:
+    """Carry out a move on slots, rows and loads.
 
     ``move`` is (gpu, slot, expert, gpu, slot, expert): what each of two slots holds
     afterwards; the second gpu is -1 where only one slot changes.
     """
-    size = state.slots_GJ.size
-    leaving, coming = state.slots_GJ[move[0], move[1]], move[2]
-    had = np.zeros((2, size), dtype=np.int64)
-    has = np.zeros((2, size), dtype=np.int64)
-    had_leaving = copies_of(state.slots_GJ, leaving, had[0])
-    had_coming = copies_of(state.slots_GJ, coming, had[1])
-    state.slots_GJ[move[0], move[1]] = coming
-    if move[3] >= 0:
-        state.slots_GJ[move[3], move[4]] = move[5]
-    has_leaving = copies_of(state.slots_GJ, leaving, has[0])
-    has_coming = copies_of(state.slots_GJ, coming, has[1])
-    before, after = (had[0], had_leaving), (has[0], has_leaving)
-    used = reassign(network, rows, state, leaving, before, after, 0)
-    before, after = (had[1], had_coming), (has[1], has_coming)
-    return int(reassign(network, rows, state, coming, before, after, used))
+    experts = np.empty(2, dtype=np.int64)
+    experts[0], experts[1] = state.slots_GJ[move[0], move[1]], move[2]
+    ranks = np.zeros((4, state.slots_GJ.size), dtype=np.int64)
+    counts = np.zeros(4, dtype=np.int64)
+    for which in range(4):
+        if which == 2:
+            state.slots_GJ[move[0], move[1]] = move[2]
+            if move[3] >= 0:
+                state.slots_GJ[move[3], move[4]] = move[5]
+        counts[which] = copies_of(state.slots_GJ, experts[which % 2], ranks[which])
+    used = 0
+    for which in range(2):
+        before, after = (
+            (ranks[which], counts[which]),
+            (ranks[which + 2], counts[which + 2]),
+        )
+        used = reassign(network, rows, state, experts[which], before, after, used)
+    settle(network, state, state.load_X, used, 1.0)
+    forget(state, used)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def holds(slots_GJ: Any, gpu: int, expert: int) -> bool:
     """Whether a GPU holds an expert."""
     return bool((slots_GJ[gpu] == expert).any())
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def propose(state: Any, copies_E: Any, spare: bool, rng: Any) -> Any:
     """Draw a move that keeps slots legal; the first entry is -1 if the draw fails.
 
@@ -115,7 +120,7 @@ def propose(state: Any, copies_E: Any, spare: bool, rng: Any) -> Any:
     return (gpu, slot, other, far, place, expert)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def accepts(now: Any, then: Any, temperature: float, rng: Any) -> bool:
     """Whether to go from ``now`` = (guide, excess) to ``then``.
 
@@ -129,52 +134,49 @@ def accepts(now: Any, then: Any, temperature: float, rng: Any) -> bool:
     return bool(drop >= 0 or rng.random() < np.exp(drop / temperature))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def try_swap(
-    network: Any, rows: Any, state: Any, move: Any, now: Any, knobs: Any, rng: Any
+@inner  # type: ignore[untyped-decorator]
+def judge_swap(
+    network: Any, rows: Any, state: Any, move: Any, now: Any, scale_knobs: Any
 ) -> Any:
-    """Judge a swap of two experts with one copy each; carry it out if accepted."""
-    temperature, scale, guide_knobs = knobs
+    """Return (guide, excess) after a swap of two experts with one copy each.
+
+    A swap that breaks the caps is not worth its guide: it is returned as 0.
+    """
+    scale, guide_knobs = scale_knobs
     swap = (move[0], move[3], move[5], move[2])
     move_pairs(network, rows, state, swap, 1)
     excess = excess_of(network, rows, state)
-    if excess > SLACK and excess >= now[1] - SLACK:
-        move_pairs(network, rows, state, swap, -1)
-        return False, now
-    used = note_swap(network, rows, state, swap)
-    state.trial_X[:] = state.load_X
-    settle(network, state, state.trial_X, used, 1.0)
-    forget(state, used)
-    then = (guide_of(network, state, state.trial_X, scale, guide_knobs), excess)
+    guide = 0.0
+    if excess <= SLACK or excess < now[1] - SLACK:
+        used = note_swap(network, rows, state, swap)
+        state.trial_X[:] = state.load_X
+        settle(network, state, state.trial_X, used, 1.0)
+        forget(state, used)
+        guide = guide_of(network, state, state.trial_X, scale, guide_knobs)
     move_pairs(network, rows, state, swap, -1)
-    if not accepts(now, then, temperature, rng):
-        return False, now
-    used = replace(network, rows, state, move)
-    settle(network, state, state.load_X, used, 1.0)
-    forget(state, used)
-    return True, then
+    return guide, excess
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def try_move(
+@inner  # type: ignore[untyped-decorator]
+def carry_out(
     network: Any, rows: Any, state: Any, move: Any, now: Any, knobs: Any, rng: Any
 ) -> Any:
-    """Carry out any move, judge it, and take it back if it is refused."""
-    temperature, scale, guide_knobs = knobs
+    """Carry out a move that was not judged before, and take it back if refused."""
+    temperature, scale_knobs, judged = knobs
     before = int(state.slots_GJ[move[0], move[1]])
-    back = (move[0], move[1], before, move[3], move[4], move[2])
-    used = replace(network, rows, state, move)
-    settle(network, state, state.load_X, used, 1.0)
-    forget(state, used)
-    then = (
-        guide_of(network, state, state.load_X, scale, guide_knobs),
-        excess_of(network, rows, state),
-    )
-    if accepts(now, then, temperature, rng):
-        return True, then
-    used = replace(network, rows, state, back)
-    settle(network, state, state.load_X, used, 1.0)
-    forget(state, used)
+    then = now
+    for attempt in range(2):
+        replace(network, rows, state, move)
+        if judged or attempt == 1:
+            return judged, then
+        then = (
+            guide_of(network, state, state.load_X, scale_knobs[0], scale_knobs[1]),
+            excess_of(network, rows, state),
+        )
+        if accepts(now, then, temperature, rng):
+            return True, then
+        then = now
+        move = (move[0], move[1], before, move[3], move[4], move[2])
     return False, now
 
 
@@ -196,20 +198,24 @@ def anneal(network: Any, rows: Any, state: Any, best: Any, knobs: Any, rng: Any)
         guide_of(network, state, state.load_X, scale, guide_knobs),
         excess_of(network, rows, state),
     )
-    judging = (temperature, scale, guide_knobs)
+    scale_knobs = (scale, guide_knobs)
     accepted = 0
     for _ in range(proposals):
         move = propose(state, copies_E, spare, rng)
         if move[0] < 0:
             continue
         leaving = state.slots_GJ[move[0], move[1]]
-        single = copies_E[leaving] == 1 and copies_E[move[2]] == 1
-        if single:
-            taken, now = try_swap(network, rows, state, move, now, judging, rng)
-        else:
-            taken, now = try_move(network, rows, state, move, now, judging, rng)
+        judged = copies_E[leaving] == 1 and copies_E[move[2]] == 1
+        then = now
+        if judged:
+            then = judge_swap(network, rows, state, move, now, scale_knobs)
+            if not accepts(now, then, temperature, rng):
+                continue
+        knobs_of_move = (temperature, scale_knobs, judged)
+        taken, seen = carry_out(network, rows, state, move, now, knobs_of_move, rng)
         if not taken:
             continue
+        now = then if judged else seen
         accepted += 1
         if move[3] < 0:
             copies_E[leaving] -= 1

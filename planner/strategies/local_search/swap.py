@@ -6,12 +6,11 @@ computed aside first; only an accepted swap is then carried out.
 
 from typing import Any
 
-from numba import njit
-
+from planner.strategies.local_search.compiling import inner
 from planner.strategies.local_search.kernel import COPIES, enter, send
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def move_pairs(network: Any, rows: Any, state: Any, swap: Any, sign: int) -> None:
     """Move the pairs of two experts between their GPUs, in every EP set."""
     first, second, one, two = swap
@@ -22,7 +21,7 @@ def move_pairs(network: Any, rows: Any, state: Any, swap: Any, sign: int) -> Non
         state.pairs_G[base + second] += moved
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def note_swap(network: Any, rows: Any, state: Any, swap: Any) -> int:
     """Note the transfers that change if expert ``one`` leaves rank ``first`` for
     ``second`` and expert ``two`` the other way; return how many GPU pairs.
@@ -32,7 +31,7 @@ def note_swap(network: Any, rows: Any, state: Any, swap: Any) -> int:
     return int(_note_move(network, rows, state, (two, one, second, first), used))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def _note_move(network: Any, rows: Any, state: Any, move: Any, used: int) -> int:
     expert, other, origin, target = move
     domain_G = network.domain_G

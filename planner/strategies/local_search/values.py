@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from planner.strategies.local_search.compiling import inner
+
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def value_of(network: Any, state: Any) -> float:
@@ -21,7 +23,7 @@ def value_of(network: Any, state: Any) -> float:
     return total
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def guide_of(network: Any, state: Any, load_X: Any, scale: float, knobs: Any) -> float:
     """Return what the annealing descends on: a high norm instead of the maximum.
 
@@ -47,14 +49,14 @@ def guide_of(network: Any, state: Any, load_X: Any, scale: float, knobs: Any) ->
     return float(total)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def _power(base: float, doublings: int) -> float:
     for _ in range(doublings):
         base *= base
     return base
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def excess_of(network: Any, rows: Any, state: Any) -> float:
     """Return by how many pairs GPUs and domains exceed their caps, summed."""
     excess = 0.0
