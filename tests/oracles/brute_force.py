@@ -271,7 +271,7 @@ def _scaled(case: Case) -> tuple[list[list[np.ndarray]], float]:
     legs = [
         [np.asarray(row, dtype=np.float64) for row in rows] for rows in link_rows(case)
     ]
-    unit = max(float(row.max()) for rows in legs for row in rows)
+    unit = max(float(row.max()) for rows in legs for row in rows) or 1.0
     return [[row / unit for row in rows] for rows in legs], unit
 
 
