@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from planner.errors import InfeasibleError, UsageError
-from planner.workload import memory
+from planner.workload import memory_terms as terms
 from planner.workload.memory import MemoryBill, check_memory, memory_bill
 from planner.workload.messages import message_bytes
 from planner.workload.model_spec import MoEModelSpec
@@ -57,18 +57,18 @@ def bill_of(model: MoEModelSpec, where: Cluster, **options: object) -> MemoryBil
 def test_attention_of_grouped_queries() -> None:
     """Mixtral: W_q and W_o 4096 x 32·128, W_k and W_v 4096 x 8·128, 32 layers, bf16."""
     whole = 32 * (2 * 4096 * 32 * 128 + 2 * 4096 * 8 * 128) * 2
-    assert memory.attention_bytes(MIXTRAL, 1) == whole
-    assert memory.attention_bytes(MIXTRAL, 8) == whole // 8
+    assert terms.attention_bytes(MIXTRAL, 1) == whole
+    assert terms.attention_bytes(MIXTRAL, 8) == whole // 8
     # 16 GPUs share 8 KV heads: 2 query heads and one whole KV head each.
-    assert memory.attention_bytes(MIXTRAL, 16) == 32 * 2 * 4096 * (2 + 1) * 128 * 2
+    assert terms.attention_bytes(MIXTRAL, 16) == 32 * 2 * 4096 * (2 + 1) * 128 * 2
 
 
 def test_attention_of_latents() -> None:
     """V2-Lite: q 2048 x 16·192, kv_a 2048 x 576, kv_b 512 x 16·256, o 16·128 x 2048."""
     shared = 2048 * (512 + 64)
     split = 2048 * 16 * 192 + 512 * 16 * (128 + 128) + 16 * 128 * 2048
-    assert memory.attention_bytes(LITE, 1) == 27 * (shared + split) * 2
-    assert memory.attention_bytes(LITE, 4) == 27 * (shared + split // 4) * 2
+    assert terms.attention_bytes(LITE, 1) == 27 * (shared + split) * 2
+    assert terms.attention_bytes(LITE, 4) == 27 * (shared + split // 4) * 2
 
 
 def test_attention_of_latents_with_a_query_rank() -> None:
@@ -77,23 +77,23 @@ def test_attention_of_latents_with_a_query_rank() -> None:
     v3 = replace(LITE, layers=61, hidden=7168, attention=at, precision="fp8")
     down = 7168 * 1536 + 7168 * (512 + 64)
     up = 1536 * 128 * 192 + 512 * 128 * 256 + 128 * 128 * 7168
-    assert memory.attention_bytes(v3, 1) == 61 * (down + up)
+    assert terms.attention_bytes(v3, 1) == 61 * (down + up)
 
 
 def test_dense_layers_are_divided_over_the_group() -> None:
     """V2-Lite has one dense layer of width 10944; Mixtral has none."""
-    assert memory.dense_bytes(LITE, 1) == 1 * 3 * 2048 * 10944 * 2
-    assert memory.dense_bytes(LITE, 4) == 3 * 2048 * 2736 * 2
-    assert memory.dense_bytes(MIXTRAL, 1) == 0
+    assert terms.dense_bytes(LITE, 1) == 1 * 3 * 2048 * 10944 * 2
+    assert terms.dense_bytes(LITE, 4) == 3 * 2048 * 2736 * 2
+    assert terms.dense_bytes(MIXTRAL, 1) == 0
 
 
 def test_shared_experts_routers_norms_and_embeddings_are_whole_on_every_gpu() -> None:
     """V2-Lite: 26 layers with two shared experts of 1408; 64 router rows and biases."""
-    assert memory.shared_bytes(LITE) == 26 * 3 * 2048 * 2816 * 2
-    assert memory.router_bytes(LITE) == 26 * 64 * (2048 + 1) * 2
-    assert memory.norm_bytes(LITE) == (27 * (2 * 2048 + 512) + 2048) * 2
-    assert memory.embedding_bytes(LITE) == 2 * 102400 * 2048 * 2
-    assert memory.embedding_bytes(TINY) == 1 * 2048 * 96 * 4
+    assert terms.shared_bytes(LITE) == 26 * 3 * 2048 * 2816 * 2
+    assert terms.router_bytes(LITE) == 26 * 64 * (2048 + 1) * 2
+    assert terms.norm_bytes(LITE) == (27 * (2 * 2048 + 512) + 2048) * 2
+    assert terms.embedding_bytes(LITE) == 2 * 102400 * 2048 * 2
+    assert terms.embedding_bytes(TINY) == 1 * 2048 * 96 * 4
 
 
 def test_routed_experts() -> None:
@@ -105,10 +105,10 @@ def test_routed_experts() -> None:
 
 def test_kv_cache_of_a_token() -> None:
     """Keys and values of 8 heads of 128 in 32 layers; a latent of 512 + 64 in 27."""
-    assert memory.kv_token_bytes(MIXTRAL, 1) == 32 * 2 * 8 * 128 * 2
-    assert memory.kv_token_bytes(MIXTRAL, 4) == 32 * 2 * 2 * 128 * 2
-    assert memory.kv_token_bytes(LITE, 1) == 27 * (512 + 64) * 2
-    assert memory.kv_token_bytes(LITE, 8) == 27 * (512 + 64) * 2
+    assert terms.kv_token_bytes(MIXTRAL, 1) == 32 * 2 * 8 * 128 * 2
+    assert terms.kv_token_bytes(MIXTRAL, 4) == 32 * 2 * 2 * 128 * 2
+    assert terms.kv_token_bytes(LITE, 1) == 27 * (512 + 64) * 2
+    assert terms.kv_token_bytes(LITE, 8) == 27 * (512 + 64) * 2
     bill = bill_of(LITE, cluster(10**12))
     assert bill.terms["kv_cache"].tolist() == [65536 * 27 * 576 * 2] * 4
 
@@ -116,17 +116,15 @@ def test_kv_cache_of_a_token() -> None:
 def test_only_matrices_of_layers_follow_an_eight_bit_precision() -> None:
     """fp8 halves experts, attention, dense and shared; the rest stays at bf16."""
     small = replace(LITE, precision="fp8")
-    halved = (memory.shared_bytes,)
-    for term in halved:
-        assert term(small) * 2 == term(LITE)
-    assert memory.attention_bytes(small, 1) * 2 == memory.attention_bytes(LITE, 1)
-    assert memory.dense_bytes(small, 1) * 2 == memory.dense_bytes(LITE, 1)
+    assert terms.shared_bytes(small) * 2 == terms.shared_bytes(LITE)
+    assert terms.attention_bytes(small, 1) * 2 == terms.attention_bytes(LITE, 1)
+    assert terms.dense_bytes(small, 1) * 2 == terms.dense_bytes(LITE, 1)
     assert small.expert_bytes * 2 == LITE.expert_bytes
-    for term in (memory.router_bytes, memory.norm_bytes, memory.embedding_bytes):
+    for term in (terms.router_bytes, terms.norm_bytes, terms.embedding_bytes):
         assert term(small) == term(LITE)
-    assert memory.kv_token_bytes(small, 1) == memory.kv_token_bytes(LITE, 1)
+    assert terms.kv_token_bytes(small, 1) == terms.kv_token_bytes(LITE, 1)
     wide = replace(LITE, precision="fp32")
-    assert memory.kv_token_bytes(wide, 1) == 2 * memory.kv_token_bytes(LITE, 1)
+    assert terms.kv_token_bytes(wide, 1) == 2 * terms.kv_token_bytes(LITE, 1)
 
 
 def test_buffers_of_merged_messages() -> None:
@@ -134,28 +132,28 @@ def test_buffers_of_merged_messages() -> None:
     dispatch = (2048 + 4 * 16 + 8 + 8 * 6 + 15) // 16 * 16
     combine = (2 * 2048 + 8 + 4 * 6 + 15) // 16 * 16
     expected = 2 * 4096 * 2 * (dispatch + combine)
-    assert memory.dedup_buffer_bytes(4096, 2, (dispatch, combine)) == expected
+    assert terms.dedup_buffer_bytes(4096, 2, (dispatch, combine)) == expected
     assert bill_of(LITE, cluster(10**12)).terms["buffers"].tolist() == [expected] * 4
 
 
 def test_buffers_of_copies() -> None:
     """DeepEP's published case: 128 tokens, 288 slots, D 7168: about 2.1 GB."""
-    found = memory.copies_buffer_bytes(128, 288, (7408, 14336))
+    found = terms.copies_buffer_bytes(128, 288, (7408, 14336))
     assert found == 2 * (288 * 128 * 14336 + 288 * 128 * 14336)
     # With DeepEP's padded combine slot of 14560 bytes it is its figure.
     assert (
-        memory.copies_buffer_bytes(128, 288, (7408, 14560)) == 2 * 2 * 288 * 128 * 14560
+        terms.copies_buffer_bytes(128, 288, (7408, 14560)) == 2 * 2 * 288 * 128 * 14560
     )
     # One slot: sending the dispatch is the larger half.
-    assert memory.copies_buffer_bytes(2, 1, (30, 20)) == 2 * (2 * 30 + 2 * 30)
+    assert terms.copies_buffer_bytes(2, 1, (30, 20)) == 2 * (2 * 30 + 2 * 30)
     bill = bill_of(LITE, cluster(10**12), traffic="copies", batch_tokens=128)
     assert bill.terms["buffers"][0] == 2 * 2 * 64 * 128 * 4096
 
 
 def test_all_reduce_of_a_group() -> None:
     """Ring: 2·(t − 1) times T·D bf16; after each of 27 attentions and 1 dense FFN."""
-    assert memory.all_reduce_bytes(LITE, 4, 10) == 2 * 3 * 10 * 2048 * 2 * (27 + 1)
-    assert memory.all_reduce_bytes(LITE, 1, 10) == 0
+    assert terms.all_reduce_bytes(LITE, 4, 10) == 2 * 3 * 10 * 2048 * 2 * (27 + 1)
+    assert terms.all_reduce_bytes(LITE, 1, 10) == 0
 
 
 def test_the_total_is_the_sum_of_the_terms_per_gpu() -> None:
@@ -208,20 +206,30 @@ def test_a_fraction_without_room_for_one_token_is_infeasible() -> None:
 
 def test_too_little_memory_names_gpu_bytes_and_knobs() -> None:
     """One byte too few on one GPU; the named values of the knobs do fit."""
-    needed = int(bill_of(LITE, cluster(10**12)).total_G[0])
+    needed = int(bill_of(LITE, cluster(10**12), slots_per_gpu=17).total_G[0])
     gpus = tuple(Gpu(f"gpu{i}", needed - (i == 2)) for i in range(4))
     where = Cluster(gpus, ((0, 1), (2, 3)))
     with pytest.raises(InfeasibleError) as caught:
-        check_memory(bill_of(LITE, where))
+        check_memory(bill_of(LITE, where, slots_per_gpu=17))
     text = str(caught.value)
     assert caught.value.exit_code == 4
     assert f"gpu2 needs {needed} bytes but has {needed - 1}: 1 bytes too few" in text
     assert "--kv-tokens from 65536 to 65535" in text
     assert "--batch-tokens from 4096 to 4095" in text
-    assert "slots per GPU (--redundant) from 16 to 15" in text
+    assert "slots per GPU (--redundant) from 17 to 16" in text
     assert "--precision" in text
-    check_memory(bill_of(LITE, where, kv_tokens=65535))
-    check_memory(bill_of(LITE, where, batch_tokens=4095))
+    check_memory(bill_of(LITE, where, slots_per_gpu=17, kv_tokens=65535))
+    check_memory(bill_of(LITE, where, slots_per_gpu=17, batch_tokens=4095))
+    check_memory(bill_of(LITE, where, slots_per_gpu=16))
+
+
+def test_fewer_slots_than_experts_need_are_no_way_out() -> None:
+    """64 experts on 4 GPUs need 16 slots each: the message does not offer 15."""
+    needed = int(bill_of(LITE, cluster(10**12)).total_G[0])
+    with pytest.raises(InfeasibleError) as caught:
+        check_memory(bill_of(LITE, cluster(needed - 1)))
+    assert "slots per GPU" not in str(caught.value)
+    assert "--kv-tokens" in str(caught.value)
 
 
 def test_hopeless_memory_names_all_knobs() -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from planner import bundled
 from planner.errors import ModelError, TraceError
+from planner.executor.spec import TinyMoESpec
 from planner.workload.counts import inline_counts
 from planner.workload.known_models import KNOWN_MODELS
-from planner.workload.memory import embedding_bytes, norm_bytes, shared_bytes
+from planner.workload.memory_terms import embedding_bytes, norm_bytes, shared_bytes
 from planner.workload.model_spec import MoEModelSpec
 from planner.workload.presets import (
     fits,
@@ -19,6 +21,7 @@ from planner.workload.presets import (
     preset_names,
     require_fit,
 )
+from planner.workload.trace import load_trace
 
 NAMES = (
     "tiny-moe",
@@ -221,8 +224,6 @@ def test_no_two_presets_fit_one_trace() -> None:
 
 def test_the_shared_traces_fit_their_models(shared_data: Path) -> None:
     """V2-Lite and the toy are found by shape; R1's counts fit no preset."""
-    from planner.workload.trace import load_trace
-
     folder = shared_data / "traces"
     for name in ("deepseek-v2-lite", "toy-moe-64e-grouped"):
         assert fitting_preset(load_trace(folder / f"{name}.parquet")) == name
@@ -233,8 +234,6 @@ def test_the_shared_traces_fit_their_models(shared_data: Path) -> None:
 
 def test_the_tiny_model_is_the_one_the_executor_runs() -> None:
     """The preset has the dimensions of the bundled model's own description."""
-    from planner.executor.spec import TinyMoESpec
-
     spec, model = TinyMoESpec(), load_model("tiny-moe")
     assert (spec.layers, tuple(spec.moe_layers)) == (model.layers, model.moe_layers)
     assert (spec.experts, spec.top_k, spec.hidden) == (64, 6, model.hidden)
@@ -247,3 +246,10 @@ def test_the_tiny_model_is_the_one_the_executor_runs() -> None:
     assert embedding_bytes(model) == spec.vocab * spec.hidden * 4
     assert shared_bytes(model) == 6 * 3 * spec.hidden * spec.shared_ffn * 4
     assert norm_bytes(model) == (2 * spec.layers + 1) * spec.hidden * 4
+
+
+def test_the_bundled_trace_fits_the_tiny_model() -> None:
+    """Default model and default trace belong together, down to the widths."""
+    trace = load_trace(bundled.tiny_moe_trace())
+    assert fitting_preset(trace) == "tiny-moe"
+    assert trace.metadata["spec"] == TinyMoESpec().to_dict()
