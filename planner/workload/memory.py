@@ -24,6 +24,7 @@ from planner.workload.model_spec import MoEModelSpec
 
 DEFAULT_KV_TOKENS = 65536
 DEFAULT_BATCH_TOKENS = 4096
+_MOST_BYTES = 2**58
 
 
 class GpuMemory(Protocol):
@@ -133,6 +134,8 @@ def memory_bill(
     ------
     UsageError
         For both ``kv_tokens`` and ``mem_fraction``, or values out of range.
+    InfeasibleError
+        If a term is beyond any GPU.
     """
     _check_knobs(kv_tokens, mem_fraction, batch_tokens)
     gpus = cluster.gpus
@@ -153,6 +156,7 @@ def memory_bill(
         "buffers": batch_tokens * per_batch_token,
         "experts": slots_per_gpu * slot,
     }
+    _check_countable(same)
     terms = {"reserved": np.array([g.reserved_bytes for g in gpus], dtype=np.int64)}
     terms |= {name: np.full(len(gpus), count) for name, count in same.items()}
     share = Fraction(1) if mem_fraction is None else Fraction(str(mem_fraction))
@@ -164,7 +168,9 @@ def memory_bill(
         kv_tokens = max(1, int(left_G.min()) // per_kv_token)
     elif kv_tokens is None:
         kv_tokens = DEFAULT_KV_TOKENS
-    terms["kv_cache"] = np.full(len(gpus), kv_tokens * per_kv_token)
+    same["kv_cache"] = kv_tokens * per_kv_token
+    _check_countable(same)
+    terms["kv_cache"] = np.full(len(gpus), same["kv_cache"])
     return MemoryBill(
         gpus=tuple(gpu.id for gpu in gpus),
         terms=terms,
@@ -238,6 +244,16 @@ def _check_knobs(
         raise UsageError(f"--mem-fraction {mem_fraction} must be > 0 and <= 1")
     if batch_tokens < 1:
         raise UsageError(f"--batch-tokens {batch_tokens} must be >= 1")
+
+
+def _check_countable(terms: dict[str, int]) -> None:
+    """Refuse what no GPU could hold before int64 fails to count it."""
+    for name, count in terms.items():
+        if count > _MOST_BYTES:
+            raise InfeasibleError(
+                f"memory too small: {name} alone takes {count} bytes on every GPU; "
+                "look for a mistyped model field, --kv-tokens or --batch-tokens"
+            )
 
 
 def _sum(terms: dict[str, IntArray]) -> IntArray:

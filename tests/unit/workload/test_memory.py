@@ -273,3 +273,12 @@ def test_terms_are_named_once_and_arrays_of_gpus() -> None:
     }
     for term in bill.terms.values():
         assert (term.dtype, term.shape) == (np.int64, (4,))
+
+
+def test_absurd_sizes_are_infeasible_not_an_overflow() -> None:
+    """10^30 tokens of KV cache exceed int64; the message names the term."""
+    with pytest.raises(InfeasibleError, match="kv_cache alone takes"):
+        bill_of(LITE, cluster(10**12), kv_tokens=10**30)
+    huge = replace(LITE, hidden=2**31 - 1, expert_ffn=2**31 - 1)
+    with pytest.raises(InfeasibleError, match="experts alone takes"):
+        bill_of(huge, cluster(10**12))
