@@ -87,9 +87,9 @@ def _pointer(error: InputError | UsageError) -> str:
     """Return the place in the request that an error is about."""
     field = next((name for kind, name in FIELDS.items() if isinstance(error, kind)), "")
     where = error.where if isinstance(error, InputError) else ""
-    # The planner says "file:/json/pointer", or a column, or nothing.
-    _, _, place = where.rpartition(":")
-    return field + (place if place.startswith("/") else "")
+    # The planner says "file:/json/pointer", a file and a column, or nothing.
+    _, colon, place = where.rpartition(":")
+    return field + (place if colon and place.startswith("/") else "")
 
 
 def _without_folders(text: str) -> str:

@@ -32,6 +32,7 @@ from planner.errors import (
         (TopologyError("x", where="inline"), 422, "topology", "/topology"),
         (ModelError("x", where="m.json:/top_k"), 422, "model", "/model/top_k"),
         (TraceError("x", where="tiny-moe: column e01"), 422, "trace", "/trace"),
+        (TraceError("x", where="/data/tiny-moe.parquet"), 422, "trace", "/trace"),
         (InputError("x"), 422, "input", ""),
         (InfeasibleError("x"), 409, "infeasible", None),
         (LimitError("x"), 504, "limit", None),
