@@ -7,6 +7,7 @@ ends by itself after that many seconds, so that it outlives no server. Exit stat
 
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -24,6 +25,9 @@ from planner.errors import (
 from planner.manifest import write_manifest
 
 REFUSED = 10
+# The planner says "topology /json/pointer" or "file:/json/pointer", a file and a
+# column, or nothing.
+POINTER = re.compile(r"[: ](/\S*)$")
 FIELDS: dict[type[PlannerError], str] = {
     TopologyError: "/topology",
     ModelError: "/model",
@@ -87,9 +91,10 @@ def _pointer(error: InputError | UsageError) -> str:
     """Return the place in the request that an error is about."""
     field = next((name for kind, name in FIELDS.items() if isinstance(error, kind)), "")
     where = error.where if isinstance(error, InputError) else ""
-    # The planner says "file:/json/pointer", a file and a column, or nothing.
-    _, colon, place = where.rpartition(":")
-    return field + (place if colon and place.startswith("/") else "")
+    if where.startswith("inline counts"):
+        field += "/counts"
+    place = POINTER.search(where)
+    return field + (place[1] if place else "")
 
 
 def _without_folders(text: str) -> str:

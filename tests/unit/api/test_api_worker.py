@@ -29,6 +29,18 @@ from planner.errors import (
             "topology",
             "/topology/edges/3",
         ),
+        (
+            TopologyError("x", where="topology /schema"),
+            422,
+            "topology",
+            "/topology/schema",
+        ),
+        (
+            TraceError("x", where="inline counts /top_k"),
+            422,
+            "trace",
+            "/trace/counts/top_k",
+        ),
         (TopologyError("x", where="inline"), 422, "topology", "/topology"),
         (ModelError("x", where="m.json:/top_k"), 422, "model", "/model/top_k"),
         (TraceError("x", where="tiny-moe: column e01"), 422, "trace", "/trace"),
