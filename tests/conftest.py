@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# Several test processes share few cores: one thread each, or they wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -206,14 +206,20 @@ class _Solve:
         return "limit" if any(layer.open for layer in self._layers) else "complete"
 
     def _notes(self) -> tuple[str, ...]:
+        notes = [layer.trouble for layer in self._layers if layer.trouble]
         relaxed = self._ports.relaxed
-        if not relaxed:
-            return ()
-        shown = ", ".join(relaxed[:3]) + (" …" if len(relaxed) > 3 else "")
-        return (
-            f"the bound under-estimates {len(relaxed)} links whose load depends on "
-            f"who sends to whom ({shown}); it stays valid",
-        )
+        if relaxed:
+            shown = ", ".join(relaxed[:3]) + (" …" if len(relaxed) > 3 else "")
+            notes.append(
+                f"the bound under-estimates {len(relaxed)} links whose load depends "
+                f"on who sends to whom ({shown}); it stays valid"
+            )
+        if any(layer.large and layer.open for layer in self._layers):
+            notes.append(
+                "milp does not branch on models of this size: it bounds them and "
+                "improves splits and roundings; the search improves the placement"
+            )
+        return tuple(notes)
 
 
 def _dp_rank(instance: PlacementInstance) -> IntArray:

@@ -141,14 +141,14 @@ def add_serving(
     state.pairs_G[gpu] += amount
     if network.mode == COPIES:
         return int(send(network, state, source, gpu, amount, used))
-    held = state.held_RG[row, gpu]
+    held = int(state.held_RG[row, gpu])
     state.held_RG[row, gpu] = held + sign
     if (held if sign > 0 else held - 1) != 0:
         return used
     crosses = False
     domain = network.domain_G[gpu]
     if domain != network.domain_G[source]:
-        inside = state.held_RN[row, domain]
+        inside = int(state.held_RN[row, domain])
         state.held_RN[row, domain] = inside + sign
         crosses = (inside if sign > 0 else inside - 1) == 0
     return int(enter(network, state, source, gpu, amount, crosses, used))

@@ -12,8 +12,8 @@ from planner.strategies.local_search.values import value_of
 
 CHUNK_SECONDS = 0.25
 HOT, COLD = 3e-3, 2e-5
-NORM_DOUBLINGS = 4
-BALANCE = 0.02
+GUIDE = (4, 0.02)
+"""Norm 2⁴ = 16 of the loads; weight of the same norm of pairs per GPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ def search_layer(
             rows,
             state,
             (best_GJ, value, excess),
-            (chunk, temperature, (NORM_DOUBLINGS, BALANCE)),
+            (chunk, temperature, GUIDE),
             rng,
         )
         proposals += chunk

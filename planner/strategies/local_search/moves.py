@@ -193,7 +193,8 @@ def anneal(network: Any, rows: Any, state: Any, best: Any, knobs: Any, rng: Any)
     for expert in state.slots_GJ.flat:
         copies_E[expert] += 1
     spare = state.slots_GJ.size > copies_E.size
-    scale = max(value_of(network, state), 1e-30)
+    # Nothing may move at first: then one transfer sets the scale.
+    scale = max(value_of(network, state), network.unit)
     now = (
         guide_of(network, state, state.load_X, scale, guide_knobs),
         excess_of(network, rows, state),

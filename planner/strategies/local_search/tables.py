@@ -30,7 +30,7 @@ class Network(NamedTuple):
     ``place_Y`` and ``share_Y`` list, for every GPU pair, the places x of ``load_X``
     that one dispatch transfer (and its mirrored combine transfer) adds to.
     ``cost_X`` turns a load into the objective's unit, ``leg_X`` says which maximum
-    it competes in (-1: none).
+    it competes in; ``unit`` is the greatest cost of one load.
     """
 
     mode: int
@@ -46,6 +46,7 @@ class Network(NamedTuple):
     leg_X: IntArray
     legs: int
     counts_pairs: bool
+    unit: float
 
 
 class Rows(NamedTuple):
@@ -82,6 +83,7 @@ def network_of(instance: PlacementInstance) -> Network:
         leg_X=incidence.leg_X,
         legs=1 + int(incidence.leg_X.max(initial=0)),
         counts_pairs=objective == "gpu_tokens",
+        unit=float(incidence.cost_X.max(initial=0.0)) or 1.0,
     )
 
 

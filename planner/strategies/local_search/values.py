@@ -56,7 +56,7 @@ def _power(base: float, doublings: int) -> float:
     return base
 
 
-@inner  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def excess_of(network: Any, rows: Any, state: Any) -> float:
     """Return by how many pairs GPUs and domains exceed their caps, summed."""
     excess = 0.0
