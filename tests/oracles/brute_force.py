@@ -160,9 +160,7 @@ def optimum(case: Case) -> Optimum | None:
         bit[number, list(choice)] = 1
     placements = np.asarray(list(product(range(len(choices)), repeat=gpus)))
     masks = sum(bit[placements[:, g]] << g for g in range(gpus))
-    placements, masks = (
-        part[(masks > 0).all(axis=1)] for part in (placements, masks)
-    )
+    placements, masks = (part[(masks > 0).all(axis=1)] for part in (placements, masks))
     floor = np.zeros(len(placements))
     best, chosen, programs = float("inf"), 0, 0
     while floor.min() < best * (1 - 1e-9):
@@ -291,7 +289,8 @@ def link_rows(case: Case) -> list[list[list[list[Fraction]]]]:
             rows.append(
                 [
                     [
-                        size * sum(
+                        size
+                        * sum(
                             edge in members
                             for edge in network.path(*((a, b) if leg == 0 else (b, a)))
                         )

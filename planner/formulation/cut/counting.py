@@ -63,7 +63,8 @@ class _Counting:
         return low
 
     def _needed(self, time: float, rate_HG: FloatArray) -> int:
-        taken_HG = np.where(np.isinf(rate_HG), np.inf, time * rate_HG)
+        finite = np.isfinite(rate_HG)
+        taken_HG = np.where(finite, time * np.where(finite, rate_HG, 0.0), np.inf)
         served_EG = self._own_EG + np.minimum(
             self._around_HEG, taken_HG[:, None, :]
         ).sum(axis=0)

@@ -61,6 +61,7 @@ class LayerSolve:
         self.cut: CutModel = encode(problem)
         self.bound = 0.0
         self.branched = self.finished = False
+        self.trouble: str | None = None
         self.value, self.excess = Fraction(0), Fraction(0)
         self.slots_RJ: IdArray | None = None
         self.split: Mapping[int, SplitWeights] = {}
@@ -145,7 +146,14 @@ class LayerSolve:
             known_V = self._completed(self.slots_RJ, seconds / 3)
             hints = () if known_V is None else (known_V,)
         left = max(0.1, seconds - (time.perf_counter() - begun))
-        outcome = solve_integer(self.cut.model, left, gap=gap, seed=seed, hints=hints)
+        try:
+            outcome = solve_integer(
+                self.cut.model, left, gap=gap, seed=seed, hints=hints
+            )
+        except SolverError as error:
+            # SCIP can give up numerically; what the LP proved still stands.
+            self.trouble = f"{self._name}: {error}"
+            return
         if outcome.reason == "infeasible":
             raise self._infeasible()
         self.finished = outcome.reason == "optimal"
