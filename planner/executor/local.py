@@ -1,7 +1,6 @@
 """Back end ``local``: every GPU of the plan is a virtual rank of this process."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -10,13 +9,15 @@ from torch import Tensor
 
 from planner.arrays import FloatArray, IdArray, IntArray
 from planner.errors import TraceError
-from planner.executor.counter import split_of_layer
-from planner.executor.dispatch import PlacedExperts
 from planner.executor.model import TinyMoE, swiglu
-from planner.executor.result import Moved, OutputCheck
-from planner.layout import ParallelLayout
-from planner.plan import PlacementPlan
-from planner.witness.selection import chosen_ranks
+from planner.executor.placement import (
+    TINIEST,
+    Placement,
+    Tally,
+    one_thread,
+    relative_error,
+)
+from planner.executor.result import Moved
 from planner.workload.model_spec import MoEModelSpec
 from planner.workload.parts import TokenPart
 
@@ -26,50 +27,9 @@ FORCED_GAIN = 0.3
 """Size of expert outputs beside the residual stream, as trained models have it."""
 CHUNK_TOKENS = 8192
 BATCH_TOKENS = 4096
-TINIEST = 1e-30
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placement:
-    """A plan with the rules that say how tokens reach its slots."""
-
-    plan: PlacementPlan
-    layout: ParallelLayout
-    traffic: str
-    selection: str
-    endpoint: str
-
-    def experts(self, layer: int, w_in_E: Tensor, w_out_E: Tensor) -> PlacedExperts:
-        """Put one layer's weights into the slots of the plan."""
-        return PlacedExperts(
-            slots_GJ=self.plan.slots_LGJ[layer],
-            w_in_E=w_in_E,
-            w_out_E=w_out_E,
-            layout=self.layout,
-            traffic=self.traffic,
-            endpoint=self.endpoint,
-        )
-
-    def targets(
-        self,
-        layer: int,
-        experts_TK: IdArray | IntArray,
-        part: TokenPart,
-        rows: IntArray,
-    ) -> IntArray:
-        """Return the GPU that serves each choice of some tokens of a part."""
-        return chosen_ranks(
-            self.plan.slots_LGJ[layer],
-            split_of_layer(self.plan, layer),
-            self.selection,
-            experts_TK.astype(np.int16),
-            part.source_T[rows],
-            part.rank_T[rows],
-            part.ordinal_T[rows],
-            self.layout,
-        )
-
-
+@one_thread()
 def replay_forced(
     placement: Placement, part: TokenPart, *, model_spec: MoEModelSpec, seed: int = 0
 ) -> Moved:
@@ -87,7 +47,7 @@ def replay_forced(
         If a chosen expert has no copy.
     """
     generator = torch.Generator().manual_seed(seed)
-    tally = _Tally(placement, model_spec)
+    tally = Tally(placement, model_spec)
     x_TH = torch.randn(part.token_count, FORCED_HIDDEN, generator=generator)
     reference_TH = x_TH
     for layer, experts_TK in enumerate(part.experts_LTK):
@@ -112,6 +72,7 @@ def replay_forced(
     return tally.moved(relative_error(x_TH, reference_TH))
 
 
+@one_thread()
 @torch.no_grad()
 def replay_real(
     placement: Placement,
@@ -155,7 +116,7 @@ def replay_real(
             where="column token_id",
             value=int(token_ids.max()),
         )
-    tally = _Tally(placement, model_spec)
+    tally = Tally(placement, model_spec)
     run = _RealRun(placement, part, model)
     final_error = 0.0
     for rows_BS in _batches(seq_ids):
@@ -165,15 +126,6 @@ def replay_real(
     recorded = part.experts_LTK[:, :, :, None]
     agreeing = (recorded == run.ids_LTK[:, :, None, :]).any(axis=3)
     return tally.moved(final_error, ids_agreeing=float(agreeing.mean()))
-
-
-def relative_error(found_TH: Tensor, wanted_TH: Tensor) -> float:
-    """Return the greatest difference of a token over its greatest wanted value."""
-    if not len(wanted_TH):
-        return 0.0
-    difference_T = (found_TH - wanted_TH).abs().amax(dim=1)
-    scale_T = wanted_TH.abs().amax(dim=1).clamp(min=TINIEST)
-    return float((difference_T / scale_T).nan_to_num(nan=torch.inf).max())
 
 
 class _RealRun:
@@ -229,39 +181,6 @@ class _RealRun:
         error = relative_error(found, self._wanted[index])
         self.error_L[index] = max(self.error_L[index], error)
         return torch.zeros_like(x).index_copy(0, self._kept, found)
-
-
-class _Tally:
-    """Collects what the wires counted, layer by layer."""
-
-    def __init__(self, placement: Placement, model_spec: MoEModelSpec) -> None:
-        layers = len(placement.plan.layer_numbers)
-        gpus = placement.layout.gpu_count
-        self._expert_bytes = model_spec.expert_bytes
-        self._dispatch_LGG = np.zeros((layers, gpus, gpus), dtype=np.int64)
-        self._combine_LGG = np.zeros((layers, gpus, gpus), dtype=np.int64)
-        self._pairs_LG = np.zeros((layers, gpus), dtype=np.int64)
-        self._slots_G = np.zeros(gpus, dtype=np.int64)
-        self._error_L: FloatArray = np.zeros(layers)
-
-    def close(self, layer: int, placed: PlacedExperts, error: float) -> None:
-        """Take over the counts of a finished layer."""
-        self._dispatch_LGG[layer] = placed.wire.dispatch_GG
-        self._combine_LGG[layer] = placed.wire.combine_GG
-        self._pairs_LG[layer] = placed.pairs_G
-        self._slots_G += [rank.slots_held for rank in placed.ranks]
-        self._error_L[layer] = error
-
-    def moved(self, final_error: float, ids_agreeing: float | None = None) -> Moved:
-        """Return everything counted."""
-        return Moved(
-            dispatch_LGG=self._dispatch_LGG,
-            combine_LGG=self._combine_LGG,
-            gpu_pairs_LG=self._pairs_LG,
-            slot_bytes_G=self._slots_G * self._expert_bytes,
-            outputs=OutputCheck(error_L=self._error_L, final_error=final_error),
-            ids_agreeing=ids_agreeing,
-        )
 
 
 def _batches(seq_ids: IntArray) -> Iterator[IntArray]:

@@ -118,8 +118,9 @@ def _moved_by_torch(
     seed: int,
 ) -> Moved:
     # torch is an extra: the counter must work where it is absent.
-    from planner.executor.local import Placement, replay_forced, replay_real
+    from planner.executor.local import replay_forced, replay_real
     from planner.executor.model import load_model
+    from planner.executor.placement import Placement
 
     traffic, selection, endpoint = rules
     placement = Placement(

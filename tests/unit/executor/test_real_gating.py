@@ -17,8 +17,9 @@ from tests.unit.executor.test_replay import SPEC
 
 torch = pytest.importorskip("torch")
 
-from planner.executor.local import Placement, replay_real  # noqa: E402
+from planner.executor.local import replay_real  # noqa: E402
 from planner.executor.model import TinyMoE  # noqa: E402
+from planner.executor.placement import Placement  # noqa: E402
 
 pytestmark = pytest.mark.torch
 DIMENSIONS = TinyMoESpec(
