@@ -6,6 +6,7 @@ Runs the same commands a user types, shows each, keeps what they print in
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -32,7 +33,11 @@ class Demo:
         print(f"\n=== {title}\n$ {' '.join(command)}", flush=True)
         started = time.monotonic()
         run = subprocess.run(
-            [str(PLANNER), *arguments], stdout=subprocess.PIPE, text=True, check=False
+            [str(PLANNER), *arguments],
+            stdout=subprocess.PIPE,
+            env=os.environ | {"COLUMNS": "100"},
+            text=True,
+            check=False,
         )
         print(run.stdout.rstrip())
         print(f"({time.monotonic() - started:.0f} s)", flush=True)
@@ -72,10 +77,10 @@ def headline(name: str, plan: Path) -> str:
     layers = manifest["provenance"].get("layer_strategies", [])
     searched = sum(not is_baseline(strategy) for strategy in layers)
     won = f"; {searched} of {len(layers)} layers not from a baseline" if layers else ""
+    gap = "no bound" if manifest["gap"] is None else f"gap {manifest['gap']:.1%}"
     return (
-        f"{name}: {ratio:.3f} of the better EPLB ({better}) on unseen sequences, "
-        f"{manifest['objective']['name']}; gap {manifest['gap']:.1%}, "
-        f"status {manifest['status']}{won}"
+        f"{name}: {manifest['objective']['name']} is {ratio:.3f} of the better EPLB's "
+        f"({better}) on unseen sequences; {manifest['status']}, {gap}{won}"
     )
 
 
@@ -88,7 +93,7 @@ def main() -> None:
     """Run the demonstration."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out"))
-    parser.add_argument("--time-limit", default="45")
+    parser.add_argument("--time-limit", default="40")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     demo = Demo(asked.out)
