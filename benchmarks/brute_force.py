@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 
 from planner.errors import InfeasibleError
-from planner.evaluate import evaluate
+from planner.evaluator import evaluate
 from planner.instance import PlacementInstance
 from planner.strategies import base
 from planner.strategies.baselines.base import (

@@ -7,8 +7,8 @@ from math import sqrt
 import numpy as np
 
 from planner.arrays import BoolArray, FloatArray
-from planner.evaluate import Evaluation
-from planner.evaluate.objective import leg_peaks
+from planner.evaluator import Evaluation
+from planner.evaluator.objective import leg_peaks
 from planner.instance import PlacementInstance
 from planner.traffic.base import TRAFFIC
 from planner.workload.parts import CountsPart, TokenPart

@@ -13,7 +13,7 @@ from planner.manifest.schema import (
     ObjectiveReport,
 )
 from planner.pipeline import ReplayReport
-from planner.verify import VerificationReport
+from planner.verifier import VerificationReport
 
 EPLB = ("eplb_global", "eplb_hierarchical", "eplb_domains")
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from planner.errors import ManifestError
-from planner.evaluate import Evaluation
-from planner.evaluate import evaluate as judge
+from planner.evaluator import Evaluation
+from planner.evaluator import evaluate as judge
 from planner.manifest import Manifest, read_manifest
 from planner.options import SolveOptions
 from planner.pipeline.problem import Sources, build_problem

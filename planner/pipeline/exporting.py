@@ -6,7 +6,7 @@ from planner.errors import InputError
 from planner.exporters.base import EXPORTERS, ExportResult
 from planner.manifest import read_manifest
 from planner.pipeline.verifying import check_inputs
-from planner.verify import model_of, topology_of
+from planner.verifier import model_of, topology_of
 
 
 def export(plan: str | Path, *, engine: str, output: str | Path) -> ExportResult:

@@ -8,8 +8,8 @@ from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 
 from planner import __version__
-from planner.evaluate import Evaluation, evaluate
-from planner.evaluate.objective import scope_of
+from planner.evaluator import Evaluation, evaluate
+from planner.evaluator.objective import scope_of
 from planner.explain import link_effects, what_binds, why_links_cannot_gain
 from planner.instance import PlacementInstance
 from planner.manifest import (

@@ -12,7 +12,7 @@ from planner.executor.result import OUTPUT_TOLERANCE, ReplayResult
 from planner.manifest import Manifest, digest_of_counts, read_manifest
 from planner.manifest.schema import PartPrediction
 from planner.pipeline.evaluating import plan_of
-from planner.verify import Setting, setting_of
+from planner.verifier import Setting, setting_of
 from planner.workload.parts import TokenPart
 from planner.workload.tokens import RoutingTrace
 from planner.workload.trace import load_trace

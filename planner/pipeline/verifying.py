@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from planner.manifest import Manifest
-from planner.verify import VerificationReport, check_digests, verify_manifest
+from planner.verifier import VerificationReport, check_digests, verify_manifest
 
 
 def verify(plan: str | Path) -> VerificationReport:

@@ -13,7 +13,7 @@ from fractions import Fraction
 import numpy as np
 
 from planner.errors import LimitError
-from planner.evaluate.evaluation import layer_split
+from planner.evaluator.evaluation import layer_split
 from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan, SplitWeights
 from planner.strategies.base import (

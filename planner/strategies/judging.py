@@ -6,8 +6,8 @@ from fractions import Fraction
 import numpy as np
 
 from planner.arrays import IdArray
-from planner.evaluate.layer import layer_loads
-from planner.evaluate.objective import leg_peaks
+from planner.evaluator.layer import layer_loads
+from planner.evaluator.objective import leg_peaks
 from planner.instance import PlacementInstance
 from planner.plan import SplitWeights
 

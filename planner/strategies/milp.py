@@ -15,7 +15,7 @@ import numpy as np
 
 from planner.arrays import IdArray, IntArray
 from planner.errors import InfeasibleError, UsageError
-from planner.evaluate.evaluation import layer_split
+from planner.evaluator.evaluation import layer_split
 from planner.formulation.cut.layer import CLOSED, LayerSolve
 from planner.formulation.cut.ports import ports_of
 from planner.formulation.cut.problem import layer_problem

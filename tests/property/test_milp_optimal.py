@@ -7,7 +7,7 @@ oracle (``tests/oracles/brute_force.py``) share no code with the planner.
 import pytest
 
 from planner.errors import InfeasibleError
-from planner.evaluate import evaluate
+from planner.evaluator import evaluate
 from planner.strategies import base
 from tests.oracles.brute_force import optimum, random_case
 from tests.oracles.tiny_instances import instance_of

@@ -19,14 +19,14 @@ from planner.manifest import (
     write_manifest,
 )
 from planner.topology.schema import load_topology
-from planner.verify import (
+from planner.verifier import (
     check_digests,
     model_of,
     setting_of,
     topology_of,
     verify_manifest,
 )
-from planner.verify.traffic import count_again, tokens_of
+from planner.verifier.traffic import count_again, tokens_of
 from planner.workload.parts import CountsPart
 from tests.oracles.valid_plan import SLOTS, valid_plan
 

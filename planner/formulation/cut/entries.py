@@ -14,7 +14,7 @@ from math import gcd, lcm
 import numpy as np
 
 from planner.arrays import ExactArray, IntArray
-from planner.evaluate.objective import scope_of
+from planner.evaluator.objective import scope_of
 from planner.instance import PlacementInstance
 from planner.topology.graph import Link
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.arrays import FloatArray, IntArray
-from planner.evaluate.objective import scope_of
+from planner.evaluator.objective import scope_of
 from planner.instance import PlacementInstance
 
 

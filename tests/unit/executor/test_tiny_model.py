@@ -86,24 +86,27 @@ def recomputed(model: Any, table: Any) -> tuple[float, dict[int, Any]]:
 def test_recorded_held_out_loss_is_that_of_the_weights(
     recomputed: tuple[float, dict[int, Any]], card: dict[str, Any]
 ) -> None:
-    assert recomputed[0] == pytest.approx(card["held_out_loss"], rel=0.01)
+    """Law: the loss in the card is what the committed weights give on the trace."""
+    assert recomputed[0] == pytest.approx(card["held_out_loss"], rel=1e-4)
     assert recomputed[0] < np.log(card["spec"]["vocab"]) / 2
 
 
 def test_recorded_routing_is_that_of_the_weights(
     recomputed: tuple[float, dict[int, Any]], table: Any
 ) -> None:
+    """Law: every recorded choice is the router's own, and best first."""
     for layer, ids in recomputed[1].items():
         column = table[f"e{layer:02d}"].combine_chunks()
         recorded = column.flatten().to_numpy().reshape(ids.shape)
         same = np.sort(ids, axis=1) == np.sort(recorded, axis=1)
-        assert same.mean() >= 0.99
-        assert (ids == recorded).mean() >= 0.99
+        assert same.all()
+        assert (ids == recorded).mean() >= 0.9999
 
 
 def test_bundled_files_are_small_and_belong_together(
     card: dict[str, Any], table: Any
 ) -> None:
+    """Law: weights, card and trace name each other by digest and fit their limits."""
     assert tiny_moe_weights().stat().st_size <= 8 * 2**20
     assert tiny_moe_trace().stat().st_size <= 2 * 2**20
     facts = json.loads(table.schema.metadata[b"moe_trace"])
@@ -115,6 +118,7 @@ def test_bundled_files_are_small_and_belong_together(
 
 
 def test_trace_holds_whole_sequences_of_all_tags(table: Any) -> None:
+    """Law: positions count from 0 in every sequence; all tags are there."""
     lengths = [len(row) for row in rows_of(table)]
     assert 200 <= len(lengths) <= 260
     assert 24 <= min(lengths) < max(lengths) <= 128
@@ -125,15 +129,17 @@ def test_trace_holds_whole_sequences_of_all_tags(table: Any) -> None:
 
 
 def test_every_expert_of_every_layer_is_used(table: Any, card: dict[str, Any]) -> None:
+    """Law: loads are skewed as in models in use, and no expert is dead."""
     spec = TinyMoESpec.from_dict(card["spec"])
     for layer in spec.moe_layers:
         ids = table[f"e{layer:02d}"].combine_chunks().flatten().to_numpy()
         load = np.bincount(ids, minlength=spec.experts)
         assert load.min() > 0
-        assert 1.2 < load.max() / load.mean() < 6
+        assert 1.3 < load.max() / load.mean() < 3
 
 
 def test_later_tokens_do_not_change_earlier_logits(model: Any) -> None:
+    """Law: attention is causal."""
     tokens = torch.arange(40)[None] * 17 % 2048
     changed = tokens.clone()
     changed[0, 25:] += 1
@@ -144,6 +150,7 @@ def test_later_tokens_do_not_change_earlier_logits(model: Any) -> None:
 
 
 def test_bias_selects_but_does_not_weigh() -> None:
+    """Law: the bias takes part in the choice alone; gates are scores over their sum."""
     layer = MoELayer(SMALL)
     layer.bias[5] = 100.0
     x = torch.randn(20, SMALL.hidden)
@@ -155,6 +162,7 @@ def test_bias_selects_but_does_not_weigh() -> None:
 
 
 def test_local_combination_is_the_sum_token_by_token() -> None:
+    """Law: the unsharded experts are the weighted sum of each token's own."""
     layer = MoELayer(SMALL)
     x = torch.randn(9, SMALL.hidden)
     ids, gates = layer.route(x)
@@ -169,6 +177,7 @@ def test_local_combination_is_the_sum_token_by_token() -> None:
 
 
 def test_combine_fn_replaces_the_routed_experts_only() -> None:
+    """Law: an executor replaces the routed experts; the shared one stays."""
     layer = MoELayer(SMALL)
     x = torch.randn(2, 5, SMALL.hidden)
     layer.combine_fn = lambda x, ids, gates: torch.zeros_like(x)
@@ -176,6 +185,7 @@ def test_combine_fn_replaces_the_routed_experts_only() -> None:
 
 
 def test_saved_model_loads_as_it_was_in_float16(tmp_path: Path) -> None:
+    """Law: a saved model comes back rounded to float16 and nothing else."""
     model = TinyMoE(SMALL)
     save(model, tmp_path / "m.npz", tmp_path / "m.json", {"steps": 0})
     loaded = load_model(tmp_path / "m.npz", tmp_path / "m.json")
@@ -185,6 +195,7 @@ def test_saved_model_loads_as_it_was_in_float16(tmp_path: Path) -> None:
 
 
 def test_weights_of_another_spec_are_refused(tmp_path: Path) -> None:
+    """Law: weights must fit the dimensions of their card."""
     save(TinyMoE(SMALL), tmp_path / "m.npz", tmp_path / "m.json", {})
     other = {"spec": replace(SMALL, experts=9).to_dict()}
     (tmp_path / "m.json").write_text(json.dumps(other))
@@ -193,6 +204,7 @@ def test_weights_of_another_spec_are_refused(tmp_path: Path) -> None:
 
 
 def test_too_long_a_sequence_is_refused() -> None:
+    """Law: no sequence is longer than the context."""
     with pytest.raises(ModelError, match="at most 32"):
         TinyMoE(SMALL)(torch.zeros(1, 33, dtype=torch.int64))
 
@@ -202,11 +214,13 @@ def test_too_long_a_sequence_is_refused() -> None:
     [{"top_k": 9}, {"hidden": 18}, {"layers": 0}, {"dense_layers": 4}, {"heads": True}],
 )
 def test_impossible_dimensions_are_refused(change: dict[str, int]) -> None:
+    """Law: dimensions are checked where they enter."""
     with pytest.raises(ModelError):
         replace(SMALL, **change)
 
 
 def test_spec_must_be_complete() -> None:
+    """Law: a card names every dimension."""
     values = SMALL.to_dict()
     del values["heads"]
     with pytest.raises(ModelError, match="heads"):

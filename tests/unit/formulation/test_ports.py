@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from planner.evaluate.layer import LayerLoads
-from planner.evaluate.objective import leg_peaks
+from planner.evaluator.layer import LayerLoads
+from planner.evaluator.objective import leg_peaks
 from planner.formulation.cut.ports import LegRows, ports_of
 from planner.instance import Objective, PlacementInstance
 from planner.layout import ParallelLayout

@@ -5,7 +5,7 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from planner.evaluate import layer_loads, layer_value
+from planner.evaluator import layer_loads, layer_value
 from planner.instance import Caps, PlacementInstance
 from planner.strategies.base import STRATEGIES, Limits
 from planner.strategies.baselines.base import published_plan, repaired

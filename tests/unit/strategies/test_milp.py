@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from planner.errors import InfeasibleError, UsageError
-from planner.evaluate import evaluate, layer_value
+from planner.evaluator import evaluate, layer_value
 from planner.instance import Caps, Objective, PlacementInstance
 from planner.layout import ParallelLayout
 from planner.plan import PlacementPlan

@@ -1,7 +1,7 @@
 """Memory: the bytes of every GPU again, and whether they fit."""
 
-from planner.verify.ledger import Ledger
-from planner.verify.setting import Setting
+from planner.verifier.ledger import Ledger
+from planner.verifier.setting import Setting
 from planner.witness.memory import memory_of_gpus
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.arrays import ExactArray, IdArray
-from planner.evaluate.counts import expected_pairs
+from planner.evaluator.counts import expected_pairs
 from planner.instance import PlacementInstance
 from planner.plan import SplitWeights
 from planner.traffic.base import TRAFFIC, pair_counts

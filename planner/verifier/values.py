@@ -5,8 +5,8 @@ from fractions import Fraction
 
 from planner.manifest import exact_text
 from planner.manifest.schema import ImbalanceReport, ModeValues, ObjectiveReport
-from planner.verify.ledger import Ledger
-from planner.verify.setting import Setting
+from planner.verifier.ledger import Ledger
+from planner.verifier.setting import Setting
 from planner.witness import figures
 from planner.witness.figures import LayerFigures
 

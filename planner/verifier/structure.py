@@ -5,7 +5,7 @@ from fractions import Fraction
 from planner.manifest import Manifest
 from planner.manifest.schema import Layer
 from planner.topology.graph import ClusterTopology
-from planner.verify.ledger import Ledger
+from planner.verifier.ledger import Ledger
 from planner.workload.model_spec import MoEModelSpec
 
 

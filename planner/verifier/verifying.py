@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from planner.manifest import Manifest, parse_manifest, read_manifest
-from planner.verify.claims import check_claims
-from planner.verify.inputs import (
+from planner.verifier.claims import check_claims
+from planner.verifier.inputs import (
     Overrides,
 )
-from planner.verify.ledger import Ledger, VerificationReport
-from planner.verify.memory import check_memory
-from planner.verify.setting import Setting, setting_of
-from planner.verify.traffic import (
+from planner.verifier.ledger import Ledger, VerificationReport
+from planner.verifier.memory import check_memory
+from planner.verifier.setting import Setting, setting_of
+from planner.verifier.traffic import (
     check_gpus,
     check_prediction,
     count_again,
     tokens_of,
 )
-from planner.verify.values import check_imbalance, check_objective
+from planner.verifier.values import check_imbalance, check_objective
 
 
 def verify_manifest(

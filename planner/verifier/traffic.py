@@ -13,8 +13,8 @@ from planner.manifest.schema import (
     PartPrediction,
 )
 from planner.topology.graph import Link
-from planner.verify.ledger import Ledger
-from planner.verify.setting import Setting
+from planner.verifier.ledger import Ledger
+from planner.verifier.setting import Setting
 from planner.witness import counts as tables
 from planner.witness import figures
 from planner.witness.figures import LayerFigures

@@ -9,7 +9,7 @@ from planner.layout import ParallelLayout
 from planner.manifest import Manifest
 from planner.topology.graph import ClusterTopology
 from planner.topology.paths import Routes
-from planner.verify.inputs import (
+from planner.verifier.inputs import (
     NO_OVERRIDES,
     Overrides,
     Parts,
@@ -19,9 +19,9 @@ from planner.verify.inputs import (
     routes_of,
     topology_of,
 )
-from planner.verify.ledger import Ledger
-from planner.verify.options import RecordedOptions, recorded_options
-from planner.verify.structure import check_options, check_structure
+from planner.verifier.ledger import Ledger
+from planner.verifier.options import RecordedOptions, recorded_options
+from planner.verifier.structure import check_options, check_structure
 from planner.witness.figures import message_bytes
 from planner.workload.model_spec import MoEModelSpec
 

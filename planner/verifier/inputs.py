@@ -13,7 +13,7 @@ from planner.manifest.schema import InputFile
 from planner.topology.graph import ClusterTopology
 from planner.topology.paths import Routes, build_routes
 from planner.topology.schema import load_topology
-from planner.verify.options import recorded_options
+from planner.verifier.options import recorded_options
 from planner.workload.counts import inline_counts
 from planner.workload.model_spec import MoEModelSpec
 from planner.workload.parts import Part

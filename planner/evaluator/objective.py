@@ -9,7 +9,7 @@ import numpy as np
 
 from planner.arrays import BoolArray, ExactArray, IdArray
 from planner.errors import UsageError
-from planner.evaluate.layer import LayerLoads, layer_loads
+from planner.evaluator.layer import LayerLoads, layer_loads
 from planner.instance import Objective, PlacementInstance
 from planner.plan import SplitWeights
 from planner.topology.graph import HOST_KINDS, SCALE_UP_KINDS, Link

@@ -7,8 +7,8 @@ from functools import cached_property
 import numpy as np
 
 from planner.arrays import ExactArray
-from planner.evaluate.layer import LayerLoads, layer_loads
-from planner.evaluate.objective import objective_value, values_of
+from planner.evaluator.layer import LayerLoads, layer_loads
+from planner.evaluator.objective import objective_value, values_of
 from planner.instance import OBJECTIVES, PlacementInstance
 from planner.plan import PlacementPlan, SplitWeights
 from planner.workload.parts import CountsPart, Part

@@ -5,9 +5,9 @@ from fractions import Fraction
 
 from planner.manifest import Manifest
 from planner.manifest.schema import BoundReport
-from planner.verify.ledger import Ledger
-from planner.verify.setting import Setting
-from planner.verify.traffic import tokens_of
+from planner.verifier.ledger import Ledger
+from planner.verifier.setting import Setting
+from planner.verifier.traffic import tokens_of
 from planner.witness import figures
 from planner.witness.figures import LayerFigures
 

@@ -1,9 +1,9 @@
 """The independent verifier: is a manifest true, by the witness's own counting."""
 
-from planner.verify.inputs import check_digests, model_of, topology_of
-from planner.verify.ledger import Check, VerificationReport
-from planner.verify.setting import Setting, setting_of
-from planner.verify.verifying import verify_manifest
+from planner.verifier.inputs import check_digests, model_of, topology_of
+from planner.verifier.ledger import Check, VerificationReport
+from planner.verifier.setting import Setting, setting_of
+from planner.verifier.verifying import verify_manifest
 
 __all__ = [
     "Check",
