@@ -28,13 +28,16 @@ from planner.pipeline.sources import (
     trace_record,
     workload_of,
 )
+from planner.topology.graph import ClusterTopology
 from planner.topology.paths import build_routes
 from planner.topology.schema import load_topology
 from planner.workload.counts import CountsTable, inline_counts
 from planner.workload.memory import MemoryBill, check_memory, memory_bill
+from planner.workload.memory_terms import all_reduce_bytes
 from planner.workload.messages import message_bytes
+from planner.workload.model_spec import MoEModelSpec
 from planner.workload.presets import fitting_preset, load_model, require_fit
-from planner.workload.split import split_parts
+from planner.workload.split import HomesReport, split_parts
 from planner.workload.trace import Trace, load_trace
 
 DEFAULT_TRACE = "tiny-moe"
@@ -101,20 +104,76 @@ def build_problem(
         If no plan fits: memory, slots, or a cap below its floor.
     """
     check_names(options)
+    loaded = _load(sources, options)
     notes: list[str] = []
+    instance, bill, split = _instance(loaded, options, slots, notes)
+    check_caps(instance)
+    topology, trace = loaded.topology, loaded.trace
+    notes.extend(f"assumed: {assumption}" for assumption in topology.assumptions)
+    notes.extend(f"warning: {warning}" for warning in topology.warnings)
+    recorded = trace_record(loaded.place, sources.base)
+    return Problem(
+        instance=instance,
+        options=options,
+        option_values=_values_in_force(options, instance, split.policy, bill),
+        headline=_headline(instance, loaded.place, given=sources.trace is not None),
+        topology_record=topology_record(sources.topology, sources.base),
+        model_record=model_record(loaded.wanted, loaded.model, sources.base),
+        trace_record=TraceInput(
+            **recorded.model_dump(),
+            workload=trace.workload if isinstance(trace, CountsTable) else None,
+            weight=exact_text(1),
+            traffic=instance.traffic,
+            phase=split.phase,
+        ),
+        workload_name=loaded.place.workload or loaded.place.name,
+        phase=split.phase,
+        homes=split.policy,
+        home_ratio=split.ratio,
+        routing=_routing(options, topology),
+        holdout_reason=split.holdout_reason,
+        bill=bill,
+        notes=tuple(notes),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Loaded:
+    """Inputs, read and found to fit each other."""
+
+    topology: ClusterTopology
+    place: TraceSource
+    trace: Trace
+    wanted: Source
+    model: MoEModelSpec
+
+
+def _load(sources: Sources, options: SolveOptions) -> _Loaded:
     topology = load_topology(sources.topology)
     carried = workload_of(sources.topology)
     place, trace = _load_trace(sources.trace or carried.get("trace"))
-    wanted = sources.model or carried.get("model")
-    wanted = wanted or fitting_preset(trace)
+    wanted = sources.model or carried.get("model") or fitting_preset(trace)
     model = load_model(wanted)
     if options.precision is not None:
         model = replace(model, precision=options.precision)  # type: ignore[arg-type]
     require_fit(trace, model)
-    counts_only = isinstance(trace, CountsTable)
+    return _Loaded(
+        topology=topology, place=place, trace=trace, wanted=wanted, model=model
+    )
+
+
+def _routing(options: SolveOptions, topology: ClusterTopology) -> str:
+    return options.routing or topology.routing or "ecmp_fractional"
+
+
+def _instance(
+    loaded: _Loaded, options: SolveOptions, slots: int | None, notes: list[str]
+) -> tuple[PlacementInstance, MemoryBill, HomesReport]:
+    """Resolve modes, groups, slots, memory and parts, in this order."""
+    topology, model = loaded.topology, loaded.model
+    counts_only = isinstance(loaded.trace, CountsTable)
     traffic = resolve_traffic(options, counts_only=counts_only)
     endpoint = resolve_endpoint(options, topology, traffic, notes)
-    routing = options.routing or topology.routing or "ecmp_fractional"
     layout = choose_layout(topology, model.experts, options)
     per_gpu = slots or slots_per_gpu(model.experts, layout.ep, options)
     messages = message_bytes(model, traffic, options.message_bytes)
@@ -130,22 +189,29 @@ def build_problem(
         batch_tokens=options.batch_tokens,
     )
     check_memory(bill)
-    planning, holdout, homes = split_parts(
-        trace, layout, options.homes, options.holdout, options.phase
+    if layout.tp > 1:
+        moved = all_reduce_bytes(model, layout.tp, options.batch_tokens)
+        notes.append(
+            f"attention groups of {layout.tp} GPUs: each moves {moved / 1e9:.3f} GB of "
+            f"all-reduce over NVLink per {options.batch_tokens} tokens"
+        )
+    planning, holdout, split = split_parts(
+        loaded.trace, layout, options.homes, options.holdout, options.phase
+    )
+    objective = Objective(
+        name=options.objective,
+        layers=options.layers,
+        link_classes=options.link_classes,
     )
     instance = PlacementInstance(
         topology=topology,
-        routes=build_routes(topology, routing),
+        routes=build_routes(topology, _routing(options, topology)),
         model=model,
         layout=layout,
         traffic=traffic,
         selection=options.selection,
         endpoint=endpoint,
-        objective=Objective(
-            name=options.objective,
-            layers=options.layers,
-            link_classes=options.link_classes,
-        ),
+        objective=objective,
         caps=resolve_caps(options),
         slots_per_gpu=per_gpu,
         message_bytes=messages,
@@ -154,33 +220,7 @@ def build_problem(
         memory_bytes_G=bill.total_G,
         memory_limit_G=bill.limit_G,
     )
-    check_caps(instance)
-    notes.extend(f"assumed: {assumption}" for assumption in topology.assumptions)
-    notes.extend(f"warning: {warning}" for warning in topology.warnings)
-    recorded = trace_record(place, sources.base)
-    return Problem(
-        instance=instance,
-        options=options,
-        option_values=_values_in_force(options, instance, homes.policy, routing, bill),
-        headline=_headline(instance, place, given=sources.trace is not None),
-        topology_record=topology_record(sources.topology, sources.base),
-        model_record=model_record(wanted, model, sources.base),
-        trace_record=TraceInput(
-            **recorded.model_dump(),
-            workload=trace.workload if isinstance(trace, CountsTable) else None,
-            weight=exact_text(1),
-            traffic=traffic,
-            phase=homes.phase,
-        ),
-        workload_name=place.workload or place.name,
-        phase=homes.phase,
-        homes=homes.policy,
-        home_ratio=homes.ratio,
-        routing=routing,
-        holdout_reason=homes.holdout_reason,
-        bill=bill,
-        notes=tuple(notes),
-    )
+    return instance, bill, split
 
 
 def _load_trace(
@@ -198,7 +238,6 @@ def _values_in_force(
     options: SolveOptions,
     instance: PlacementInstance,
     homes: str,
-    routing: str,
     bill: MemoryBill,
 ) -> dict[str, Any]:
     """Every option with its default resolved, as plain JSON values."""
@@ -207,7 +246,7 @@ def _values_in_force(
         "traffic": instance.traffic,
         "endpoint": instance.endpoint,
         "homes": homes,
-        "routing": routing,
+        "routing": _routing(options, instance.topology),
         "precision": instance.model.precision,
         "layout": f"tp={layout.tp},dp={layout.dp},ep={layout.ep}",
         "redundant": instance.slot_count - instance.model.experts,

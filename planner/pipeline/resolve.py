@@ -15,6 +15,7 @@ from planner.options import SolveOptions
 from planner.strategies.baselines.base import expert_loads
 from planner.topology.graph import ClusterTopology
 from planner.traffic.base import TRAFFIC
+from planner.workload.model_spec import BYTES_PER_VALUE
 
 PHASE_TRAFFIC = {"prefill": "dedup_domain", "decode": "copies"}
 POLICIES = ("uniform", "one_expert_per_gpu")
@@ -43,6 +44,8 @@ def check_names(options: SolveOptions) -> None:
         TRAFFIC.get(options.traffic)
     if options.homes is not None:
         _check_word("homes", options.homes, HOMES)
+    if options.precision is not None:
+        _check_word("precision", options.precision, tuple(BYTES_PER_VALUE))
     if options.layers == "pipelined":
         raise UsageError(
             "--layers pipelined is reported for every plan but not optimized yet; "

@@ -169,7 +169,7 @@ class _Solve:
         layers, instance = self._layers, self._instance
         branched = any(layer.branched for layer in layers)
         _, bound = self._values()
-        nearest = instance.selection == "nearest"
+        nearest = any(layer.cut.problem.nearest for layer in layers)
         reason = self._reason()
         return SolveResult(
             plan=PlacementPlan(

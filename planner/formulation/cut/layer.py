@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -118,13 +119,20 @@ class LayerSolve:
         """
         begun = time.perf_counter()
         outcome = self._relax(self.cut, seconds)
-        if outcome.solutions:
+        if outcome is not None and outcome.solutions:
             rounded = rounded_placement(self.cut, outcome.solutions[0])
             left = seconds - (time.perf_counter() - begun)
             self.offer_best_split(rounded, left)
 
-    def _relax(self, cut: CutModel, seconds: float) -> Outcome:
-        outcome = solve_linear(cut.model.relaxed(), seconds)
+    def _relax(self, cut: CutModel, seconds: float) -> Outcome | None:
+        begun, model = time.perf_counter(), cut.model.relaxed()
+        outcome = self._tried(lambda: solve_linear(model, seconds))
+        if outcome is None:
+            if not cut.problem.nearest:
+                return None
+            # HiGHS' barrier fails on the equalities of nearest (OR-Tools 9.15).
+            left = seconds - (time.perf_counter() - begun)
+            return self._relax(encode(replace(cut.problem, nearest=False)), left)
         if outcome.reason == "infeasible":
             raise self._infeasible()
         if outcome.duals_R is not None:
@@ -146,13 +154,11 @@ class LayerSolve:
             known_V = self._completed(self.slots_RJ, seconds / 3)
             hints = () if known_V is None else (known_V,)
         left = max(0.1, seconds - (time.perf_counter() - begun))
-        try:
-            outcome = solve_integer(
-                self.cut.model, left, gap=gap, seed=seed, hints=hints
-            )
-        except SolverError as error:
-            # SCIP can give up numerically; what the LP proved still stands.
-            self.trouble = f"{self._name}: {error}"
+        model = self.cut.model
+        outcome = self._tried(
+            lambda: solve_integer(model, left, gap=gap, seed=seed, hints=hints)
+        )
+        if outcome is None:
             return
         if outcome.reason == "infeasible":
             raise self._infeasible()
@@ -183,8 +189,19 @@ class LayerSolve:
         columns = self.cut.columns.placed_ER
         held_ER = held_of(slots_RJ, self.cut.problem.experts)
         fixed = self.cut.model.with_fixed(columns.ravel(), held_ER.ravel())
-        outcome = solve_linear(fixed, seconds, simplex=True)
-        return outcome.solutions[0] if outcome.solutions else None
+        outcome = self._tried(lambda: solve_linear(fixed, seconds, simplex=True))
+        return outcome.solutions[0] if outcome and outcome.solutions else None
+
+    def _tried(self, solve: Callable[[], Outcome]) -> Outcome | None:
+        """Solve; a solver that gives up numerically is noted, not fatal.
+
+        HiGHS and SCIP sometimes do; plans and bounds found otherwise still stand.
+        """
+        try:
+            return solve()
+        except SolverError as error:
+            self.trouble = f"{self._name}: {error}"
+            return None
 
     def _infeasible(self) -> InfeasibleError:
         return InfeasibleError(

@@ -131,7 +131,9 @@ def layer_problem(
         size_G=np.ones(layout.gpu_count, dtype=np.int64),
         rank_G=np.arange(layout.gpu_count) % layout.ep,
         caps=_caps(instance, pairs),
-        nearest=instance.selection == "nearest",
+        # Without copies there is nothing to select: the rows would say nothing new.
+        nearest=instance.selection == "nearest"
+        and instance.slot_count > instance.model.experts,
         cell_level=ports.hierarchy.level_of(layout.domain_G),
     )
 
