@@ -169,7 +169,7 @@ class _Solve:
         layers, instance = self._layers, self._instance
         branched = any(layer.branched for layer in layers)
         _, bound = self._values()
-        nearest = any(layer.cut.problem.nearest for layer in layers)
+        nearest = any(layer.problem.nearest for layer in layers)
         reason = self._reason()
         return SolveResult(
             plan=PlacementPlan(

@@ -47,13 +47,11 @@ def held_of(slots_RJ: IdArray, experts: int) -> FloatArray:
     return held_ER
 
 
-def rounded_placement(cut: CutModel, values_V: FloatArray) -> IdArray:
-    """Return slots near a fractional solution: every expert first, then copies.
+def rounded_placement(wanted_ER: FloatArray, slots: int) -> IdArray:
+    """Return ``slots`` experts per rank near a fractional x: all experts, then copies.
 
     Experts take their largest x first; free slots then go to the largest x left.
     """
-    wanted_ER = values_V[cut.columns.placed_ER]
-    slots = cut.problem.slots_per_gpu
     held_ER = np.zeros(wanted_ER.shape, dtype=np.bool_)
     free_R = np.full(wanted_ER.shape[1], slots)
     for expert in np.argsort(-wanted_ER.max(axis=1), kind="stable"):

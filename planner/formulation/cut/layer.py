@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 
@@ -34,6 +35,8 @@ ROUNDING = 1e-9
 """Bounds are lowered by this, relative: the model's numbers are doubles."""
 CLOSED = 1 + 10 * ROUNDING
 """A value within this factor of a bound leaves nothing to gain."""
+MOST_COLUMNS = 400_000
+"""Models beyond this are bounded by their folded LP and by counting only."""
 _DISAGREEMENT = 1e-6
 """A bound above a judged value by more than this means that the model is wrong."""
 
@@ -59,7 +62,7 @@ class LayerSolve:
         name: str,
         rank_of_G: IntArray | None,
     ) -> None:
-        self.cut: CutModel = encode(problem)
+        self.problem = problem
         self.bound = 0.0
         self.branched = self.finished = False
         self.trouble: str | None = None
@@ -85,26 +88,45 @@ class LayerSolve:
     def offer_best_split(self, slots_RJ: IdArray, seconds: float) -> None:
         """Judge slots with equal weights and with the split the model prefers."""
         self.offer(slots_RJ, {})
-        if self._rank_of_G is not None:
-            values_V = self._completed(slots_RJ, seconds)
+        if self._rank_of_G is not None and not self.huge:
+            cut = self._cut()
+            values_V = self._completed(cut, slots_RJ, seconds)
             if values_V is not None:
-                split = split_of(self.cut, values_V, slots_RJ, self._rank_of_G)
-                self.offer(slots_RJ, split)
+                self.offer(slots_RJ, split_of(cut, values_V, slots_RJ, self._rank_of_G))
 
     @property
     def large(self) -> bool:
         """Whether the LP takes seconds: then a folded one comes first."""
-        return bool(self.cut.model.cost_V.size > BARRIER_COLUMNS)
+        return self._columns > BARRIER_COLUMNS
+
+    @property
+    def huge(self) -> bool:
+        """Whether the full model is not even written down."""
+        return self._columns > MOST_COLUMNS
+
+    @property
+    def _columns(self) -> int:
+        levels = self.problem.hierarchy.levels
+        return self.problem.experts * self.problem.gpu_count * (1 + 2 * levels)
+
+    @cached_property
+    def _small(self) -> CutModel:
+        return encode(self.problem)
+
+    def _cut(self) -> CutModel:
+        """The full model; a large one is not kept, for there are many layers."""
+        return encode(self.problem) if self.large else self._small
 
     def start(self, seconds: float) -> None:
         """Improve the split of the best slots; bound a large layer coarsely."""
         begun = time.perf_counter()
-        self.bound = counting_bound(self.cut.problem) * (1 - ROUNDING)
-        if self.large and self.cut.problem.hierarchy.levels > 1:
-            self._relax(encode(folded(self.cut.problem, 1)), seconds / 2)
+        self.bound = counting_bound(self.problem) * (1 - ROUNDING)
+        if self.large and self.problem.hierarchy.levels > 1:
+            self._relax(encode(folded(self.problem, 1)), seconds / 2)
         if self.slots_RJ is None:
-            nothing_V = np.zeros(self.cut.model.cost_V.size)
-            self.offer(rounded_placement(self.cut, nothing_V), {})
+            shape = (self.problem.experts, self.problem.ranks)
+            slots = self.problem.slots_per_gpu
+            self.offer(rounded_placement(np.zeros(shape), slots), {})
         if self.slots_RJ is not None:
             left = seconds - (time.perf_counter() - begun)
             self.offer_best_split(self.slots_RJ, left)
@@ -117,10 +139,13 @@ class LayerSolve:
         InfeasibleError
             If even fractional placements break a cap.
         """
-        begun = time.perf_counter()
-        outcome = self._relax(self.cut, seconds)
+        if self.huge:
+            return
+        begun, cut = time.perf_counter(), self._cut()
+        outcome = self._relax(cut, seconds)
         if outcome is not None and outcome.solutions:
-            rounded = rounded_placement(self.cut, outcome.solutions[0])
+            placed_ER = outcome.solutions[0][cut.columns.placed_ER]
+            rounded = rounded_placement(placed_ER, self.problem.slots_per_gpu)
             left = seconds - (time.perf_counter() - begun)
             self.offer_best_split(rounded, left)
 
@@ -148,26 +173,25 @@ class LayerSolve:
         InfeasibleError
             If no placement keeps the caps.
         """
-        begun = time.perf_counter()
+        begun, cut = time.perf_counter(), self._cut()
         hints: tuple[FloatArray, ...] = ()
         if self.slots_RJ is not None:
-            known_V = self._completed(self.slots_RJ, seconds / 3)
+            known_V = self._completed(cut, self.slots_RJ, seconds / 3)
             hints = () if known_V is None else (known_V,)
         left = max(0.1, seconds - (time.perf_counter() - begun))
-        model = self.cut.model
         outcome = self._tried(
-            lambda: solve_integer(model, left, gap=gap, seed=seed, hints=hints)
+            lambda: solve_integer(cut.model, left, gap=gap, seed=seed, hints=hints)
         )
         if outcome is None:
             return
         if outcome.reason == "infeasible":
             raise self._infeasible()
         self.finished = outcome.reason == "optimal"
-        claimed = outcome.bound * self.cut.scale.time_unit * (1 - ROUNDING)
+        claimed = outcome.bound * cut.scale.time_unit * (1 - ROUNDING)
         if np.isfinite(claimed) and claimed > self.bound * (1 + ROUNDING):
             self.bound, self.branched = claimed, True
         for values_V in outcome.solutions:
-            self.offer_best_split(placement_of(self.cut, values_V), seconds / 3)
+            self.offer_best_split(placement_of(cut, values_V), seconds / 3)
 
     def settle(self) -> None:
         """Hold the bound against the judged value, which no valid bound exceeds.
@@ -184,11 +208,13 @@ class LayerSolve:
         if self.excess == 0:
             self.bound = min(self.bound, value)
 
-    def _completed(self, slots_RJ: IdArray, seconds: float) -> FloatArray | None:
+    def _completed(
+        self, cut: CutModel, slots_RJ: IdArray, seconds: float
+    ) -> FloatArray | None:
         """Return the best values of all variables under these slots, if found."""
-        columns = self.cut.columns.placed_ER
-        held_ER = held_of(slots_RJ, self.cut.problem.experts)
-        fixed = self.cut.model.with_fixed(columns.ravel(), held_ER.ravel())
+        columns = cut.columns.placed_ER
+        held_ER = held_of(slots_RJ, self.problem.experts)
+        fixed = cut.model.with_fixed(columns.ravel(), held_ER.ravel())
         outcome = self._tried(lambda: solve_linear(fixed, seconds, simplex=True))
         return outcome.solutions[0] if outcome and outcome.solutions else None
 

@@ -1,10 +1,13 @@
 """The encoded model: the built two-port case, its bounds, its decoding."""
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
 
+from planner.errors import SolverError
+from planner.formulation.cut import layer as layer_module
 from planner.formulation.cut.constraints import FAMILIES, reach, transport
 from planner.formulation.cut.counting import counting_bound
 from planner.formulation.cut.decode import (
@@ -20,6 +23,7 @@ from planner.formulation.cut.decode import (
 from planner.formulation.cut.encode import CutModel, encode
 from planner.formulation.cut.fold import folded
 from planner.formulation.cut.hierarchy import Hierarchy
+from planner.formulation.cut.layer import LayerSolve
 from planner.formulation.cut.ports import LegRows, Ports, ports_of
 from planner.formulation.cut.problem import LayerProblem, layer_problem
 from planner.formulation.mathopt import solve_integer, solve_linear
@@ -193,15 +197,11 @@ def test_slots_and_placement_variables_are_inverse() -> None:
 
 def test_rounding_covers_every_expert_and_fills_every_slot() -> None:
     """Law: any fractional solution rounds to legal slots."""
-    case = random_case(13)
-    instance = instance_of(case)
-    cut = encode(layer_problem(instance, ports_of(instance), 0))
     rng = np.random.default_rng(0)
-    for _ in range(20):
-        values_V = rng.random(cut.model.cost_V.size)
-        slots = rounded_placement(cut, values_V)
-        assert slots.shape == (len(case.gpus), case.slots)
-        assert set(slots.ravel().tolist()) == set(range(len(case.counts)))
+    for _ in range(50):
+        slots = rounded_placement(rng.random((7, 4)), 3)
+        assert slots.shape == (4, 3)
+        assert set(slots.ravel().tolist()) == set(range(7))
         assert (np.diff(slots, axis=1) > 0).all()
 
 
@@ -221,3 +221,41 @@ def test_decoded_flows_and_weights_agree() -> None:
     share = split[0]["0"][0] / 2**31
     assert share == pytest.approx(flow_GG[0, 1] / 100, abs=1e-6)
     assert sum(split[0]["*"]) == 2**31
+
+
+def test_a_solver_that_gives_up_is_noted_and_the_rest_stands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Law: numerical failure of one solve costs its result, not the plan."""
+
+    def give_up(*_: Any, **__: Any) -> None:
+        raise SolverError("numerically unsound")
+
+    monkeypatch.setattr(layer_module, "solve_linear", give_up)
+    monkeypatch.setattr(layer_module, "solve_integer", give_up)
+    solve = LayerSolve(
+        two_port_case(),
+        lambda slots, split: (Fraction(200), Fraction(0)),
+        name="layer 7",
+        rank_of_G=np.arange(3),
+    )
+    solve.start(1.0)
+    solve.relax(1.0)
+    solve.branch(1.0, 0.0, 0)
+    solve.settle()
+    assert solve.slots_RJ is not None
+    assert solve.trouble == "layer 7: numerically unsound"
+
+
+def test_a_bound_above_a_judged_value_is_an_error() -> None:
+    """Law: no valid bound exceeds a plan; if one does, the model is wrong."""
+    solve = LayerSolve(
+        two_port_case(),
+        lambda slots, split: (Fraction(1), Fraction(0)),
+        name="layer 7",
+        rank_of_G=None,
+    )
+    solve.start(5.0)
+    solve.relax(5.0)
+    with pytest.raises(SolverError, match=r"layer 7: bound .* disagree"):
+        solve.settle()

@@ -132,7 +132,7 @@ def test_plans_are_complete_and_weights_are_legal() -> None:
 
 def test_layer_bounds_add_up_and_the_worst_layer_is_the_largest() -> None:
     """Law: layers are separate: Σ for sequential, max for worst_layer."""
-    instance = toy(layers=3)
+    instance = toy(layers=3, slots=2)
     whole = solve(instance)
     assert whole.bound is not None
     assert whole.layer_bounds is not None
