@@ -51,13 +51,15 @@ def solve_search(
     values = [judged_layer(instance, at, slots, {}) for at, slots in enumerate(chosen)]
 
     def improve(layer: int) -> tuple[int, IdArray, int]:
-        left = limits.seconds - (time.perf_counter() - begun) - RESERVE_SECONDS
-        seconds = min(each, max(0.0, left))
+        opened = time.perf_counter()
+        rows = rows_of(instance, layer)
+        now = time.perf_counter()
+        left = limits.seconds - (now - begun) - RESERVE_SECONDS
         found = search_layer(
             network,
-            rows_of(instance, layer),
+            rows,
             chosen[layer],
-            seconds=seconds,
+            seconds=max(0.0, min(each - (now - opened), left)),
             seed=limits.seed * 7919 + layer,
         )
         return layer, found.slots_GJ, found.proposals
