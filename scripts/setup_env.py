@@ -123,9 +123,7 @@ def install_torch(choice: str, index: str) -> str:
         return "already installed"
     cuda = cuda_packages([name for name, _ in packages])
     if cuda and choice != "any":
-        return (
-            f"not installed: {len(cuda)} CUDA packages would come ({', '.join(cuda)})"
-        )
+        return f"not installed: CUDA packages would come: {', '.join(cuda)}"
     names = ", ".join(f"{name} {version}" for name, version in packages)
     say(f"installing {names}")
     run = pip("install", "--quiet", *source, TORCH)

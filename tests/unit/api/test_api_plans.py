@@ -75,7 +75,7 @@ REFUSED: dict[str, tuple[object, str]] = {
     "top_k too large": (with_counts(top_k=5), "/trace/counts"),
     "top_k zero": (with_counts(top_k=0), "/trace/counts/top_k"),
     "options a list": ({**NAMED, "options": []}, "/options"),
-    "unknown option": (with_options(dump_model="/tmp/x.mps"), "/options/dump_model"),
+    "unknown option": (with_options(dump_model="model.mps"), "/options/dump_model"),
     "phase draft": (with_options(phase="draft"), "/options/phase"),
     "traffic unknown": (with_options(traffic="magic"), "/options/traffic"),
     "seed a string": (with_options(seed="1"), "/options/seed"),
