@@ -91,7 +91,10 @@ class _Solve:
             for start in starts:
                 layer.offer(start.slots_LGJ[number], layer_split(start, number))
         self._report()
-        self._each(self._layers, lambda layer, seconds: layer.start(seconds / 2))
+        self._each(
+            self._layers,
+            lambda layer, seconds: layer.start(seconds * (1.0 if layer.huge else 0.5)),
+        )
         self._each(self._widest(), lambda layer, seconds: layer.relax(seconds))
         gap, seed = self._limits.gap, self._limits.seed
         small = [layer for layer in self._widest() if not layer.large]

@@ -260,3 +260,7 @@ FAMILIES: tuple[Callable[[Parts], None], ...] = (
     gpu_load,
     caps,
 )
+LIGHT_FAMILIES = tuple(
+    family for family in FAMILIES if family not in (transport, reach)
+)
+"""A relaxation that the barrier solves in a third of the time."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from planner.arrays import FloatArray, IdArray, IntArray
 from planner.errors import InfeasibleError, SolverError
+from planner.formulation.cut.constraints import FAMILIES, LIGHT_FAMILIES
 from planner.formulation.cut.counting import counting_bound
 from planner.formulation.cut.decode import (
     held_of,
@@ -122,7 +123,9 @@ class LayerSolve:
         begun = time.perf_counter()
         self.bound = counting_bound(self.problem) * (1 - ROUNDING)
         if self.large and self.problem.hierarchy.levels > 1:
-            self._relax(encode(folded(self.problem, 1)), seconds / 2)
+            families = LIGHT_FAMILIES if self.huge else FAMILIES
+            share = seconds if self.huge else seconds / 2
+            self._relax(encode(folded(self.problem, 1), families), share)
         if self.slots_RJ is None:
             shape = (self.problem.experts, self.problem.ranks)
             slots = self.problem.slots_per_gpu

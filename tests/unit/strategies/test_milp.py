@@ -10,6 +10,7 @@ import pytest
 
 from planner.errors import InfeasibleError, UsageError
 from planner.evaluator import evaluate, layer_value
+from planner.formulation.cut import layer as layer_module
 from planner.instance import Caps, Objective, PlacementInstance
 from planner.layout import ParallelLayout
 from planner.plan import PlacementPlan
@@ -132,12 +133,13 @@ def test_plans_are_complete_and_weights_are_legal() -> None:
 
 def test_layer_bounds_add_up_and_the_worst_layer_is_the_largest() -> None:
     """Law: layers are separate: Σ for sequential, max for worst_layer."""
-    instance = toy(layers=3, slots=2)
+    count = Objective(name="gpu_tokens")
+    instance = toy(layers=3, objective=count)
     whole = solve(instance)
     assert whole.bound is not None
     assert whole.layer_bounds is not None
     assert whole.bound.value == pytest.approx(sum(whole.layer_bounds))
-    worst = solve(replace(instance, objective=Objective(layers="worst_layer")))
+    worst = solve(replace(instance, objective=replace(count, layers="worst_layer")))
     assert worst.bound is not None
     assert worst.bound.value == pytest.approx(max(whole.layer_bounds), rel=1e-6)
 
@@ -263,3 +265,26 @@ def test_history_never_gets_worse() -> None:
     assert seconds == sorted(seconds)
     assert objectives == sorted(objectives, reverse=True)
     assert bounds[:-1] == sorted(bounds[:-1])
+
+
+@pytest.mark.parametrize("most_columns", [400_000, 10])
+def test_models_too_large_to_branch_are_bounded_and_say_so(
+    most_columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Law: folded LP and counting bound what branch and bound is not tried on."""
+    monkeypatch.setattr(layer_module, "MOST_COLUMNS", most_columns)
+    counts = CountsPart(
+        tokens_LE=np.random.default_rng(2).integers(1, 500, size=(1, 24)), top_k=1
+    )
+    instance = tiny_instance(
+        "h100-4x8-rail",
+        counts,
+        experts=24,
+        slots=1,
+        memory_limit_G=np.full(32, 10**9, dtype=np.int64),
+    )
+    result = solve(instance, seconds=3.0)
+    assert any("does not branch" in note for note in result.notes)
+    assert result.bound is not None
+    assert not result.bound.branching
+    assert 0 < result.bound.value <= value(instance, result)
