@@ -1,5 +1,5 @@
 """``search``: annealing on the true objective with incremental evaluation."""
 
-from planner.strategies.local_search.strategy import solve_search
+from planner.strategies.search.strategy import solve_search
 
 __all__ = ["solve_search"]

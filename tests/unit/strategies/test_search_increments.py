@@ -1,5 +1,6 @@
 """The search: increments are exact, moves are legal, starts are never lost."""
 
+from collections.abc import Iterator
 from itertools import combinations, product
 
 import numpy as np
@@ -9,10 +10,10 @@ from planner.evaluator import layer_loads, layer_value
 from planner.instance import Caps, PlacementInstance
 from planner.strategies.base import STRATEGIES, Limits
 from planner.strategies.baselines.base import published_plan, repaired
-from planner.strategies.local_search.layer import GUIDE
-from planner.strategies.local_search.moves import anneal, serve_all
-from planner.strategies.local_search.tables import empty_state, network_of, rows_of
-from planner.strategies.local_search.values import excess_of, value_of
+from planner.strategies.search.anneal import anneal, excess_of, peak_value
+from planner.strategies.search.layer import BALANCE, DOUBLINGS, Knobs, served_state
+from planner.strategies.search.network import Network, network_of
+from planner.strategies.search.tokens import State, tokens_of
 from tests.instances import instance
 
 QUICK = Limits(seconds=0.5, threads=1)
@@ -27,17 +28,18 @@ CASES = [
 ]
 
 
-def after_random_moves(problem: PlacementInstance, moves: int = 600):
-    """Anneal so hot that nearly everything is accepted; return state and tables."""
-    network, rows = network_of(problem), rows_of(problem, 0)
+def after_random_moves(
+    problem: PlacementInstance, moves: int = 600
+) -> tuple[Network, State]:
+    """Anneal so hot that nearly everything is accepted; return network and state."""
+    network, tokens = network_of(problem), tokens_of(problem, 0, copies=8)
     start = repaired(problem, published_plan(problem, "contiguous")).slots_LGJ[0]
-    state = empty_state(network, rows, start)
-    serve_all(network, rows, state)
-    best = (start.copy(), value_of(network, state), np.inf)
-    rng = np.random.default_rng(3)
-    _, _, accepted = anneal(network, rows, state, best, (moves, 1e6, GUIDE), rng)
-    assert accepted > moves // 10
-    return network, rows, state
+    state = served_state(network, tokens, start)
+    best = (start.copy(), peak_value(network, state.load_X, state.pairs_G), 0.0)
+    knobs = Knobs(moves, 1e9, DOUBLINGS, BALANCE, False)
+    anneal(network, tokens, state, best, knobs, np.asarray([7], dtype=np.uint64))
+    assert (state.slots_GJ != start).mean() > 0.2
+    return network, state
 
 
 @pytest.mark.parametrize("objective", ["link_time", "link_tokens", "gpu_tokens"])
@@ -65,22 +67,23 @@ def test_loads_kept_by_increments_are_the_evaluators(
         ep=ep,
         nic=[50.0, 30.0, 40.0][: len(domains)],
     )
-    network, _, state = after_random_moves(problem)
+    network, state = after_random_moves(problem)
     exact = layer_value(problem, problem.planning, 0, state.slots_GJ, {})
-    assert value_of(network, state) == pytest.approx(float(exact), rel=1e-9)
+    found = peak_value(network, state.load_X, state.pairs_G)
+    assert found == pytest.approx(float(exact), rel=1e-9)
     loads = layer_loads(problem, problem.planning, 0, state.slots_GJ, {})
     assert state.pairs_G.tolist() == loads.pairs_G.tolist()
 
 
 def test_moves_keep_slots_legal() -> None:
     """Every expert stays covered, no GPU gets two copies of one."""
-    _, _, state = after_random_moves(instance([2, 2], experts=6, slots=3), 2000)
+    _, state = after_random_moves(instance([2, 2], experts=6, slots=3), 2000)
     assert set(state.slots_GJ.ravel().tolist()) == set(range(6))
     for row in state.slots_GJ:
         assert len(set(row.tolist())) == 3
 
 
-def legal_placements(experts: int, gpus: int, slots: int):
+def legal_placements(experts: int, gpus: int, slots: int) -> Iterator[np.ndarray]:
     """Every way to give each GPU ``slots`` distinct experts that covers them all."""
     rows = list(combinations(range(experts), slots))
     for chosen in product(rows, repeat=gpus):
@@ -122,7 +125,8 @@ def test_caps_are_kept_once_they_can_be() -> None:
     caps = Caps(gpu=1.3, domain=1.1)
     problem = instance([2, 2], experts=16, slots=4, tokens=800, caps=caps)
     result = STRATEGIES.get("search")(problem, QUICK)
-    network, rows = network_of(problem), rows_of(problem, 0)
-    state = empty_state(network, rows, result.plan.slots_LGJ[0])
-    serve_all(network, rows, state)
-    assert excess_of(network, rows, state) == 0
+    network, tokens = network_of(problem), tokens_of(problem, 0, copies=4)
+    state = served_state(network, tokens, result.plan.slots_LGJ[0])
+    pairs_N = np.zeros(tokens.caps_N.size)
+    caps = tokens.caps_G, tokens.caps_N
+    assert excess_of(state.pairs_G, pairs_N, network.domain_G, *caps) == 0

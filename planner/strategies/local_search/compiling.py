@@ -1,6 +1,0 @@
-"""How the search's functions are compiled."""
-
-from numba import njit
-
-inner = njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""For functions that only compiled code calls: no wrapper, half the compile time."""

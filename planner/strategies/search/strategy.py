@@ -1,0 +1,226 @@
+"""The strategy ``search``: every layer annealed on its own, several at once."""
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fractions import Fraction
+from threading import Lock
+
+import numpy as np
+
+from planner.arrays import IdArray
+from planner.evaluator.evaluation import layer_split
+from planner.instance import PlacementInstance
+from planner.plan import PlacementPlan, SplitWeights
+from planner.strategies.base import STRATEGIES, Event, Limits, Progress, SolveResult
+from planner.strategies.baselines.base import (
+    BASELINES,
+    AbsentBaselineError,
+    published_plan,
+    repaired,
+)
+from planner.strategies.judging import judged_layer
+from planner.strategies.search.layer import LayerResult, search_layer
+from planner.strategies.search.network import Network, network_of
+from planner.strategies.search.tokens import tokens_of
+from planner.workload.parts import CountsPart
+
+PROPOSALS_PER_SLOT = 60_000
+"""Moves tried in one layer for each of its slots, if time allows."""
+RESERVE_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layer:
+    """Slots of one layer as judged: by how much they exceed the caps, their value."""
+
+    slots_GJ: IdArray
+    split: Mapping[int, SplitWeights]
+    excess: Fraction
+    value: Fraction
+    origin: str
+
+    @property
+    def rank(self) -> tuple[Fraction, Fraction]:
+        """Order of preference: caps first, then the objective."""
+        return self.excess, self.value
+
+
+@STRATEGIES.register("search")
+def solve_search(
+    instance: PlacementInstance,
+    limits: Limits,
+    starts: Sequence[PlacementPlan] = (),
+    progress: Progress | None = None,
+) -> SolveResult:
+    """Anneal every layer from its best start (``docs/search.md``).
+
+    Never worse on the planning part than the best start that keeps the caps. Where
+    the work ends before the time does, the result depends on the seed alone.
+    """
+    begun = time.perf_counter()
+    plans = list(starts) or _own_starts(instance)
+    layers = _best_starts(instance, plans)
+    judging = (time.perf_counter() - begun) / (len(layers) * len(plans))
+    note = _why_not(instance)
+    network = None
+    if note is None:
+        try:
+            network = network_of(instance)
+        except ValueError as error:
+            note = f"search left out: {error}"
+    if network is None:
+        return _result(instance, layers, "complete", (note or "",))
+    deadline = begun + limits.seconds - RESERVE_SECONDS - 2 * judging
+    run = _Run(instance, network, layers, limits, deadline)
+    history: list[Event] = []
+    with ThreadPoolExecutor(max_workers=run.threads) as pool:
+        for layer, found in enumerate(pool.map(run.improve, range(len(layers)))):
+            layers[layer] = min(layers[layer], found, key=lambda each: each.rank)
+            value = _total(instance, layers)
+            seconds = time.perf_counter() - begun
+            history.append(Event(seconds=seconds, objective=value, bound=None))
+            if progress is not None:
+                progress(history[-1])
+    reason = "complete" if run.finished else "limit"
+    notes = (f"search tried {run.proposals:,} moves",)
+    return _result(instance, layers, reason, notes, history)
+
+
+class _Run:
+    """Shares the time that is left among the layers that are left."""
+
+    def __init__(
+        self,
+        instance: PlacementInstance,
+        network: Network,
+        layers: Sequence[_Layer],
+        limits: Limits,
+        deadline: float,
+    ) -> None:
+        self._instance, self._network = instance, network
+        self._starts, self._seed, self._deadline = list(layers), limits.seed, deadline
+        self._waiting, self._lock = len(layers), Lock()
+        self.threads = max(1, min(limits.threads, len(layers)))
+        self.proposals, self.finished = 0, True
+        # Compiling must not eat the time of the first layers.
+        self._search(0, seconds=0.0, proposals=1)
+
+    def improve(self, layer: int) -> _Layer:
+        """Search one layer and judge what was found."""
+        with self._lock:
+            rounds = -(-self._waiting // self.threads)
+            self._waiting -= 1
+        left = max(0.0, self._deadline - time.perf_counter())
+        proposals = PROPOSALS_PER_SLOT * self._instance.slot_count
+        found = self._search(layer, seconds=left / rounds, proposals=proposals)
+        with self._lock:
+            self.proposals += found.proposals
+            self.finished = self.finished and found.finished
+        return _judged(self._instance, layer, found.slots_GJ, {}, "search")
+
+    def _search(self, layer: int, *, seconds: float, proposals: int) -> LayerResult:
+        begun = time.perf_counter()
+        start_GJ = self._starts[layer].slots_GJ
+        copies = int(np.bincount(start_GJ[start_GJ >= 0]).max())
+        tokens = tokens_of(self._instance, layer, copies)
+        return search_layer(
+            self._network,
+            tokens,
+            start_GJ,
+            seconds=max(0.0, seconds - (time.perf_counter() - begun)),
+            seed=self._seed * 1_000_003 + layer,
+            most_proposals=proposals,
+        )
+
+
+def _why_not(instance: PlacementInstance) -> str | None:
+    """Say why there is nothing to search, if so."""
+    if isinstance(instance.planning, CountsPart):
+        return "search needs the tokens of a trace; the best start was kept"
+    if instance.layout.ep == 1:
+        return "one GPU holds every expert: nothing to place"
+    return None
+
+
+def _judged(
+    instance: PlacementInstance,
+    layer: int,
+    slots_GJ: IdArray,
+    split: Mapping[int, SplitWeights],
+    origin: str,
+) -> _Layer:
+    value, excess = judged_layer(instance, layer, slots_GJ, split)
+    return _Layer(
+        slots_GJ=slots_GJ, split=split, excess=excess, value=value, origin=origin
+    )
+
+
+def _total(instance: PlacementInstance, layers: Sequence[_Layer]) -> float | None:
+    """The objective, where it is a function of the layers' values."""
+    if instance.objective.layers == "pipelined":
+        return None
+    values = [layer.value for layer in layers]
+    worst = instance.objective.layers == "worst_layer"
+    return float(max(values) if worst else sum(values, Fraction(0)))
+
+
+def _result(
+    instance: PlacementInstance,
+    layers: Sequence[_Layer],
+    reason: str,
+    notes: tuple[str, ...],
+    history: Sequence[Event] = (),
+) -> SolveResult:
+    plan = PlacementPlan(
+        layer_numbers=instance.model.moe_layers,
+        slots_LGJ=np.stack([layer.slots_GJ for layer in layers]),
+        split={
+            (at, expert): weights
+            for at, layer in enumerate(layers)
+            for expert, weights in layer.split.items()
+        },
+    )
+    if instance.objective.layers == "pipelined":
+        notes = (*notes, "search improves layers one by one, not their pipelined sum")
+    return SolveResult(
+        plan=plan,
+        reason=reason,
+        limit="seconds" if reason == "limit" else None,
+        history=tuple(history),
+        layer_strategies=tuple(layer.origin for layer in layers),
+        notes=notes,
+    )
+
+
+def _own_starts(instance: PlacementInstance) -> list[PlacementPlan]:
+    plans = []
+    for name in BASELINES.names():
+        try:
+            plans.append(repaired(instance, published_plan(instance, name)))
+        except AbsentBaselineError:
+            continue
+    return plans
+
+
+def _best_starts(
+    instance: PlacementInstance, plans: Sequence[PlacementPlan]
+) -> list[_Layer]:
+    """Return for every layer the start that keeps the caps best, then is best."""
+    return [
+        min(
+            (
+                _judged(
+                    instance,
+                    layer,
+                    plan.slots_LGJ[layer].copy(),
+                    layer_split(plan, layer),
+                    "start",
+                )
+                for plan in plans
+            ),
+            key=lambda each: each.rank,
+        )
+        for layer in range(instance.layer_count)
+    ]
