@@ -18,7 +18,7 @@ SLACK = 0.5
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def draw(random_1: Any, below: int) -> int:
+def draw(random_1: Any, below: int) -> Any:
     """Return the next integer in 0 … below − 1 (xorshift64*)."""
     word = random_1[0]
     word ^= word >> np.uint64(12)
@@ -169,6 +169,19 @@ def try_swap(network: Any, tokens: Any, state: Any, move: Any) -> None:
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def take_back(
+    network: Any, tokens: Any, state: Any, move: Any, one: int, single: bool
+) -> None:
+    """Undo what judging a refused move changed; ``one`` is who held its first slot."""
+    if single:
+        swap_pairs(network, tokens, state, move, -1)
+        return
+    back = (move[0], move[1], one, move[3], move[4], move[2])
+    change_slots(network, tokens, state, back)
+    state.change_CL[:, :] = 0
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def anneal(
     network: Any, tokens: Any, state: Any, best: Any, knobs: Any, random_1: Any
 ) -> Any:
@@ -224,13 +237,7 @@ def anneal(
                 now, new = links + balance * pairs, new_links + balance * new_pairs
                 taken = new <= now * most or new_excess < excess
         if not taken:
-            if single:
-                swap_pairs(network, tokens, state, move, -1)
-            else:
-                far = move[3] if move[3] >= 0 else -1
-                back = (move[0], move[1], one, far, move[4], two)
-                change_slots(network, tokens, state, back)
-                state.change_CL[:, :] = 0
+            take_back(network, tokens, state, move, one, single)
             continue
         if single:
             swap_single(network, tokens, state, move)

@@ -51,7 +51,7 @@ class _Entries(NamedTuple):
     share_Z: FloatArray
 
     def take(self, chosen: BoolArray | IntArray) -> "_Entries":
-        return _Entries(*(column[chosen] for column in self))
+        return _Entries(self.key_Z[chosen], self.place_Z[chosen], self.share_Z[chosen])
 
 
 def network_of(instance: PlacementInstance) -> Network:
@@ -174,7 +174,9 @@ def _merged(entries: _Entries) -> _Entries:
     code, where = np.unique(
         entries.place_Z * width + entries.key_Z, return_inverse=True
     )
-    share = np.bincount(where, weights=entries.share_Z, minlength=code.size)
+    share: FloatArray = np.bincount(
+        where, weights=entries.share_Z, minlength=code.size
+    ).astype(np.float64)
     return _Entries(code % width, code // width, share)
 
 
