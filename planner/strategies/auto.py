@@ -32,6 +32,7 @@ from planner.strategies.baselines.base import (
 )
 from planner.strategies.judging import judged_layer
 from planner.traffic.base import TRAFFIC
+from planner.workload.parts import CountsPart
 
 MILP_SHARE = 0.5
 """Share of the time that the MILP gets where both it and the search apply."""
@@ -184,7 +185,15 @@ def _baseline_starts(
 
 
 def _members(instance: PlacementInstance) -> list[tuple[str, float]]:
-    """Strategies to run, with the share of the time left that each gets."""
-    if TRAFFIC.get(instance.traffic).linear:
-        return [("milp", MILP_SHARE), ("search", 1.0)]
-    return [("search", 1.0)]
+    """Strategies to run, with the share of the time left that each gets.
+
+    The search places with equal weights; under ``weighted`` the MILP comes last and
+    splits what the search placed.
+    """
+    if not TRAFFIC.get(instance.traffic).linear:
+        return [("search", 1.0)]
+    if isinstance(instance.planning, CountsPart):
+        return [("milp", 1.0)]
+    if instance.selection == "weighted":
+        return [("search", 1.0 - MILP_SHARE), ("milp", 1.0)]
+    return [("milp", MILP_SHARE), ("search", 1.0)]
