@@ -15,7 +15,7 @@ OUT ?= out
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types contracts format check wheel clean
+.PHONY: help setup kernels demo test lint types contracts format check wheel clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 9
@@ -28,10 +28,14 @@ setup:
 	  echo "set-up: $$($(PYTHON) --version 2>&1) is too old, the planner needs 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@"$(PYTHON)" scripts/setup_env.py --torch "$(TORCH)" --torch-index "$(TORCH_INDEX)"
 
-demo: setup
+# Compiling the numba kernels takes about 20 s once; afterwards they are loaded.
+kernels: setup
+	@$(BIN)/python -c 'from planner.pipeline import compile_kernels; compile_kernels()'
+
+demo: kernels
 	@$(BIN)/python scripts/demo.py --out "$(OUT)"
 
-test: setup
+test: kernels
 	@$(BIN)/python -m pytest -n $(JOBS)
 
 lint: setup

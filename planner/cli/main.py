@@ -1,6 +1,7 @@
 """The ``planner`` command: its verbs, its errors and its exit codes (rule 32)."""
 
 import os
+import subprocess
 import sys
 from typing import Annotated
 
@@ -39,6 +40,10 @@ def serve(
     """Serve POST /plan, GET /healthz and GET /examples."""
     import uvicorn
 
+    # The first start on a machine compiles; no request should wait for that. In a
+    # process of its own, so that the server stays small.
+    compile_kernels = "from planner.pipeline import compile_kernels; compile_kernels()"
+    subprocess.run([sys.executable, "-c", compile_kernels], check=False)
     uvicorn.run("api.app:create_app", host=host, port=port, factory=True)
 
 

@@ -10,6 +10,7 @@ from planner.errors import UsageError
 from planner.exporters.base import EXPORTERS
 from planner.pipeline.evaluating import evaluate
 from planner.pipeline.exporting import export
+from planner.pipeline.kernels import compile_kernels
 from planner.pipeline.problem import Problem, build_problem
 from planner.pipeline.replaying import ReplayReport, replay
 from planner.pipeline.solving import check_writable, load, solve
@@ -26,6 +27,7 @@ __all__ = [
     "build_problem",
     "check_inputs",
     "check_writable",
+    "compile_kernels",
     "evaluate",
     "export",
     "load",

@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 
 from planner.strategies.search.bits import judge_swap
+from planner.strategies.search.compiling import inner
 from planner.strategies.search.moves import (
     add_loads,
     change_slots,
@@ -17,7 +18,7 @@ SLACK = 0.5
 """Pairs are whole: an excess below this is none."""
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def draw(random_1: Any, below: int) -> Any:
     """Return the next integer in 0 … below − 1 (xorshift64*)."""
     word = random_1[0]
@@ -43,7 +44,7 @@ def peak_value(network: Any, load_X: Any, pairs_G: Any) -> float:
     return total
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def scales_of(network: Any, state: Any) -> Any:
     """Return what makes loads and pairs about 1: per place and per GPU.
 
@@ -75,7 +76,7 @@ def norm(load_X: Any, scale_X: Any, doublings: int, power_X: Any) -> float:
     return total
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def smooth_value(
     load_X: Any, scale_X: Any, leg_start: Any, doublings: int, power_X: Any
 ) -> float:
@@ -108,7 +109,7 @@ def excess_of(
     return excess
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def holds(slots_GJ: Any, gpu: int, expert: int) -> bool:
     """Whether a GPU holds an expert."""
     found = False
@@ -117,7 +118,7 @@ def holds(slots_GJ: Any, gpu: int, expert: int) -> bool:
     return found
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def propose(tokens: Any, state: Any, random_1: Any, spare: bool) -> Any:
     """Draw a move (see ``change_slots``); the first entry is -1 if it is not legal."""
     slots_GJ, none = state.slots_GJ, (-1, 0, 0, -1, 0, 0)
@@ -142,7 +143,7 @@ def propose(tokens: Any, state: Any, random_1: Any, spare: bool) -> Any:
     return (gpu, slot, other, far, place, expert)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def swap_pairs(network: Any, tokens: Any, state: Any, move: Any, sign: int) -> None:
     """Move the pairs of two single-copy experts between their GPUs."""
     one = move[5]
@@ -153,7 +154,7 @@ def swap_pairs(network: Any, tokens: Any, state: Any, move: Any, sign: int) -> N
         state.pairs_G[base + move[3]] += moved
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def try_swap(network: Any, tokens: Any, state: Any, move: Any) -> None:
     """Write into ``trial_X`` the loads after a swap of single copies."""
     state.trial_X[:] = state.load_X
@@ -168,7 +169,7 @@ def try_swap(network: Any, tokens: Any, state: Any, move: Any) -> None:
         add_loads(network, tokens, columns[1], change_2L[1], state.trial_X)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def take_back(
     network: Any, tokens: Any, state: Any, move: Any, one: int, single: bool
 ) -> None:

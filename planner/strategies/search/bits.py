@@ -11,8 +11,10 @@ them. A token stops touching a column when its only expert there leaves.
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from planner.strategies.search.compiling import inner
 
 ZERO = np.uint64(0)
 ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -28,7 +30,7 @@ def _popcount(typing_context: Any, word: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def judge_swap(
     chose_EW: Any,
     experts: Any,
@@ -57,7 +59,7 @@ def judge_swap(
                 ) - _popcount(leaving & ~many_CW[column, at])
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def count_bits(words_W: Any, besides_W: Any, sign: int, change_L: Any) -> None:
     """Add ``sign`` times the bits set in ``words_W`` and not in ``besides_W``."""
     lanes = change_L.size
@@ -67,7 +69,7 @@ def count_bits(words_W: Any, besides_W: Any, sign: int, change_L: Any) -> None:
             change_L[lane] += sign * _popcount(words_W[at] & ~besides_W[at])
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def ripple(moved_W: Any, sign: int, count_BW: Any, carry_W: Any) -> None:
     """Add (sign 1) or subtract (sign −1) 1 in the counters of the tokens moved."""
     carry_W[:] = moved_W
@@ -78,7 +80,7 @@ def ripple(moved_W: Any, sign: int, count_BW: Any, carry_W: Any) -> None:
             carry_W[at] &= held if sign > 0 else ~held
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def summarize(count_BW: Any, any_W: Any, many_W: Any) -> None:
     """Read off the counters who is served at all, and who twice or more."""
     many_W[:] = ZERO
@@ -89,7 +91,7 @@ def summarize(count_BW: Any, any_W: Any, many_W: Any) -> None:
         any_W[at] = many_W[at] | count_BW[0, at]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def shift(column: Any, moved_W: Any, sign: int, change_L: Any, carry_W: Any) -> None:
     """Add (sign 1) or remove (sign −1) one expert of the tokens ``moved_W``.
 

@@ -13,9 +13,10 @@ from planner.strategies.search.bits import (
     shift,
     summarize,
 )
+from planner.strategies.search.compiling import inner
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def near_ranks(network: Any, tokens: Any, ranks: Any, expert: int, near_L: Any) -> None:
     """Write the EP rank that serves an expert for every lane (rule 17)."""
     ep, domain_G, count = network.ep, network.domain_G, ranks.size
@@ -43,7 +44,7 @@ def near_ranks(network: Any, tokens: Any, ranks: Any, expert: int, near_L: Any) 
         near_L[lane] = near_S[tokens.source_L[lane]]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def users_of(
     network: Any, tokens: Any, ranks: Any, near_L: Any, rank: int, out_W: Any
 ) -> None:
@@ -63,7 +64,7 @@ def users_of(
             out_W[:] = tokens.mask_QW[ranks.size * (ranks.size - 1) // 2 + copy]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def shift_column(state: Any, column: int, moved_W: Any, sign: int) -> None:
     """Add or remove one expert of the tokens moved at a column."""
     shift(
@@ -75,7 +76,7 @@ def shift_column(state: Any, column: int, moved_W: Any, sign: int) -> None:
     )
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def serve(network: Any, tokens: Any, state: Any, rank: int, sign: int) -> None:
     """Add or remove one expert's tokens ``words_5W[2]`` at a rank and its cell."""
     moved_W, inside_W = state.words_5W[2], state.words_5W[3]
@@ -109,7 +110,7 @@ def serve(network: Any, tokens: Any, state: Any, rank: int, sign: int) -> None:
             shift_column(state, cell, inside_W, sign)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def retarget(
     network: Any, tokens: Any, state: Any, expert: int, before: Any, after: Any
 ) -> None:
@@ -138,7 +139,7 @@ def retarget(
                 serve(network, tokens, state, rank, sign)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def recount(state: Any, expert: int) -> None:
     """Read an expert's copies off the slots, in copy order."""
     found = 0
@@ -150,7 +151,7 @@ def recount(state: Any, expert: int) -> None:
     state.count_E[expert] = found
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def change_slots(network: Any, tokens: Any, state: Any, move: Any) -> None:
     """Put ``move`` = (gpu, slot, expert, gpu, slot, expert) in place.
 
@@ -172,7 +173,7 @@ def change_slots(network: Any, tokens: Any, state: Any, move: Any) -> None:
     retarget(network, tokens, state, two, before_two, after_two)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def swap_in_column(
     tokens: Any, state: Any, column: int, leaving: int, coming: int
 ) -> None:
@@ -186,7 +187,7 @@ def swap_in_column(
     summarize(state.count_CBW[column], state.any_CW[column], state.many_CW[column])
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def swap_single(network: Any, tokens: Any, state: Any, move: Any) -> None:
     """Carry out a swap of single copies whose loads are already settled."""
     one, two = move[5], move[2]
@@ -203,7 +204,7 @@ def swap_single(network: Any, tokens: Any, state: Any, move: Any) -> None:
         swap_in_column(tokens, state, far, two, one)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def add_loads(
     network: Any, tokens: Any, column: int, change_L: Any, load_X: Any
 ) -> None:
@@ -217,7 +218,7 @@ def add_loads(
                 load_X[network.place_Y[entry]] += change * network.share_Y[entry]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@inner  # type: ignore[untyped-decorator]
 def settle(network: Any, tokens: Any, state: Any, load_X: Any) -> None:
     """Carry all gathered changes to the links and forget them."""
     for column in range(network.columns):
