@@ -143,18 +143,33 @@ class ObjectiveReport(Record):
     gpu_tokens: ModeValues
 
 
+class LayerBound(Record):
+    """The lower bound of one layer."""
+
+    layer: Count
+    value: Amount
+    method: str
+    of: str
+    branching: bool = False
+
+
 class BoundReport(Record):
     """A lower bound of the objective, its method and the problem it bounds.
 
-    ``branching`` says that the proof needed branching (``solver_claimed``);
-    ``certificate`` is what a verifier needs to check the bound again.
+    ``branching`` says that the proof needed branching (``solver_claimed``).
+    ``certificate`` is what a verifier needs to prove a bound again: one ``kind`` for
+    every layer, or ``{"kind": "layers", "layers": [one or null per layer]}``
+    (``docs/certificates.md``); ``certified_exact`` is the bound it proves, which may
+    be below ``value``.
     """
 
     value: Amount
     method: str
     of: str
     branching: bool = False
+    layers: tuple[LayerBound, ...] = ()
     certificate: dict[str, Any] | None = None
+    certified_exact: ExactText | None = None
 
 
 class Termination(Record):

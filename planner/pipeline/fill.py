@@ -33,6 +33,7 @@ from planner.manifest.schema import (
     ImbalanceReport,
     Inputs,
     Layer,
+    LayerBound,
     LayerPrediction,
     MessageBytes,
     ObjectiveReport,
@@ -43,6 +44,7 @@ from planner.manifest.schema import (
     Termination,
     Workload,
 )
+from planner.pipeline.certifying import certified_layers, certified_whole
 from planner.pipeline.problem import Problem
 from planner.plan import PlacementPlan
 from planner.strategies.base import Bound, SolveResult
@@ -96,7 +98,8 @@ def fill_manifest(
     instance, plan = problem.instance, result.plan
     planning = evaluate(instance, plan, instance.planning)
     baselines = score_baselines(instance)
-    status, gap = status_of(planning.value, result.bound)
+    bound = _bound(instance, result.bound)
+    status, gap = status_of(planning.value, bound)
     return Manifest(
         inputs=Inputs(
             topology=problem.topology_record,
@@ -116,7 +119,7 @@ def fill_manifest(
         routing=problem.routing,
         homes=problem.homes,
         objective=_objective(planning),
-        bound=_bound(result.bound),
+        bound=bound,
         status=status,  # type: ignore[arg-type]
         gap=gap,
         termination=Termination(
@@ -138,32 +141,23 @@ def fill_manifest(
                 objective=float(planning.value),
             )
         },
-        provenance=Provenance(
-            versions=versions(),
-            seed=problem.options.seed,
-            strategy=strategy,
-            layer_strategies=result.layer_strategies,
-            seconds=seconds,
-            history=tuple(
-                HistoryEntry(
-                    seconds=event.seconds, objective=event.objective, bound=event.bound
-                )
-                for event in result.history
-            ),
-            notes=tuple(notes_of(problem, planning, result)),
-        ),
+        provenance=_provenance(problem, strategy, result, planning, seconds),
     )
 
 
-def status_of(value: Fraction, bound: Bound | None) -> tuple[str, float | None]:
+def status_of(value: Fraction, bound: BoundReport | None) -> tuple[str, float | None]:
     """Return the status word and the gap (rule 28).
 
-    Without a rechecked certificate a closed gap is the solver's claim.
+    What no checked certificate closes is the solver's claim.
     """
     if bound is None:
         return "feasible", None
-    closed = value <= Fraction(bound.value) * (1 + OPTIMAL_TOLERANCE)
-    return ("solver_claimed" if closed else "feasible"), gap_of(value, bound.value)
+    gap, tolerance = gap_of(value, bound.value), 1 + OPTIMAL_TOLERANCE
+    certified = Fraction(bound.certified_exact or 0)
+    if value <= certified * tolerance:
+        return "proven_optimal", gap
+    closed = value <= Fraction(bound.value) * tolerance
+    return ("solver_claimed" if closed else "feasible"), gap
 
 
 def versions() -> dict[str, str]:
@@ -199,6 +193,29 @@ def notes_of(
         ]
         notes.append(f"links can gain: {'; '.join(gains)}")
     return notes
+
+
+def _provenance(
+    problem: Problem,
+    strategy: str,
+    result: SolveResult,
+    planning: Evaluation,
+    seconds: float,
+) -> Provenance:
+    return Provenance(
+        versions=versions(),
+        seed=problem.options.seed,
+        strategy=strategy,
+        layer_strategies=result.layer_strategies,
+        seconds=seconds,
+        history=tuple(
+            HistoryEntry(
+                seconds=event.seconds, objective=event.objective, bound=event.bound
+            )
+            for event in result.history
+        ),
+        notes=tuple(notes_of(problem, planning, result)),
+    )
 
 
 def _layers(plan: PlacementPlan) -> list[Layer]:
@@ -254,11 +271,35 @@ def _imbalance(evaluation: Evaluation) -> ImbalanceReport:
     )
 
 
-def _bound(bound: Bound | None) -> BoundReport | None:
+def _bound(instance: PlacementInstance, bound: Bound | None) -> BoundReport | None:
+    """Record the bound and what its certificates prove when checked again."""
     if bound is None:
         return None
+    certified = certified_layers(instance, bound)
+    certificates = [layer.certificate for layer in bound.layers]
     return BoundReport(
-        value=bound.value, method=bound.method, of=bound.of, branching=bound.branching
+        value=bound.value,
+        method=bound.method,
+        of=bound.of,
+        branching=bound.branching,
+        layers=tuple(
+            LayerBound(
+                layer=number,
+                value=layer.value,
+                method=layer.method,
+                of=layer.of,
+                branching=layer.branching,
+            )
+            for number, layer in zip(
+                instance.model.moe_layers, bound.layers, strict=True
+            )
+        ),
+        certificate=None
+        if certified is None
+        else {"kind": "layers", "layers": certificates},
+        certified_exact=None
+        if certified is None
+        else exact_text(certified_whole(instance, certified)),
     )
 
 

@@ -23,6 +23,7 @@ from planner.strategies.base import (
     Limits,
     Progress,
     SolveResult,
+    whole_bound,
 )
 from planner.strategies.baselines.base import (
     BASELINES,
@@ -117,7 +118,6 @@ def solve_auto(
     portfolio = Portfolio(instance)
     history: list[Event] = []
     bound: Bound | None = None
-    layer_bounds: tuple[float, ...] | None = None
     notes: list[str] = []
     reasons: list[str] = []
 
@@ -147,7 +147,7 @@ def solve_auto(
         reasons.append(result.reason)
         notes.extend(result.notes)
         if result.bound is not None:
-            bound, layer_bounds = result.bound, result.layer_bounds
+            bound = tighter(bound, result.bound, instance.objective.layers)
         report()
         if bound is not None and float(portfolio.value) <= bound.value * (1 + 1e-9):
             reasons = ["optimal"]
@@ -163,11 +163,21 @@ def solve_auto(
         reason=reason,
         limit="seconds" if reason == "limit" else None,
         bound=bound,
-        layer_bounds=layer_bounds,
         history=tuple(history),
         layer_strategies=tuple(choice.origin for choice in portfolio.choices),
         notes=tuple(notes),
     )
+
+
+def tighter(one: Bound | None, other: Bound, layer_mode: str) -> Bound:
+    """Return the bound made of the better bound of every layer."""
+    if one is None:
+        return other
+    best = [
+        max(pair, key=lambda layer: layer.value)
+        for pair in zip(one.layers, other.layers, strict=True)
+    ]
+    return whole_bound(best, layer_mode)
 
 
 def _baseline_starts(

@@ -23,11 +23,12 @@ from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan, SplitWeights
 from planner.strategies.base import (
     STRATEGIES,
-    Bound,
     Event,
+    LayerBound,
     Limits,
     Progress,
     SolveResult,
+    whole_bound,
 )
 from planner.strategies.judging import judged_layer
 
@@ -170,9 +171,6 @@ class _Solve:
 
     def _result(self) -> SolveResult:
         layers, instance = self._layers, self._instance
-        branched = any(layer.branched for layer in layers)
-        _, bound = self._values()
-        nearest = any(layer.problem.nearest for layer in layers)
         reason = self._reason()
         return SolveResult(
             plan=PlacementPlan(
@@ -188,13 +186,9 @@ class _Solve:
             ),
             reason=reason,
             limit="seconds" if reason == "limit" else None,
-            bound=Bound(
-                value=bound,
-                method="cut-milp" if branched else "cut-lp",
-                of="copies/nearest" if nearest else "copies/weighted",
-                branching=branched,
+            bound=whole_bound(
+                [_proof(layer) for layer in layers], instance.objective.layers
             ),
-            layer_bounds=tuple(layer.bound for layer in layers),
             history=tuple(self._history),
             layer_strategies=("milp",) * len(layers),
             notes=self._notes(),
@@ -223,6 +217,18 @@ class _Solve:
                 "improves splits and roundings; the search improves the placement"
             )
         return tuple(notes)
+
+
+def _proof(layer: LayerSolve) -> LayerBound:
+    """What proves a layer's bound (rule 28: the problem it belongs to)."""
+    nearest = layer.problem.nearest and layer.method != "count"
+    return LayerBound(
+        value=layer.bound,
+        method=layer.method,
+        of="copies/nearest" if nearest else "copies/weighted",
+        branching=layer.branched,
+        certificate=layer.certificate,
+    )
 
 
 def _dp_rank(instance: PlacementInstance) -> IntArray:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from fractions import Fraction
 
-from planner.manifest import Manifest
-from planner.manifest.schema import BoundReport
+from planner.errors import ManifestError
+from planner.manifest import Manifest, exact_text
+from planner.verifier.certificates import Certificate, Evidence, proven
 from planner.verifier.ledger import Ledger
 from planner.verifier.setting import Setting
 from planner.verifier.traffic import tokens_of
@@ -30,45 +31,92 @@ def check_claims(
         setting.options.link_classes,
     )
     value = found[manifest.objective.name][manifest.objective.layers]
-    _check_bound(manifest, value, ledger)
-    _check_status(manifest, value, counted, ledger)
+    certified = certified_bound(setting)
+    _check_bound(manifest, value, certified, ledger)
+    _check_status(manifest, value, certified, ledger)
     _check_caps(setting, counted, ledger)
     _check_workloads(setting, value, ledger)
 
 
-def certified_bound(
-    bound: BoundReport, manifest: Manifest, counted: Sequence[LayerFigures]
-) -> Fraction | None:
-    """Return the bound that the certificate proves by its own closed form.
+def certified_bound(setting: Setting) -> Fraction | None:
+    """Return the bound that the certificates of the layers prove together.
 
-    None if there is no certificate that can be checked again. Known kinds:
+    None without a certificate. A layer without one proves 0; ``sequential`` adds
+    the layers up, ``worst_layer`` takes the largest.
 
-    ``nothing_moves``
-        Loads are never negative: proves 0 for every objective.
-    ``mean_pairs``
-        A maximum over GPUs is at least the mean: proves, for ``gpu_tokens``, the
-        sum over layers (the largest, for ``worst_layer``) of pairs / GPUs.
+    Raises
+    ------
+    ManifestError
+        For a certificate of unknown kind or shape.
     """
-    kind = (bound.certificate or {}).get("kind")
-    if kind == "nothing_moves":
-        return Fraction(0)
-    if kind == "mean_pairs" and manifest.objective.name == "gpu_tokens":
-        means = [
-            Fraction(int(layer.pairs_G.sum()), layer.denominator * len(layer.pairs_G))
-            for layer in counted
-        ]
-        worst = manifest.objective.layers == "worst_layer"
-        return max(means) if worst else sum(means, Fraction(0))
-    return None
+    manifest = setting.manifest
+    bound = manifest.bound
+    if bound is None or bound.certificate is None:
+        return None
+    count = len(manifest.layers)
+    certificates: list[Certificate | None] = [bound.certificate] * count
+    if bound.certificate.get("kind") == "layers":
+        certificates = list(bound.certificate.get("layers", ()))
+    if len(certificates) != count:
+        raise ManifestError(
+            "must hold one entry per layer",
+            where="/bound/certificate/layers",
+            value=len(certificates),
+        )
+    values = [
+        Fraction(0) if each is None else proven(each, evidence_of(setting, layer))
+        for layer, each in enumerate(certificates)
+    ]
+    if manifest.objective.layers == "worst_layer":
+        return max(values)
+    # Each layer is a barrier: their bounds add up only where their values do.
+    if manifest.objective.layers == "sequential":
+        return sum(values, Fraction(0))
+    return Fraction(0)
 
 
-def _check_bound(manifest: Manifest, value: Fraction, ledger: Ledger) -> None:
+def evidence_of(setting: Setting, layer: int) -> Evidence:
+    """Return what a checker may see of one layer of the planning part."""
+    manifest, caps = setting.manifest, setting.manifest.caps
+    scope = figures.scope(setting.topology.links, setting.options.link_classes)
+    return Evidence(
+        topology=setting.topology,
+        routes=setting.routes,
+        layout=setting.layout,
+        traffic=manifest.traffic,
+        selection=manifest.selection,
+        endpoint=manifest.endpoint,
+        objective=manifest.objective.name,
+        experts=setting.model.experts,
+        slots_per_gpu=len(manifest.layers[layer].slots[0]),
+        message=setting.message,
+        scope=frozenset(link.name for link in scope),
+        cap_gpu=None if caps.gpu is None else Fraction(str(caps.gpu)),
+        cap_domain=None if caps.domain is None else Fraction(str(caps.domain)),
+        part=setting.parts.planning,
+        layer=layer,
+    )
+
+
+def _check_bound(
+    manifest: Manifest, value: Fraction, certified: Fraction | None, ledger: Ledger
+) -> None:
     bound = manifest.bound
     if bound is None:
         ledger.expect(
             "bound and gap", manifest.gap is None, "gap: there is none without a bound"
         )
         return
+    if bound.certified_exact is not None:
+        found = None if certified is None else exact_text(certified)
+        ledger.equal(
+            "certificate", "bound.certified_exact", bound.certified_exact, found
+        )
+    ledger.expect(
+        "certificate",
+        certified is None or certified <= value,
+        "bound.certificate: proves more than the objective: the rules were broken",
+    )
     proven = Fraction(bound.value)
     ledger.expect(
         "bound and gap",
@@ -82,7 +130,7 @@ def _check_bound(manifest: Manifest, value: Fraction, ledger: Ledger) -> None:
 def _check_status(
     manifest: Manifest,
     value: Fraction,
-    counted: Sequence[LayerFigures],
+    certified: Fraction | None,
     ledger: Ledger,
 ) -> None:
     status, bound = manifest.status, manifest.bound
@@ -103,13 +151,7 @@ def _check_status(
         return
     ledger.expect(
         "status",
-        not bound.branching,
-        "status: a proof that needed branching is solver_claimed, not proven_optimal",
-    )
-    certified = certified_bound(bound, manifest, counted)
-    ledger.expect(
-        "status",
-        certified is not None and Fraction(bound.value) <= certified * TOLERANCE,
+        certified is not None and value <= certified * TOLERANCE,
         "status: proven_optimal needs a certificate that proves the bound again; "
         + (
             "this one cannot be checked"
