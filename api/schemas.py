@@ -148,6 +148,7 @@ class PlanOptions(Strict):
     selection: Literal["nearest", "even", "weighted"] = "nearest"
     objective: Literal["link_time", "link_tokens", "gpu_tokens"] = "link_time"
     layers: Literal["sequential", "pipelined", "worst_layer"] = "sequential"
+    combine: Literal["mean", "worst"] = "mean"
     link_classes: list[LinkClass] | None = Field(
         default=None, min_length=1, max_length=64
     )

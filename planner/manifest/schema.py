@@ -137,7 +137,7 @@ class ObjectiveReport(Record):
     scope: tuple[str, ...]
     value: Amount
     value_exact: ExactText
-    unit: Literal["s", "tokens", "pairs"]
+    unit: Literal["s", "tokens", "pairs", "s/token", "tokens/token", "pairs/token"]
     link_time: ModeValues
     link_tokens: ModeValues
     gpu_tokens: ModeValues
@@ -280,14 +280,31 @@ class Holdout(Record):
     prediction: PartPrediction
 
 
+class WorkloadPart(Record):
+    """One workload's own figures on one part: not per token, not combined."""
+
+    tokens: Amount
+    objective: Amount
+    imbalance: ImbalanceReport
+    prediction: PartPrediction
+
+
 class Workload(Record):
-    """One workload of the objective (rule 25)."""
+    """One workload of the objective (rule 25).
+
+    ``objective`` is its own value on the planning part, before it is divided by its
+    tokens. ``planning`` and ``holdout`` are there for every workload but the first,
+    whose figures are the manifest's own ``prediction`` and ``holdout.prediction``.
+    """
 
     traffic: str
     phase: str | None
     weight: ExactText
     tokens: Amount
     objective: Amount
+    endpoint: str | None = None
+    planning: WorkloadPart | None = None
+    holdout: WorkloadPart | None = None
 
 
 class HistoryEntry(Record):

@@ -2,16 +2,21 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from planner.errors import InputError
 from planner.manifest import Manifest
 from planner.options import SolveOptions
 from planner.pipeline.fill import fill_manifest
-from planner.pipeline.problem import Problem, Sources, build_problem
+from planner.pipeline.problem import (
+    Problem,
+    Sources,
+    TraceLike,
+    build_problem,
+    trace_list,
+)
 from planner.pipeline.sources import Source
 from planner.strategies.base import STRATEGIES, Limits, Progress
 
@@ -22,14 +27,15 @@ def load(
     topology: Source,
     *,
     model: Source | None = None,
-    trace: str | Path | Mapping[str, Any] | None = None,
+    trace: TraceLike | Sequence[TraceLike] | None = None,
     options: SolveOptions | None = None,
 ) -> Problem:
     """Load and check a placement problem without solving it.
 
     Parameters are those of :func:`solve`.
     """
-    sources = Sources(topology=topology, model=model, trace=trace, base=Path.cwd())
+    traces = trace_list(trace)
+    sources = Sources(topology=topology, model=model, traces=traces, base=Path.cwd())
     return build_problem(sources, options or SolveOptions())
 
 
@@ -37,7 +43,7 @@ def solve(
     topology: Source,
     *,
     model: Source | None = None,
-    trace: str | Path | Mapping[str, Any] | None = None,
+    trace: TraceLike | Sequence[TraceLike] | None = None,
     options: SolveOptions | None = None,
     progress: Progress | None = None,
     announce: Announce | None = None,
@@ -53,8 +59,9 @@ def solve(
         Preset, file or inline ``moe-model/1`` object; default: the bundled one
         that fits the trace.
     trace
-        ``FILE[#WORKLOAD]``, a bundled name or inline counts; default: what the
-        topology file names, else the bundled tiny model's.
+        ``FILE[#WORKLOAD][:WEIGHT[:MODE[:PHASE]]]``, a bundled name or inline
+        counts, or several of them (rule 25); default: what the topology file names,
+        else the bundled tiny model's.
     progress
         Called with each :class:`~planner.strategies.base.Event`.
     announce
@@ -76,7 +83,10 @@ def solve(
     options = options or SolveOptions()
     strategy = STRATEGIES.get(options.strategy)
     sources = Sources(
-        topology=topology, model=model, trace=trace, base=base or Path.cwd()
+        topology=topology,
+        model=model,
+        traces=trace_list(trace),
+        base=base or Path.cwd(),
     )
     problem = build_problem(sources, options)
     if announce is not None:

@@ -135,18 +135,18 @@ def solve_auto(
     for start in starts:
         portfolio.offer(start, ("start",) * instance.layer_count)
     report()
-    for name, share in _members(instance):
+    for view, name, share in _runs(instance):
         left = limits.seconds - (time.perf_counter() - begun)
         if left <= 0:
             reasons.append("limit")
             break
         result = STRATEGIES.get(name)(
-            instance, replace(limits, seconds=left * share), [portfolio.plan(), *seeds]
+            view, replace(limits, seconds=left * share), [portfolio.plan(), *seeds]
         )
         portfolio.offer(result.plan, (name,) * instance.layer_count)
         reasons.append(result.reason)
         notes.extend(result.notes)
-        if result.bound is not None:
+        if result.bound is not None and view is instance:
             bound = tighter(bound, result.bound, instance.objective.layers)
         report()
         if bound is not None and float(portfolio.value) <= bound.value * (1 + 1e-9):
@@ -192,6 +192,24 @@ def _baseline_starts(
         portfolio.offer(plan, (name,) * instance.layer_count)
         starts.append(plan)
     return starts
+
+
+def _runs(
+    instance: PlacementInstance,
+) -> list[tuple[PlacementInstance, str, float]]:
+    """Return what to run: of several workloads, the members of each in its turn.
+
+    A plan made for one workload is judged on all of them.
+    """
+    members = [
+        (view, name, share) for view in instance.views for name, share in _members(view)
+    ]
+    if len(instance.views) == 1:
+        return members
+    return [
+        (view, name, 1.0 / (len(members) - at))
+        for at, (view, name, _) in enumerate(members)
+    ]
 
 
 def _members(instance: PlacementInstance) -> list[tuple[str, float]]:

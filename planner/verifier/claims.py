@@ -9,33 +9,29 @@ from planner.verifier.certificates import Certificate, Evidence, proven
 from planner.verifier.ledger import Ledger
 from planner.verifier.setting import Setting
 from planner.verifier.traffic import tokens_of
+from planner.verifier.values import Counted, joint_values
 from planner.witness import figures
 from planner.witness.figures import LayerFigures
 
 TOLERANCE = 1 + Fraction(1, 10**9)
 
 
-def check_claims(
-    setting: Setting, counted: Sequence[LayerFigures], ledger: Ledger
-) -> None:
+def check_claims(counted: Counted, ledger: Ledger) -> None:
     """Check what the manifest says about its own quality.
 
-    ``counted`` are the witness's figures of the planning part.
+    ``counted`` are the witness's figures of the planning parts.
     """
-    manifest = setting.manifest
-    found = figures.values(
-        counted,
-        setting.topology.links,
-        setting.routes.q,
-        setting.message,
-        setting.options.link_classes,
-    )
+    settings = [setting for setting, _ in counted]
+    manifest = settings[0].manifest
+    tokens = [tokens_of(setting.parts.planning) for setting in settings]
+    found = joint_values(counted, tokens)
     value = found[manifest.objective.name][manifest.objective.layers]
-    certified = certified_bound(setting)
+    certified = certified_bound(settings[0]) if len(settings) == 1 else None
     _check_bound(manifest, value, certified, ledger)
     _check_status(manifest, value, certified, ledger)
-    _check_caps(setting, counted, ledger)
-    _check_workloads(setting, value, ledger)
+    for setting, layers in counted:
+        _check_caps(setting, layers, ledger)
+    _check_workloads(counted, tokens, ledger)
 
 
 def certified_bound(setting: Setting) -> Fraction | None:
@@ -83,9 +79,9 @@ def evidence_of(setting: Setting, layer: int) -> Evidence:
         topology=setting.topology,
         routes=setting.routes,
         layout=setting.layout,
-        traffic=manifest.traffic,
+        traffic=setting.traffic,
         selection=manifest.selection,
-        endpoint=manifest.endpoint,
+        endpoint=setting.endpoint,
         objective=manifest.objective.name,
         experts=setting.model.experts,
         slots_per_gpu=len(manifest.layers[layer].slots[0]),
@@ -180,22 +176,24 @@ def _check_caps(
                 )
 
 
-def _check_workloads(setting: Setting, value: Fraction, ledger: Ledger) -> None:
-    """One workload: it is the whole objective (rule 25)."""
-    manifest = setting.manifest
-    ledger.expect(
-        "workloads",
-        len(manifest.workloads) == len(manifest.inputs.traces),
-        "workloads: one per trace is needed",
-    )
-    for name, workload in manifest.workloads.items():
-        where = f"workloads.{name}"
-        tokens = float(tokens_of(setting.parts.planning))
-        ledger.equal(
-            "workloads", f"{where}.traffic", workload.traffic, manifest.traffic
-        )
-        ledger.equal("workloads", f"{where}.weight", workload.weight, "1/1")
-        ledger.equal("workloads", f"{where}.tokens", workload.tokens, tokens)
-        ledger.equal(
-            "workloads", f"{where}.objective", workload.objective, float(value)
-        )
+def _check_workloads(
+    counted: Counted, tokens: Sequence[Fraction], ledger: Ledger
+) -> None:
+    """What is said of each workload; their weights sum to 1 (rule 25)."""
+    manifest = counted[0][0].manifest
+    objective = manifest.objective
+    ledger.equal("workloads", "traffic", manifest.traffic, counted[0][0].traffic)
+    weights = sum((setting.weight for setting, _ in counted), Fraction(0))
+    ledger.expect("workloads", weights == 1, "inputs.traces: weights must sum to 1")
+    for pair, count in zip(counted, tokens, strict=True):
+        setting = pair[0]
+        where, claimed = f"workloads.{setting.name}", manifest.workloads[setting.name]
+        value = joint_values([pair], [count])[objective.name][objective.layers]
+        weight = exact_text(setting.weight)
+        for name, said, found in (
+            ("traffic", claimed.traffic, setting.traffic),
+            ("weight", claimed.weight, weight),
+            ("tokens", claimed.tokens, float(count)),
+            ("objective", claimed.objective, float(value)),
+        ):
+            ledger.equal("workloads", f"{where}.{name}", said, found)

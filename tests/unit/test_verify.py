@@ -22,7 +22,7 @@ from planner.topology.schema import load_topology
 from planner.verifier import (
     check_digests,
     model_of,
-    setting_of,
+    settings_of,
     topology_of,
     verify_manifest,
 )
@@ -361,7 +361,6 @@ def test_memory_that_does_not_fit_is_found(tmp_path: Path) -> None:
         ("/inputs/model/path", "none.json", "none.json"),
         ("/inputs/traces/0/path", "none.parquet", "none.parquet"),
         ("/inputs/topology/name", "no-such-cluster", "/inputs/topology"),
-        ("/inputs/traces", lambda one: one * 2, "several workloads"),
         ("/homes", "by_weather", "by_weather"),
         ("/routing", "by_weather", "by_weather"),
         ("/layers/0/split", {"0": {"*": [1, -1]}}, "weights"),
@@ -467,7 +466,7 @@ def test_a_counts_table_is_counted_in_exact_shares(
     Between domains that is four times 3/4; a relay adds hops only inside domains.
     """
     plan = valid_plan(tmp_path, traffic="copies", endpoint=endpoint, selection="even")
-    setting = setting_of(parse_manifest(plan), tmp_path)
+    (setting,) = settings_of(parse_manifest(plan), tmp_path)
     tokens_LE = np.asarray([[6, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 8]])
     part = CountsPart(tokens_LE=tokens_LE, top_k=2)
     first, second = count_again(setting, part)
