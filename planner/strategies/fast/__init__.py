@@ -1,0 +1,5 @@
+"""``fast``: balanced placements of every layer within milliseconds."""
+
+
+
+

@@ -1,0 +1,140 @@
+"""How many copies each expert gets, and EPLB's packing of them on GPUs."""
+
+from typing import Any
+
+import numpy as np
+
+from planner.strategies.search.compiling import inner
+
+
+@inner  # type: ignore[untyped-decorator]
+def sift(heap_X: Any, key_X: Any) -> None:
+    """Restore a heap after its first entry's key grew: least key, then lowest id."""
+    at, moved = 0, heap_X[0]
+    while True:
+        child = 2 * at + 1
+        if child >= heap_X.size:
+            break
+        below = heap_X[child]
+        if child + 1 < heap_X.size:
+            other = heap_X[child + 1]
+            if key_X[other] < key_X[below] or (
+                key_X[other] == key_X[below] and other < below
+            ):
+                child, below = child + 1, other
+        if key_X[moved] < key_X[below] or (
+            key_X[moved] == key_X[below] and moved < below
+        ):
+            break
+        heap_X[at] = below
+        at = child
+    heap_X[at] = moved
+
+
+@inner  # type: ignore[untyped-decorator]
+def replicate(load_E: Any, most: int, expert_P: Any, copies_E: Any) -> None:
+    """Give every expert a copy, then each further one to the greatest load/copies.
+
+    Nobody gets more than ``most``. Ties go to the lower id, as in EPLB, and the
+    arithmetic is that of ``load_E``.
+    """
+    key_E = -load_E
+    heap_E = np.argsort(key_E, kind="mergesort")
+    copies_E[:] = 1
+    for slot in range(expert_P.size):
+        if slot < load_E.size:
+            expert_P[slot] = slot
+            if most == 1:
+                key_E[slot] = np.inf
+            continue
+        expert = heap_E[0]
+        expert_P[slot] = expert
+        copies_E[expert] += 1
+        if copies_E[expert] < most:
+            key_E[expert] = -(load_E[expert] / load_E.dtype.type(copies_E[expert]))
+        else:
+            key_E[expert] = np.inf
+        sift(heap_E, key_E)
+
+
+@inner  # type: ignore[untyped-decorator]
+def pack(expert_P: Any, size_P: Any, slots_GJ: Any) -> None:
+    """Fill the slots: greatest size first, each into the lightest GPU with room."""
+    gpus, room = slots_GJ.shape
+    heap_G, total_G = np.arange(gpus), np.zeros(gpus, dtype=size_P.dtype)
+    used_G = np.zeros(gpus, dtype=np.int64)
+    for item in np.argsort(-size_P, kind="mergesort"):
+        gpu = heap_G[0]
+        slots_GJ[gpu, used_G[gpu]] = expert_P[item]
+        used_G[gpu] += 1
+        total_G[gpu] += size_P[item]
+        if used_G[gpu] == room:
+            total_G[gpu] = np.inf
+        sift(heap_G, total_G)
+
+
+@inner  # type: ignore[untyped-decorator]
+def repair(slots_GJ: Any, load_E: Any) -> None:
+    """Replace duplicates on a GPU by the greatest load/copies not on it (rule 29)."""
+    copies_E = np.bincount(slots_GJ.ravel(), minlength=load_E.size)
+    seen_E = np.full(load_E.size, -1)
+    for gpu in range(slots_GJ.shape[0]):
+        for position in range(slots_GJ.shape[1]):
+            expert = slots_GJ[gpu, position]
+            if seen_E[expert] != gpu:
+                seen_E[expert] = gpu
+                continue
+            copies_E[expert] -= 1
+            chosen = most_urgent(slots_GJ[gpu], load_E, copies_E)
+            slots_GJ[gpu, position] = chosen
+            copies_E[chosen] += 1
+            seen_E[chosen] = gpu
+
+
+@inner  # type: ignore[untyped-decorator]
+def most_urgent(held_J: Any, load_E: Any, copies_E: Any) -> int:
+    """Return the expert of greatest load/copies that is not among ``held_J``."""
+    chosen, greatest = -1, -1.0
+    for expert in range(load_E.size):
+        urgency = load_E[expert] / max(copies_E[expert], 1)
+        if urgency > greatest and not holds(held_J, expert):
+            chosen, greatest = expert, urgency
+    return chosen
+
+
+@inner  # type: ignore[untyped-decorator]
+def holds(held_J: Any, expert: int) -> bool:
+    """Tell whether ``expert`` is in one of these slots."""
+    for held in held_J:  # noqa: SIM110 — numba compiles no generators
+        if held == expert:
+            return True
+    return False
+
+
+@inner  # type: ignore[untyped-decorator]
+def published(load_E: Any, slots_GJ: Any) -> None:
+    """Fill the slots as EPLB does, in float32 (rule 30), duplicates repaired."""
+    rough_E = load_E.astype(np.float32)
+    expert_P = np.empty(slots_GJ.size, dtype=np.int64)
+    copies_E = np.empty(load_E.size, dtype=np.int64)
+    replicate(rough_E, expert_P.size + 1, expert_P, copies_E)
+    size_P = np.empty(expert_P.size, dtype=np.float32)
+    for slot, expert in enumerate(expert_P):
+        size_P[slot] = rough_E[expert] / np.float32(copies_E[expert])
+    if slots_GJ.shape[1] == 1:
+        slots_GJ[:, 0] = expert_P
+    else:
+        pack(expert_P, size_P, slots_GJ)
+    repair(slots_GJ, load_E)
+
+
+@inner  # type: ignore[untyped-decorator]
+def measure(slots_GJ: Any, load_E: Any, load_G: Any) -> float:
+    """Write the load of every GPU if copies share evenly; return the greatest."""
+    copies_E = np.bincount(slots_GJ.ravel(), minlength=load_E.size)
+    load_G[:] = 0.0
+    for gpu in range(slots_GJ.shape[0]):
+        for expert in slots_GJ[gpu]:
+            load_G[gpu] += load_E[expert] / copies_E[expert]
+    greatest: float = load_G.max()
+    return greatest
