@@ -21,6 +21,7 @@ from planner.strategies.search.compiling import inner
 HALF = 256
 """Half the units of a target."""
 BOLD, CAUTION = 0.2, 0.7
+LEAST=0.03
 """The first target's share of the way from the best to the floor, and by how much it
 shrinks when a round of moves does not reach it."""
 ROUND = 1.25
@@ -113,8 +114,13 @@ def lack_change(depth_S: Any, start: int, end: int, by: int) -> int:
 
 
 @inner  # type: ignore[untyped-decorator]
-def try_move(state: Copies, giver: int, taker: int, scale: float) -> int:
-    """Move a copy if that does not deepen the lack; return what the lack gains."""
+def try_move(
+    state: Copies, giver: int, taker: int, scale: float, forced: bool
+) -> int:
+    """Move a copy if that does not deepen the lack, or if it is forced.
+
+    Returns what the lack gains.
+    """
     place, change, depth_S = state.place_3E, state.change_3E, state.depth_S
     a, of_a = place[1, giver], -change[1, giver]
     b, of_b = place[0, giver], change[0, giver]
@@ -137,7 +143,7 @@ def try_move(state: Copies, giver: int, taker: int, scale: float) -> int:
     gained += lack_change(depth_S, b, d, third)
     if fourth != 0:
         gained += lack_change(depth_S, d, end, fourth)
-    if gained > 0:
+    if gained > 0 and not forced:
         return 0
     depth_S[a:c] += first
     depth_S[c:b] += second
@@ -161,12 +167,19 @@ def move_copy(state: Copies, giver: int, taker: int, scale: float) -> None:
 
 
 @inner  # type: ignore[untyped-decorator]
-def reach(state: Copies, target: float, gpus: int, moves: int, random_1: Any) -> Any:
-    """Try ``moves`` moves towards a target; return the lack and the moves tried."""
+def reach(
+    state: Copies, target: float, limits: Any, forced: int, random_1: Any
+) -> Any:
+    """Try moves towards a target; return the lack and the moves tried.
+
+    ``limits`` are the most moves and the most copies of an expert; the first move
+    takes a copy from the expert ``forced`` whatever comes of it, unless that is −1.
+    """
+    moves, most = limits
     lack, scale = begin(state, target), 2 * HALF / target
     experts, low, half = np.uint64(state.load_E.size), np.uint64(0xFFFFFFFF), np.uint64(32)
     for move in range(moves):
-        if lack == 0:
+        if lack == 0 and forced < 0:
             return lack, move
         word = random_1[0]
         word ^= word << np.uint64(13)
@@ -175,10 +188,13 @@ def reach(state: Copies, target: float, gpus: int, moves: int, random_1: Any) ->
         random_1[0] = word
         spares = np.uint64(state.spares_1[0])
         giver = state.spare_E[np.int64(((word & low) * spares) >> half)]
+        if forced >= 0:
+            giver = forced
         taker = np.int64(((word >> half) * experts) >> half)
-        legal = taker != giver and state.copies_E[taker] < gpus
-        if legal and state.place_3E[0, giver] > 0:
-            lack += try_move(state, giver, taker, scale)
+        legal = taker != giver and state.copies_E[taker] < most
+        if legal and (forced >= 0 or state.place_3E[0, giver] > 0):
+            lack += try_move(state, giver, taker, scale, forced >= 0)
+            forced = -1
     return lack, moves
 
 
@@ -212,17 +228,20 @@ def place_pairs(
     order_E = np.argsort(-(load_E / copies_E))
     trial_G2 = np.empty_like(best_G2)
     state = empty_state(load_E, copies_E)
-    share = BOLD
+    share, lack = BOLD, 1
     while True:
-        found = pair_up(copies_E, load_E / copies_E, order_E, trial_G2)
+        found, forced = pair_up(copies_E, load_E / copies_E, order_E, trial_G2), -1
         if found < best:
             best = found
             best_G2[:] = trial_G2
-        else:
-            share *= CAUTION
+        elif lack > 0:
+            share = share * CAUTION if share > LEAST else BOLD
+        elif copies_E[trial_G2[gpus - 1, 0]] > 1:
+            # The copies fit, yet two of one expert meet in the middle.
+            forced = trial_G2[gpus - 1, 0]
         if moves <= 0 or best <= floor * (1 + 1e-9) or load_E.size == 2 * gpus:
             return
-        width = min(moves, int(ROUND * load_E.size))
+        limits = (min(moves, int(ROUND * load_E.size)), gpus)
         target = best - (best - floor) * share
-        _, tried = reach(state, target, gpus, width, random_1)
+        lack, tried = reach(state, target, limits, forced, random_1)
         moves -= tried + OVERHEAD
