@@ -8,9 +8,9 @@ from planner.strategies.search.compiling import inner
 
 
 @inner  # type: ignore[untyped-decorator]
-def sift(heap_X: Any, key_X: Any) -> None:
-    """Restore a heap after its first entry's key grew: least key, then lowest id."""
-    at, moved = 0, heap_X[0]
+def sift(heap_X: Any, key_X: Any, at: int) -> None:
+    """Restore a heap whose entry ``at`` grew: the least key first, then the lowest id."""
+    moved = heap_X[at]
     while True:
         child = 2 * at + 1
         if child >= heap_X.size:
@@ -32,6 +32,27 @@ def sift(heap_X: Any, key_X: Any) -> None:
 
 
 @inner  # type: ignore[untyped-decorator]
+def heap_of(key_X: Any) -> Any:
+    """Return a heap of all ids by their keys."""
+    heap_X = np.arange(key_X.size)
+    for at in range(key_X.size // 2 - 1, -1, -1):
+        sift(heap_X, key_X, at)
+    return heap_X
+
+
+@inner  # type: ignore[untyped-decorator]
+def descending(value_X: Any) -> Any:
+    """Return the ids by descending value, ties by id; values are finite."""
+    key_X = -value_X
+    heap_X, order_X = heap_of(key_X), np.empty(value_X.size, dtype=np.int64)
+    for at in range(value_X.size):
+        order_X[at] = heap_X[0]
+        key_X[heap_X[0]] = np.inf
+        sift(heap_X, key_X, 0)
+    return order_X
+
+
+@inner  # type: ignore[untyped-decorator]
 def replicate(load_E: Any, most: int, expert_P: Any, copies_E: Any) -> None:
     """Give every expert a copy, then each further one to the greatest load/copies.
 
@@ -39,13 +60,13 @@ def replicate(load_E: Any, most: int, expert_P: Any, copies_E: Any) -> None:
     arithmetic is that of ``load_E``.
     """
     key_E = -load_E
-    heap_E = np.argsort(key_E, kind="mergesort")
+    if most == 1:
+        key_E[:] = np.inf
+    heap_E = heap_of(key_E)
     copies_E[:] = 1
     for slot in range(expert_P.size):
         if slot < load_E.size:
             expert_P[slot] = slot
-            if most == 1:
-                key_E[slot] = np.inf
             continue
         expert = heap_E[0]
         expert_P[slot] = expert
@@ -54,7 +75,7 @@ def replicate(load_E: Any, most: int, expert_P: Any, copies_E: Any) -> None:
             key_E[expert] = -(load_E[expert] / load_E.dtype.type(copies_E[expert]))
         else:
             key_E[expert] = np.inf
-        sift(heap_E, key_E)
+        sift(heap_E, key_E, 0)
 
 
 @inner  # type: ignore[untyped-decorator]
@@ -63,14 +84,14 @@ def pack(expert_P: Any, size_P: Any, slots_GJ: Any) -> None:
     gpus, room = slots_GJ.shape
     heap_G, total_G = np.arange(gpus), np.zeros(gpus, dtype=size_P.dtype)
     used_G = np.zeros(gpus, dtype=np.int64)
-    for item in np.argsort(-size_P, kind="mergesort"):
+    for item in descending(size_P):
         gpu = heap_G[0]
         slots_GJ[gpu, used_G[gpu]] = expert_P[item]
         used_G[gpu] += 1
         total_G[gpu] += size_P[item]
         if used_G[gpu] == room:
             total_G[gpu] = np.inf
-        sift(heap_G, total_G)
+        sift(heap_G, total_G, 0)
 
 
 @inner  # type: ignore[untyped-decorator]
@@ -112,8 +133,19 @@ def holds(held_J: Any, expert: int) -> bool:
 
 
 @inner  # type: ignore[untyped-decorator]
+def overwrite(slots_GJ: Any, by_GJ: Any) -> None:
+    """Make the slots those of another placement."""
+    # Assigning to the whole array would do, but takes numba seconds to compile.
+    for gpu in range(slots_GJ.shape[0]):
+        slots_GJ[gpu] = by_GJ[gpu]
+
+
+@inner  # type: ignore[untyped-decorator]
 def published(load_E: Any, slots_GJ: Any) -> None:
-    """Fill the slots as EPLB does, in float32 (rule 30), duplicates repaired."""
+    """Fill the slots as EPLB does, in float32 (rule 30), duplicates repaired.
+
+    Two slots per GPU or more: EPLB does not pack single ones.
+    """
     rough_E = load_E.astype(np.float32)
     expert_P = np.empty(slots_GJ.size, dtype=np.int64)
     copies_E = np.empty(load_E.size, dtype=np.int64)
@@ -121,10 +153,7 @@ def published(load_E: Any, slots_GJ: Any) -> None:
     size_P = np.empty(expert_P.size, dtype=np.float32)
     for slot, expert in enumerate(expert_P):
         size_P[slot] = rough_E[expert] / np.float32(copies_E[expert])
-    if slots_GJ.shape[1] == 1:
-        slots_GJ[:, 0] = expert_P
-    else:
-        pack(expert_P, size_P, slots_GJ)
+    pack(expert_P, size_P, slots_GJ)
     repair(slots_GJ, load_E)
 
 

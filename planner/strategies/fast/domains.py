@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from planner.strategies.fast.copies import measure, sift
+from planner.strategies.fast.copies import descending, measure, overwrite, sift
 from planner.strategies.search.compiling import inner
 
 
@@ -21,16 +21,17 @@ def deal(slots_GJ: Any, load_E: Any, domain_G: Any) -> None:
     load_G = np.zeros(domain_G.size)
     measure(slots_GJ, load_E, load_G)
     size_N = np.bincount(domain_G)
-    member_G = np.argsort(domain_G, kind="mergesort")
-    first_N = np.cumsum(size_N) - size_N
-    heap_N, total_N, used_N = np.arange(domains), np.zeros(domains), size_N * 0
+    member_G = descending(-1.0 * domain_G)
+    next_N = np.cumsum(size_N) - size_N
+    heap_N, total_N, left_N = np.arange(domains), np.zeros(domains), size_N.copy()
     dealt_GJ = np.empty_like(slots_GJ)
-    for gpu in np.argsort(-load_G, kind="mergesort"):
+    for gpu in descending(load_G):
         domain = heap_N[0]
-        dealt_GJ[member_G[first_N[domain] + used_N[domain]]] = slots_GJ[gpu]
-        used_N[domain] += 1
+        dealt_GJ[member_G[next_N[domain]]] = slots_GJ[gpu]
+        next_N[domain] += 1
+        left_N[domain] -= 1
         total_N[domain] += load_G[gpu] / size_N[domain]
-        if used_N[domain] == size_N[domain]:
+        if left_N[domain] == 0:
             total_N[domain] = np.inf
-        sift(heap_N, total_N)
-    slots_GJ[:] = dealt_GJ
+        sift(heap_N, total_N, 0)
+    overwrite(slots_GJ, dealt_GJ)

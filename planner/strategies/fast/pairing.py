@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from planner.strategies.search.compiling import inner
 
 

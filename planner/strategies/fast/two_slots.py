@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from planner.arrays import IntArray
+from planner.strategies.fast.copies import descending, measure, overwrite
 from planner.strategies.fast.pairing import pair_up
 from planner.strategies.search.compiling import inner
 
 HALF = 256
 """Half the units of a target."""
-BOLD, CAUTION = 0.2, 0.7
-LEAST=0.03
-"""The first target's share of the way from the best to the floor, and by how much it
-shrinks when a round of moves does not reach it."""
+BOLD, CAUTION, MEEK = 0.2, 0.7, 0.03
+"""The first target's share of the way from the best to the floor, by how much it
+shrinks when a round of moves does not reach it, and when it is bold again."""
 ROUND = 1.25
 """Moves of a round for each expert."""
 OVERHEAD = 20
@@ -103,7 +103,7 @@ def drop_spare(state: Copies, expert: int) -> None:
 
 
 @inner  # type: ignore[untyped-decorator]
-def lack_change(depth_S: Any, start: int, end: int, by: int) -> int:
+def lack_change(depth_S: Any, start: int, end: int, by: int) -> Any:
     """Return what the lack gains if ``depth`` changes by ``by`` from start to end."""
     # Narrow integers throughout, or LLVM widens them and vectorizes half as much.
     zero, step, gained = np.int32(0), np.int32(by), np.int32(0)
@@ -114,9 +114,15 @@ def lack_change(depth_S: Any, start: int, end: int, by: int) -> int:
 
 
 @inner  # type: ignore[untyped-decorator]
-def try_move(
-    state: Copies, giver: int, taker: int, scale: float, forced: bool
-) -> int:
+def shift(depth_S: Any, start: int, end: int, by: int) -> None:
+    """Change ``depth`` by ``by`` from start to end."""
+    # A slice with += would do, but takes numba two seconds to compile.
+    for s in range(start, end):
+        depth_S[s] += by
+
+
+@inner  # type: ignore[untyped-decorator]
+def try_move(state: Copies, giver: int, taker: int, scale: float, forced: bool) -> Any:
     """Move a copy if that does not deepen the lack, or if it is forced.
 
     Returns what the lack gains.
@@ -145,10 +151,10 @@ def try_move(
         gained += lack_change(depth_S, d, end, fourth)
     if gained > 0 and not forced:
         return 0
-    depth_S[a:c] += first
-    depth_S[c:b] += second
-    depth_S[b:d] += third
-    depth_S[d:end] += fourth
+    shift(depth_S, a, c, first)
+    shift(depth_S, c, b, second)
+    shift(depth_S, b, d, third)
+    shift(depth_S, d, end, fourth)
     move_copy(state, giver, taker, scale)
     return gained
 
@@ -167,9 +173,7 @@ def move_copy(state: Copies, giver: int, taker: int, scale: float) -> None:
 
 
 @inner  # type: ignore[untyped-decorator]
-def reach(
-    state: Copies, target: float, limits: Any, forced: int, random_1: Any
-) -> Any:
+def reach(state: Copies, target: float, limits: Any, forced: int, random_1: Any) -> Any:
     """Try moves towards a target; return the lack and the moves tried.
 
     ``limits`` are the most moves and the most copies of an expert; the first move
@@ -177,7 +181,11 @@ def reach(
     """
     moves, most = limits
     lack, scale = begin(state, target), 2 * HALF / target
-    experts, low, half = np.uint64(state.load_E.size), np.uint64(0xFFFFFFFF), np.uint64(32)
+    experts, low, half = (
+        np.uint64(state.load_E.size),
+        np.uint64(0xFFFFFFFF),
+        np.uint64(32),
+    )
     for move in range(moves):
         if lack == 0 and forced < 0:
             return lack, move
@@ -216,7 +224,7 @@ def empty_state(load_E: Any, copies_E: Any) -> Copies:
 
 @inner  # type: ignore[untyped-decorator]
 def place_pairs(
-    load_E: Any, copies_E: Any, best_G2: Any, best: float, moves: int, random_1: Any
+    load_E: Any, copies_E: Any, best_G2: Any, moves: int, random_1: Any
 ) -> None:
     """Better the pairs ``best_G2`` by moving copies, from ``copies_E`` on.
 
@@ -224,8 +232,9 @@ def place_pairs(
     is a floor as the mean is. Ends after ``moves`` moves or at the floor.
     """
     gpus = best_G2.shape[0]
+    best = measure(best_G2, load_E, np.empty(gpus))
     floor = max(load_E.sum() / gpus, (load_E / copies_E).max())
-    order_E = np.argsort(-(load_E / copies_E))
+    order_E = descending(load_E / copies_E)
     trial_G2 = np.empty_like(best_G2)
     state = empty_state(load_E, copies_E)
     share, lack = BOLD, 1
@@ -233,9 +242,9 @@ def place_pairs(
         found, forced = pair_up(copies_E, load_E / copies_E, order_E, trial_G2), -1
         if found < best:
             best = found
-            best_G2[:] = trial_G2
+            overwrite(best_G2, trial_G2)
         elif lack > 0:
-            share = share * CAUTION if share > LEAST else BOLD
+            share = share * CAUTION if share > MEEK else BOLD
         elif copies_E[trial_G2[gpus - 1, 0]] > 1:
             # The copies fit, yet two of one expert meet in the middle.
             forced = trial_G2[gpus - 1, 0]
