@@ -167,3 +167,14 @@ def measure(slots_GJ: Any, load_E: Any, load_G: Any) -> float:
             load_G[gpu] += load_E[expert] / copies_E[expert]
     greatest: float = load_G.max()
     return greatest
+
+
+@inner  # type: ignore[untyped-decorator]
+def draw(below: int, random_1: Any) -> Any:
+    """Return a random number from 0 to ``below`` − 1; the state must not be 0."""
+    word = random_1[0]
+    word ^= word << np.uint64(13)
+    word ^= word >> np.uint64(7)
+    word ^= word << np.uint64(17)
+    random_1[0] = word
+    return np.int64((word >> np.uint64(32)) * np.uint64(below) >> np.uint64(32))

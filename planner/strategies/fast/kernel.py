@@ -10,6 +10,11 @@ from planner.strategies.fast.domains import deal
 from planner.strategies.fast.many_slots import relieve
 from planner.strategies.fast.two_slots import HALF, place_pairs
 
+STEP = 2
+"""What looking at two slots costs, in looks at one number of a two-slot move."""
+EVENING = 10
+"""Part of the work with two slots per GPU that goes into single steps, from below."""
+
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def place_layers(
@@ -45,9 +50,11 @@ def place_layers(
             slots_GJ[:, 0] = expert_P
         else:
             published(load_E, slots_GJ)
+        random_1 = random_L[layer : layer + 1]
+        steps = moves * HALF // (STEP * gpus * slots * slots)
         if slots == 2:
-            copies_E, random_1 = floor_LE[layer].copy(), random_L[layer : layer + 1]
-            place_pairs(load_E, copies_E, slots_GJ, moves, random_1)
-        elif slots > 2:
-            relieve(slots_GJ, load_E, moves * HALF // (gpus * slots * slots))
+            place_pairs(load_E, floor_LE[layer].copy(), slots_GJ, moves, random_1)
+            steps //= EVENING
+        if slots > 1:
+            relieve(slots_GJ, load_E, steps, random_1)
         deal(slots_GJ, load_E, domain_G)

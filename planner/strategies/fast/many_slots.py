@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from planner.arrays import FloatArray, IdArray, IntArray
-from planner.strategies.fast.copies import holds, measure
+from planner.strategies.fast.copies import draw, holds, measure, overwrite
 from planner.strategies.search.compiling import inner
 
+TRIES = 8
+"""Random changes tried at a time, at most."""
 BETTER = 1 - 1e-12
 """What counts as lower, so that rounding makes no endless steps."""
 
@@ -111,17 +113,56 @@ def two_highest(state: Slots, highest_2E: Any, holder_E: Any) -> None:
 
 
 @inner  # type: ignore[untyped-decorator]
-def relieve(slots_GJ: Any, load_E: Any, steps: int) -> None:
-    """Better the slots by at most ``steps`` steps; stops where none is left."""
-    gpus = slots_GJ.shape[0]
-    copies_E = np.bincount(slots_GJ.ravel(), minlength=load_E.size)
-    load_G = np.zeros(gpus)
-    measure(slots_GJ, load_E, load_G)
-    state = Slots(slots_GJ, load_G, load_E, copies_E, load_E / copies_E)
-    floor = load_E.sum() / gpus
-    for _ in range(steps):
-        heaviest = int(np.argmax(load_G))
-        if load_G[heaviest] <= floor * (1 + 1e-9):
-            return
+def settle(state: Slots, steps: int) -> int:
+    """Take steps while there are any; return how many are left of ``steps``."""
+    while steps > 0:
+        steps -= 1
+        heaviest = int(np.argmax(state.load_G))
         if not swap(state, heaviest) and not replace(state, heaviest):
-            return
+            break
+    return steps
+
+
+@inner  # type: ignore[untyped-decorator]
+def disturb(state: Slots, random_1: Any) -> None:
+    """Put random experts in random slots, where that leaves the slots legal."""
+    slots_GJ, copies_E = state.slots_GJ, state.copies_E
+    for _ in range(1 + draw(TRIES, random_1)):
+        gpu, slot = draw(slots_GJ.shape[0], random_1), draw(slots_GJ.shape[1], random_1)
+        other_gpu = draw(slots_GJ.shape[0], random_1)
+        other_slot = draw(slots_GJ.shape[1], random_1)
+        mine, other = slots_GJ[gpu, slot], slots_GJ[other_gpu, other_slot]
+        if holds(slots_GJ[gpu], other):
+            continue
+        if copies_E[mine] > 1 and draw(2, random_1) == 0:
+            slots_GJ[gpu, slot] = other
+            copies_E[mine] -= 1
+            copies_E[other] += 1
+        elif not holds(slots_GJ[other_gpu], mine):
+            slots_GJ[gpu, slot], slots_GJ[other_gpu, other_slot] = other, mine
+    for expert in range(copies_E.size):
+        state.size_E[expert] = state.load_E[expert] / copies_E[expert]
+    measure(slots_GJ, state.load_E, state.load_G)
+
+
+@inner  # type: ignore[untyped-decorator]
+def relieve(best_GJ: Any, load_E: Any, steps: int, random_1: Any) -> None:
+    """Better the slots by at most ``steps`` steps.
+
+    Where no step is left, a copy of the best is disturbed and settles anew.
+    """
+    slots_GJ, load_G = best_GJ.copy(), np.zeros(best_GJ.shape[0])
+    copies_E = np.bincount(slots_GJ.ravel(), minlength=load_E.size)
+    best = measure(slots_GJ, load_E, load_G)
+    state = Slots(slots_GJ, load_G, load_E, copies_E, load_E / copies_E)
+    floor = load_E.sum() / load_G.size
+    while steps > 0 and best > floor * (1 + 1e-9):
+        steps = settle(state, steps)
+        found = measure(slots_GJ, load_E, load_G)
+        if found <= best:
+            best = found
+            overwrite(best_GJ, slots_GJ)
+        else:
+            overwrite(slots_GJ, best_GJ)
+            copies_E[:] = np.bincount(slots_GJ.ravel(), minlength=load_E.size)
+        disturb(state, random_1)

@@ -23,7 +23,7 @@ from planner.strategies.baselines.base import expert_loads
 from planner.strategies.fast.kernel import place_layers
 from planner.workload.parts import CountsPart
 
-QUICK, LONG = 8, 60
+QUICK, LONG = 6, 60
 """Moves per expert in a layer."""
 LONG_SECONDS = 15e-6
 """Time limit per layer and expert from which there are more moves: what they take

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from planner.arrays import IntArray
-from planner.strategies.fast.copies import descending, measure, overwrite
+from planner.strategies.fast.copies import descending, draw, measure, overwrite
 from planner.strategies.fast.pairing import pair_up
 from planner.strategies.search.compiling import inner
 
@@ -189,16 +189,10 @@ def reach(state: Copies, target: float, limits: Any, forced: int, random_1: Any)
     for move in range(moves):
         if lack == 0 and forced < 0:
             return lack, move
-        word = random_1[0]
-        word ^= word << np.uint64(13)
-        word ^= word >> np.uint64(7)
-        word ^= word << np.uint64(17)
-        random_1[0] = word
-        spares = np.uint64(state.spares_1[0])
-        giver = state.spare_E[np.int64(((word & low) * spares) >> half)]
+        giver = state.spare_E[draw(state.spares_1[0], random_1)]
+        taker = draw(state.load_E.size, random_1)
         if forced >= 0:
             giver = forced
-        taker = np.int64(((word >> half) * experts) >> half)
         legal = taker != giver and state.copies_E[taker] < most
         if legal and (forced >= 0 or state.place_3E[0, giver] > 0):
             lack += try_move(state, giver, taker, scale, forced >= 0)
