@@ -9,7 +9,7 @@ from planner.strategies.search.compiling import inner
 
 @inner  # type: ignore[untyped-decorator]
 def sift(heap_X: Any, key_X: Any, at: int) -> None:
-    """Restore a heap whose entry ``at`` grew: the least key first, then the lowest id."""
+    """Restore a heap whose entry ``at`` grew: least key first, then lowest id."""
     moved = heap_X[at]
     while True:
         child = 2 * at + 1

@@ -12,7 +12,7 @@ from planner.strategies.fast.two_slots import HALF, place_pairs
 
 STEP = 2
 """What looking at two slots costs, in looks at one number of a two-slot move."""
-EVENING = 10
+EVENING = 20
 """Part of the work with two slots per GPU that goes into single steps, from below."""
 
 

@@ -181,11 +181,6 @@ def reach(state: Copies, target: float, limits: Any, forced: int, random_1: Any)
     """
     moves, most = limits
     lack, scale = begin(state, target), 2 * HALF / target
-    experts, low, half = (
-        np.uint64(state.load_E.size),
-        np.uint64(0xFFFFFFFF),
-        np.uint64(32),
-    )
     for move in range(moves):
         if lack == 0 and forced < 0:
             return lack, move
