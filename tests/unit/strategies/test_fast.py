@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numba import njit
 
 from planner.arrays import FloatArray, IdArray, IntArray
 from planner.errors import UsageError
@@ -22,6 +23,7 @@ from planner.strategies.baselines.base import published_plan, repaired
 from planner.strategies.baselines.eplb import pack_copies
 from planner.strategies.fast import strategy
 from planner.strategies.fast.strategy import LONG, QUICK, moves_within, place
+from planner.strategies.fast.two_slots import HALF, empty_state, reach
 from planner.workload.counts import read_counts
 from planner.workload.parquet import TraceFile
 from planner.workload.parts import CountsPart
@@ -154,6 +156,46 @@ def test_gpus_are_dealt_evenly_to_domains() -> None:
     slots_GJ = placed([list(range(8, 0, -1))], 8, 1, domains=2)[0]
     load_G = loads_of(np.arange(8, 0, -1), slots_GJ)
     assert load_G.reshape(2, 4).sum(axis=1).tolist() == [18.0, 18.0]
+
+
+def test_domains_of_unequal_size_are_compared_per_gpu() -> None:
+    """Loads 6, …, 1 on 2 + 4 GPUs: 6 + 2 and 5 + 4 + 3 + 1, not 6 + 3 and the rest."""
+    load_LE = np.asarray([[6, 5, 4, 3, 2, 1]])
+    domain_G = np.asarray([0, 0, 1, 1, 1, 1])
+    slots_LGJ, _ = place(load_LE, domain_G, 1, moves=0, limits=AMPLE)
+    load_G = loads_of(load_LE[0], slots_LGJ[0])
+    assert sorted(load_G[:2].tolist()) == [2.0, 6.0]
+
+
+@njit  # type: ignore[untyped-decorator]
+def moved(
+    load_E: Any, copies_E: Any, target: float, moves: int, random_1: Any
+) -> tuple[Any, Any]:
+    """Return the lack and ``depth`` after moves; ``copies_E`` are changed."""
+    state = empty_state(load_E, copies_E)
+    lack, _ = reach(state, target, (moves, 16), -1, random_1)
+    return lack, state.depth_S
+
+
+@pytest.mark.parametrize("share", [1.0, 1.05, 1.3])
+def test_depth_kept_by_increments_is_counted_again(share: float) -> None:
+    """After many moves: copies of at most s units less those that need one of them."""
+    for seed, load_E in enumerate(random_loads(20, 24).astype(np.float64)):
+        copies_E = np.ones(24, dtype=np.int64)
+        copies_E[:8] += 1
+        random_1 = np.asarray([seed + 1], dtype=np.uint64)
+        target = float(load_E.sum() / 16 * share)
+        lack, depth_S = moved(load_E, copies_E, target, 300, random_1)
+        assert copies_E.sum() == 32
+        size_P = np.repeat(load_E / copies_E, copies_E)
+        units_P = np.ceil(size_P * (2 * HALF / target) - 1e-9)
+        small_P = units_P <= HALF
+        for s, depth in zip(range(-1, HALF), depth_S.tolist(), strict=True):
+            # s = −1 stands for all that no partner is small enough for.
+            fits = int((small_P & (units_P <= s)).sum())
+            needs = int((~small_P & (np.maximum(2 * HALF - units_P, -1) <= s)).sum())
+            assert depth == fits - needs
+        assert lack == -int(np.minimum(depth_S, 0).sum())
 
 
 def test_the_result_depends_on_the_seed_and_not_on_threads() -> None:
