@@ -8,6 +8,8 @@ from planner.manifest.schema import Record
 Level = Literal["block", "warn", "gain", "note"]
 GATE_FAILED = 7
 """Exit code of a gate that blocks (rule 32)."""
+NEVER_ACCEPTED = ("verified", "truth", "question", "eplb")
+"""Rules that say that a plan is wrong, not that it is worse."""
 
 
 class Finding(Record):
