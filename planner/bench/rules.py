@@ -189,7 +189,9 @@ def _truth(seen: _Seen) -> Iterator[Finding]:
         yield seen.find("truth", "block", text, "impossible: counted otherwise")
     if optimum is not None and value - optimum > _allowed(optimum, seen.reached.unit):
         text = f"{seen.show(value)} misses the known optimum {seen.show(optimum)}"
-        yield seen.find("objective", "block", text, _lost(seen))
+        # Where it was missed before, the comparison with that decides.
+        level: Level = "block" if seen.old is None else "warn"
+        yield seen.find("objective", level, text, _lost(seen))
     if bound is not None and best is not None and bound > best * ROUNDING:
         text = f"the bound {seen.show(bound)} is above {what}, {seen.show(best)}"
         yield seen.find("truth", "block", text, "a lower bound that is none")

@@ -133,22 +133,22 @@ def _job(case: Case, folder: Path) -> Job:
     return {
         "topology": case.topology,
         "model": case.model,
-        "trace": _trace(case, folder),
+        "trace": trace_source(case, folder / TRACES),
         # One thread: what a search finds must not depend on who came first.
         "options": {"threads": 1, **case.options},
         "manifest": str(_manifest(folder, case)),
     }
 
 
-def _trace(case: Case, folder: Path) -> Any:
-    """The trace as the facade takes it; a synthetic one is written first."""
+def trace_source(case: Case, folder: Path) -> Any:
+    """Return the trace as the facade takes it; a synthetic one is written first."""
     trace, path = case.trace, case.trace_path
     if not isinstance(trace, TraceDocument):
         return trace
     if trace.counts is not None:
         return trace.counts
     if trace.synth is not None:
-        drawn = folder / TRACES / f"{case.name}.parquet"
+        drawn = folder / f"{case.name}.parquet"
         write_synth(drawn, trace.synth)
         return str(drawn)
     found = digest_of_file(path) if path is not None else ""
