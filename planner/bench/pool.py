@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Timer
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import planner
 
@@ -18,6 +18,8 @@ WORKER = Path(__file__).with_name("worker.py")
 WARM_UP_SECONDS = 600.0
 Job = Mapping[str, Any]
 Reply = dict[str, Any]
+Item = TypeVar("Item")
+Out = TypeVar("Out")
 
 
 def worker_command(script: Path = WORKER) -> tuple[str, ...]:
@@ -74,6 +76,10 @@ class Worker:
             return {"outcome": "timeout", "message": message}
         return {"outcome": "crashed", "message": self._last_words()}
 
+    def warm_up(self) -> None:
+        """Start the process and let it load what would slow its first case down."""
+        self.ask({"warm_up": True}, WARM_UP_SECONDS)
+
     def stop(self) -> None:
         """End the process, if it runs."""
         process, self._process = self._process, None
@@ -120,38 +126,35 @@ class Worker:
         return "the worker died: " + (" | ".join(lines[-3:]) or "it said nothing")
 
 
-def ask_all(
-    jobs: Sequence[tuple[Job, float]],
+def with_workers(
+    items: Sequence[Item],
+    work: Callable[[Item, Worker], Out],
     *,
     workers: int,
     command: Sequence[str],
     root: Path,
-    tell: Callable[[int, Reply], None],
-) -> list[Reply]:
-    """Return the replies in the order of the jobs; each job has its limit.
+) -> list[Out]:
+    """Return ``work(item, worker)`` for all items, in their order.
 
-    ``tell`` hears each reply as it comes, from several threads.
+    Items wait for a free worker; all end with the last item.
     """
     free: SimpleQueue[Worker] = SimpleQueue()
-    pool = [Worker(command, root) for _ in range(max(1, min(workers, len(jobs))))]
+    pool = [Worker(command, root) for _ in range(max(1, min(workers, len(items))))]
 
-    def one(item: tuple[int, tuple[Job, float]]) -> Reply:
-        index, (job, seconds) = item
+    def one(item: Item) -> Out:
         worker = free.get()
         try:
-            reply = worker.ask(job, seconds)
+            return work(item, worker)
         finally:
             free.put(worker)
-        tell(index, reply)
-        return reply
 
     try:
         # One compiles, the others load what it compiled.
         for worker in pool:
-            worker.ask({"warm_up": True}, WARM_UP_SECONDS)
+            worker.warm_up()
             free.put(worker)
         with ThreadPoolExecutor(max_workers=len(pool)) as threads:
-            return list(threads.map(one, enumerate(jobs)))
+            return list(threads.map(one, items))
     finally:
         for worker in pool:
             worker.close()

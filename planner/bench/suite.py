@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.bench.case import SUFFIX, Case, TraceDocument, read_case
-from planner.bench.pool import Job, Reply, ask_all, source_root, worker_command
+from planner.bench.pool import Worker, source_root, with_workers, worker_command
 from planner.bench.result import Result, result_of
 from planner.bench.synth import write_synth
 from planner.errors import InputError, UsageError
@@ -78,66 +78,60 @@ def run_cases(
 ) -> list[Result]:
     """Run the cases and return their results in the order of the cases.
 
-    Cases whose data is not there are skipped; ``tell`` hears every result as it
-    comes.
+    ``tell`` hears every result as it comes, from several threads.
 
     Raises
     ------
     InputError
         If a trace has another digest than its case says.
     """
-    folder = runner.folder.resolve()
+    folder = prepared(runner.folder)
+
+    def work(case: Case, worker: Worker) -> Result:
+        result = run_case(case, worker, folder)
+        tell(result)
+        return result
+
+    return with_workers(
+        cases,
+        work,
+        workers=runner.jobs or os.cpu_count() or 1,
+        command=runner.command,
+        root=runner.root,
+    )
+
+
+def prepared(folder: Path) -> Path:
+    """Make the folders that cases are run in; return the absolute path."""
     for name in (MANIFESTS, TRACES):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    found: dict[str, Result] = {}
-    ready: list[tuple[Case, Job]] = []
-    for case in cases:
-        path = case.trace_path
-        if path is not None and not path.is_file():
-            found[case.name] = _skipped(case, path)
-            tell(found[case.name])
-        else:
-            ready.append((case, _job(case, folder)))
-
-    def heard(index: int, reply: Reply) -> None:
-        case = ready[index][0]
-        found[case.name] = result_of(case, reply, _manifest(folder, case))
-        tell(found[case.name])
-
-    if ready:
-        ask_all(
-            [(job, most_seconds(case)) for case, job in ready],
-            workers=runner.jobs or os.cpu_count() or 1,
-            command=runner.command,
-            root=runner.root,
-            tell=heard,
-        )
-    return [found[case.name] for case in cases]
+    return folder.resolve()
 
 
-def most_seconds(case: Case) -> float:
-    """Return when a case that does not keep its time limit is stopped."""
-    return 3 * case.seconds + 60
+def run_case(case: Case, worker: Worker, folder: Path) -> Result:
+    """Return what comes out of one case; skipped where its data is not there.
 
-
-def _skipped(case: Case, path: Path) -> Result:
-    reply = {"outcome": "skipped", "message": f"{path} is not there"}
-    return result_of(case, reply, path)
-
-
-def _manifest(folder: Path, case: Case) -> Path:
-    return folder / MANIFESTS / f"{case.name}.json"
-
-
-def _job(case: Case, folder: Path) -> Job:
-    return {
+    ``folder`` is one that :func:`prepared` made.
+    """
+    path = case.trace_path
+    manifest = folder / MANIFESTS / f"{case.name}.json"
+    if path is not None and not path.is_file():
+        reply = {"outcome": "skipped", "message": f"{path} is not there"}
+        return result_of(case, reply, manifest)
+    job = {
         "topology": case.topology,
         "model": case.model,
         "trace": trace_source(case, folder / TRACES),
         # One thread: what a search finds must not depend on who came first.
         "options": {"threads": 1, **case.options},
-        "manifest": str(_manifest(folder, case)),
+        "manifest": str(manifest),
     }
+    return result_of(case, worker.ask(job, most_seconds(case)), manifest)
+
+
+def most_seconds(case: Case) -> float:
+    """Return when a case that does not keep its time limit is stopped."""
+    return 3 * case.seconds + 60
 
 
 def trace_source(case: Case, folder: Path) -> Any:

@@ -88,8 +88,9 @@ def _weights(wanted: SynthDocument, layer: int) -> IntArray:
     experts = np.arange(wanted.experts)
     # Layers differ in who is popular and in who belongs to a kind.
     place_E = (experts + 5 * (layer + 1)) % wanted.experts
+    shift_E = (experts + 3 * (layer + 1)) % wanted.experts
     popular_E = 100 + 100 * wanted.skew * (wanted.experts - place_E) // wanted.experts
-    kind_E = (experts + 3 * (layer + 1)) % wanted.experts * wanted.tags // wanted.experts
+    kind_E = shift_E * wanted.tags // wanted.experts
     own = kind_E[None, :] == np.arange(wanted.tags)[:, None]
     if wanted.affinity == 0:
         return np.where(own, popular_E, 0)
