@@ -4,7 +4,7 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,8 @@ from planner.options import SolveOptions
 
 Expectation = Literal["plan", "infeasible"]
 SUFFIX = ".toml"
+EFFORT = ("time_limit", "threads")
+"""Options that say how long a solve may take, not what it solves."""
 
 
 class _Strict(BaseModel):
@@ -245,10 +247,11 @@ def _digest(document: CaseDocument, topology: str, path: Path) -> str:
     model = _model(document.model, path)
     if isinstance(model, str) and Path(model).is_file():
         model = _json(Path(model))
+    defaults = asdict(SolveOptions())
     options = {
         name: value
         for name, value in document.options.items()
-        if name not in ("time_limit", "threads")
+        if value != defaults[name] and name not in EFFORT
     }
     return digest_of_json(
         {

@@ -6,6 +6,7 @@ A result is read from the manifest's JSON and not through its schema: with
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from planner.bench.machine import Machine
 from planner.errors import InputError
 from planner.manifest import canonical_json, digest_of_json, write_text_atomically
 from planner.manifest.schema import Amount, Count, Digest, ExactText, Record
+from planner.options import SolveOptions
 
 SCHEMA: Literal["placement-bench/1"] = "placement-bench/1"
 EPLB = "eplb"
@@ -230,7 +232,7 @@ def _other_question(
     options: Mapping[str, Any], manifest: Mapping[str, Any]
 ) -> list[str]:
     """Say where the manifest was made under other options than the case's."""
-    objective = manifest["objective"]
+    objective, caps = manifest["objective"], manifest.get("caps") or {}
     told = {
         **manifest["inputs"]["options"]["values"],
         "traffic": manifest["traffic"],
@@ -239,20 +241,27 @@ def _other_question(
         "homes": manifest["homes"],
         "objective": objective["name"],
         "layers": objective["layers"],
+        "imbalance_cap": caps.get("gpu"),
+        "domain_imbalance_cap": caps.get("domain"),
     }
-    found = []
-    for name, asked in options.items():
-        if asked == "auto":
-            continue
-        given = told.get(name)
-        same = str(asked) == str(given)
-        if name == "layout":
-            same = set(str(asked).split(",")) <= set(str(given).split(","))
-        if isinstance(asked, int | float) and isinstance(given, int | float):
-            same = asked == given
-        if not same:
-            found.append(f"{name}: the case asks for {asked}, the plan has {given}")
-    return found
+    wanted = {**asdict(SolveOptions()), **options}
+    return [
+        f"{name}: the case asks for {asked}, the plan has {told.get(name)}"
+        for name, asked in wanted.items()
+        if asked not in (None, "auto") and not _same(name, asked, told.get(name))
+    ]
+
+
+def _same(name: str, asked: Any, given: Any) -> bool:
+    """Whether an option has the value asked for; resolved values may say more."""
+    if name == "layout":
+        return set(str(asked).split(",")) <= set(str(given).split(","))
+    if given is None or isinstance(asked, list | tuple):
+        return list(asked) == given if given is not None else False
+    try:
+        return Fraction(str(asked)) == Fraction(str(given))
+    except ValueError:
+        return str(asked) == str(given)
 
 
 def _unseen(holdout: Mapping[str, Any] | None) -> Unseen | None:
