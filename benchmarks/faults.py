@@ -196,10 +196,10 @@ def baseline_returned() -> None:
 
 @fault("the search does not search")
 def search_idle() -> None:
-    """The start comes back unchanged."""
+    """The start comes back all but unchanged."""
     from planner.strategies.search import strategy
 
-    strategy.PROPOSALS_PER_SLOT = 0
+    strategy.PROPOSALS_PER_SLOT = 1
 
 
 @fault("GPUs are off by one when the plan is written")

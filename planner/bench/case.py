@@ -272,8 +272,11 @@ def _json(path: Path) -> Any:
 
 
 def _first_problem(error: ValidationError, where: str, under: str) -> InputError:
-    problem = error.errors(include_url=False)[0]
-    pointer = under + "".join(f"/{part}" for part in problem["loc"])
+    """Return what pydantic refused; of a value that may be two things, the deeper."""
+    problems = error.errors(include_url=False)
+    problem = max(problems, key=lambda each: len(each["loc"]))
+    parts = [part for part in problem["loc"] if part not in ("str", "TraceDocument")]
+    pointer = under + "".join(f"/{part}" for part in parts)
     return InputError(
         problem["msg"],
         where=f"{where} {pointer}",

@@ -22,6 +22,8 @@ from planner.options import SolveOptions
 
 SCHEMA: Literal["placement-bench/1"] = "placement-bench/1"
 EPLB = "eplb"
+DOUBLED = "two copies of an expert on one GPU"
+"""What a manifest notes of a published plan that is not legal (rule 29)."""
 Outcome = Literal[
     "plan", "infeasible", "no_plan", "invalid", "error", "crashed", "timeout", "skipped"
 ]
@@ -175,11 +177,11 @@ def reached_of(
         yardsticks={
             name: Yardstick(
                 exact=base["objective"]["value_exact"],
-                legal=not base.get("notes"),
+                legal=not any(DOUBLED in note for note in base.get("notes", ())),
                 keeps_caps=_keeps(base["imbalance"], caps),
             )
             for name, base in sorted(manifest["baselines"].items())
-            if base["objective"] is not None
+            if base.get("objective") is not None
         },
         unseen=_unseen(manifest["holdout"]),
         metrics=_metrics(manifest),
@@ -271,7 +273,7 @@ def _unseen(holdout: Mapping[str, Any] | None) -> Unseen | None:
     rivals = [
         base["objective"]["value"]
         for name, base in holdout["baselines"].items()
-        if name.startswith(EPLB) and base["objective"] is not None
+        if name.startswith(EPLB) and base.get("objective") is not None
     ]
     best = min(rivals, default=0)
     return Unseen(value=value, ratio_eplb=value / best if best else None)

@@ -98,10 +98,11 @@ def _weights(wanted: SynthDocument, layer: int) -> IntArray:
 
 
 def _ranks(wanted: SynthDocument, tag_T: IntArray) -> Any:
-    """Homes: kind c gets the ranks from ⌊c·S/tags⌋ on, its tokens in turn."""
+    """Homes: kind c gets the ranks from ⌊c·S/tags⌋ on, its sequences in turn."""
     first = tag_T * wanted.ranks // wanted.tags
     block = np.maximum(1, (tag_T + 1) * wanted.ranks // wanted.tags - first)
-    return first + np.arange(tag_T.size) // wanted.sequence_tokens % block
+    turn = np.arange(tag_T.size) // wanted.sequence_tokens // wanted.tags
+    return first + turn % block
 
 
 def _draws(stream: int, count: int) -> IntArray:
