@@ -21,13 +21,12 @@ from planner.bench.machine import Machine, this_machine
 from planner.bench.reports.layers import layers_csv
 from planner.bench.result import Result, write_results
 from planner.bench.rules import Before
-from planner.bench.suite import Runner, find_cases, run_cases
+from planner.bench.suite import BASELINE, Runner, find_cases, run_cases
 from planner.bench.verdict import Verdict, reached_verdict
 from planner.errors import UsageError
 from planner.manifest import write_text_atomically
 
 RESULTS, LAYERS = "results.jsonl", "layers.csv"
-BASELINE = "baseline.json"
 Tell = Callable[[str, Result, int, int], None]
 """Hears whose result came: revision, result, how many are done, how many there are."""
 

@@ -336,8 +336,8 @@ def judge_suite(
     now, then, count = means
     change = now / then - 1
     text = (
-        f"objective / bound over {count} cases: shifted geometric mean {now:.5f}, "
-        f"before {then:.5f} ({percent(change)})"
+        f"objective / bound, shifted geometric mean of the {count} with a bound: "
+        f"{now:.5f}, before {then:.5f} ({percent(change)})"
     )
     level: Level = "block" if change > WORSE_SUITE else "note"
     why = f"{percent(WORSE_SUITE)} allowed: many small losses are one big one"

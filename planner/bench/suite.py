@@ -13,6 +13,9 @@ from planner.bench.synth import write_synth
 from planner.errors import InputError, UsageError
 from planner.manifest import digest_of_file
 
+DEFAULT_SUITE = Path("benchmarks/cases")
+BASELINE = "baseline.json"
+"""Name of the baseline that is looked for beside a suite's folder."""
 MANIFESTS, TRACES = "manifests", "traces"
 Tell = Callable[[Result], None]
 

@@ -72,8 +72,8 @@ def _solve(job: dict[str, Any]) -> dict[str, Any]:
     write_manifest(manifest, path)
     return {
         "outcome": "plan",
-        "seconds": seconds,
-        "cpu_seconds": cpu_seconds,
+        "seconds": round(seconds, 3),
+        "cpu_seconds": round(cpu_seconds, 3),
         "findings": _verify(path),
     }
 

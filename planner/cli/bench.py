@@ -20,7 +20,7 @@ from planner.bench.reports.junit import junit
 from planner.bench.reports.markdown import markdown
 from planner.bench.reports.table import progress_line, table
 from planner.bench.result import Result
-from planner.bench.suite import Runner
+from planner.bench.suite import DEFAULT_SUITE, Runner
 from planner.bench.verdict import Verdict
 from planner.cli import options as flags
 from planner.errors import UsageError
@@ -34,9 +34,7 @@ Github = Annotated[bool, typer.Option("--github", help="Print GitHub annotations
 
 
 def run_bench(
-    suite: Annotated[Path, typer.Option(help="Folder of case files.")] = Path(
-        "benchmarks/cases"
-    ),
+    suite: Annotated[Path, typer.Option(help="Folder of case files.")] = DEFAULT_SUITE,
     tags: Annotated[
         str, typer.Option(help="Run cases with one of these tags: A,B; '' for all.")
     ] = "fast",

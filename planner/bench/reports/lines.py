@@ -6,9 +6,10 @@ from fractions import Fraction
 
 from planner.bench.findings import NEVER_ACCEPTED, Finding, amount, percent
 from planner.bench.result import Result, best_eplb
+from planner.bench.suite import BASELINE, DEFAULT_SUITE
 from planner.bench.verdict import Verdict
 
-COLUMNS = ("case", "objective", "change", "gap", "EPLB", "unseen", "status", "time")
+COLUMNS = ("case", "objective", "change", "gap", "EPLB", "unseen", "status", "cpu")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +62,9 @@ def counts(verdict: Verdict) -> str:
 def headline(verdict: Verdict) -> str:
     """Return the sentence that says whether the gate is open."""
     against = f" against {verdict.origin}" if verdict.origin else ", no baseline"
-    how = f"{len(verdict.results)} cases{against}: {counts(verdict)}"
+    number = len(verdict.results)
+    cases = "1 case" if number == 1 else f"{number} cases"
+    how = f"{cases}{against}: {counts(verdict)}"
     return f"gate closed: {how}" if verdict.blocking else f"gate open: {how}"
 
 
@@ -71,13 +74,14 @@ def accept_command(verdict: Verdict, case: str, blocks: Sequence[Finding]) -> st
         return "not possible: the plan is wrong, not only worse"
     if verdict.baseline is None:
         return "not possible: there is no baseline to keep it in"
-    return (
-        f"planner bench --suite {verdict.suite} --case {case} --baseline "
-        f'{verdict.baseline} --accept {case} --reason "…"'
-    )
+    return f'{rerun_command(verdict, case)} --accept {case} --reason "…"'
 
 
 def rerun_command(verdict: Verdict, case: str) -> str:
     """Return the command that runs one case again."""
-    baseline = f" --baseline {verdict.baseline}" if verdict.baseline else ""
-    return f"planner bench --suite {verdict.suite} --case {case}{baseline}"
+    words = ["planner bench"]
+    if verdict.suite != DEFAULT_SUITE:
+        words.append(f"--suite {verdict.suite}")
+    if verdict.baseline not in (None, verdict.suite.parent / BASELINE):
+        words.append(f"--baseline {verdict.baseline}")
+    return " ".join([*words, f"--case {case}"])

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -17,11 +18,12 @@ from planner.bench.reports.markdown import markdown
 from planner.bench.reports.table import case_lines, table
 from planner.bench.result import Layer
 from planner.bench.rules import FAMILIES, RULES
+from planner.bench.suite import DEFAULT_SUITE
 from planner.bench.verdict import Verdict, reached_verdict
 from tests.unit.bench.made import before, result
 
 
-def verdict(*, baseline: Path | None = Path("b.json")) -> Verdict:
+def verdict(*, baseline: Path | None = Path("other/b.json")) -> Verdict:
     """Three cases: one as before, one worse, one better; and a removed one."""
     results = (result(name="same"), result(110, name="worse"), result(90, name="fine"))
     old: dict[str, Any] = {name: before() for name in ("same", "worse", "fine")}
@@ -56,8 +58,8 @@ def test_what_blocks_comes_with_why_and_what_to_do() -> None:
     for part in (
         "objective: 110 pairs is worse than 100 pairs of the baseline: +10.00 %",
         "why: ",
-        "again:  planner bench --suite cases --case worse --baseline b.json",
-        "accept: planner bench --suite cases --case worse --baseline b.json "
+        "again:  planner bench --suite cases --baseline other/b.json --case worse\n",
+        "accept: planner bench --suite cases --baseline other/b.json --case worse "
         '--accept worse --reason "…"',
         "gate closed: 3 cases against the baseline: 1 ok, 1 better, 1 BLOCK",
     ):
@@ -82,7 +84,7 @@ def test_a_wrong_plan_cannot_be_accepted() -> None:
         before={"worse": before()},
         files={},
         suite=Path("cases"),
-        baseline=Path("b.json"),
+        baseline=Path("other/b.json"),
     )
     assert "not possible: the plan is wrong" in table(told)
     assert "--accept" not in table(told)
@@ -174,3 +176,11 @@ def test_amounts_are_readable(value: float, unit: str, text: str) -> None:
 def test_small_changes_are_not_rounded_away(value: float, text: str) -> None:
     """Law: a change that is there is seen."""
     assert percent(value) == text
+
+
+def test_commands_leave_out_what_is_the_default() -> None:
+    """Law: the suite and baseline of a checkout need not be named."""
+    usual = replace(
+        verdict(), suite=DEFAULT_SUITE, baseline=DEFAULT_SUITE.parent / "baseline.json"
+    )
+    assert "again:  planner bench --case worse\n" in table(usual)
