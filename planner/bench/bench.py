@@ -39,6 +39,8 @@ class BenchOptions:
     ----------
     baseline
         The file; default: ``baseline.json`` beside the suite's folder, if there.
+    new_baseline
+        Whether the file named may still be missing.
     against
         A revision to compare with instead of the baseline.
     """
@@ -47,6 +49,7 @@ class BenchOptions:
     tags: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     baseline: Path | None = None
+    new_baseline: bool = False
     against: str | None = None
 
 
@@ -76,9 +79,9 @@ def bench(options: BenchOptions, runner: Runner, tell: Tell) -> Verdict:
         removed: list[str] = []
     else:
         path = options.baseline or baseline_beside(options.suite)
-        known = None if path is None else read_or_empty(path)
+        known = None if path is None else _known(path, new=options.new_baseline)
         before, origin = before_of(known, path, this_machine())
-        removed = _removed(known, options)
+        removed = _removed(known, options.suite)
     results = run_cases(cases, runner, _counted("", len(cases), tell))
     verdict = Verdict(
         results=tuple(results),
@@ -154,16 +157,22 @@ def accept(verdict: Verdict, path: Path, names: Sequence[str], reason: str) -> V
         new = new.model_copy(update={"machine": verdict.machine})
     write_baseline(new, path)
     before, origin = before_of(new, path, verdict.machine)
-    findings = reached_verdict(verdict.results, before, origin=origin)
+    findings = reached_verdict(
+        verdict.results, before, removed=_removed(new, verdict.suite), origin=origin
+    )
     return replace(verdict, findings=findings, before=before, origin=origin)
 
 
-def _removed(baseline: Baseline | None, options: BenchOptions) -> list[str]:
+def _known(path: Path, *, new: bool) -> Baseline:
+    """Return a baseline; a missing one is an error unless it is to be written."""
+    return read_or_empty(path) if new else read_baseline(path)
+
+
+def _removed(baseline: Baseline | None, suite: Path) -> list[str]:
     """Return the cases of the baseline that the suite no longer has."""
     if baseline is None:
         return []
-    suite = {case.name for case in find_cases(options.suite)}
-    return sorted(set(baseline.cases) - suite)
+    return sorted({*baseline.cases} - {case.name for case in find_cases(suite)})
 
 
 def _other_revision(

@@ -28,11 +28,16 @@ class Finding(Record):
 
 def percent(change: Fraction | float) -> str:
     """Return a relative change with its sign, fine enough to be seen."""
-    value = 100 * float(change)
+    return f"{'-' if change < 0 else '+'}{share(abs(change))}"
+
+
+def share(part: Fraction | float) -> str:
+    """Return a share >= 0 in percent, fine enough to be seen."""
+    value = 100 * float(part)
     for digits in (2, 4, 6):
-        if abs(value) >= 10**-digits or value == 0:
-            return f"{value:+.{digits}f} %"
-    return f"{value:+.1e} %"
+        if value >= 10**-digits or value == 0:
+            return f"{value:.{digits}f} %"
+    return f"{value:.1e} %"
 
 
 def amount(value: Fraction | float, unit: str | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from planner import pipeline
-from planner.bench.findings import GATE_FAILED, Finding, Level, amount, percent
+from planner.bench.findings import GATE_FAILED, Finding, Level, amount, percent, share
 from planner.errors import (
     ManifestError,
     UsageError,
@@ -241,7 +241,7 @@ def _judged(
     was = amount(Fraction(part.old_exact), unit)
     now = amount(Fraction(part.new_exact), unit)
     change = part.change
-    text = f"{now}, {was} in {shown[0]}: {percent(change)}, {percent(allowed)} allowed"
+    text = f"{now}, {was} in {shown[0]}: {percent(change)}, {share(allowed)} allowed"
     level: Level = "gain" if change < 0 else "note"
     if change > allowed:
         level = "block"

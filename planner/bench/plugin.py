@@ -43,6 +43,9 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if not Path(suite).is_dir():
         raise pytest.UsageError(f"--placement-suite {suite} is not a folder")
+    baseline = config.getoption("--placement-baseline")
+    if baseline is not None and not Path(baseline).is_file():
+        raise pytest.UsageError(f"--placement-baseline {baseline} is not a file")
     named = config.args_source is pytest.Config.ArgsSource.ARGS
     config.args = [*config.args, suite] if named else [suite]
     config.stash[_BENCH] = _Bench(config)

@@ -11,7 +11,7 @@ from fractions import Fraction
 from math import exp, log
 
 from planner.bench.baseline import PROOF_RANK, Entry
-from planner.bench.findings import Finding, Level, amount, percent
+from planner.bench.findings import Finding, Level, amount, percent, share
 from planner.bench.result import ROUNDING, Reached, Result, best_eplb
 
 WORSE = Fraction(1, 200)
@@ -157,7 +157,7 @@ def _objective(seen: _Seen) -> Iterator[Finding]:
     allowed = _allowed(old.value, seen.reached.unit)
     relative = percent(change / old.value) if old.value else "from 0"
     text = f"{seen.show(value)} is worse than {seen.show(old.value)} of {seen.origin}: "
-    text += f"{relative}, {percent(WORSE)} allowed"
+    text += f"{relative}, {share(WORSE)} allowed"
     if seen.reached.unit in COUNTS:
         text += f" or {amount(WORSE_COUNT, seen.reached.unit[:-1])}"
     if change > allowed:
@@ -214,7 +214,9 @@ def _proof(seen: _Seen) -> Iterator[Finding]:
     if PROOF_RANK.get(now, 0) < PROOF_RANK.get(was, 0):
         level: Level = "block" if was == "proven_optimal" else "warn"
         text = f"{was} in {seen.origin}, now {now}"
-        gap = "no bound" if reached.gap is None else f"gap {percent(reached.gap)}"
+        gap = (
+            "no bound" if reached.gap is None else f"gap {share(max(0.0, reached.gap))}"
+        )
         yield seen.find("proof", level, text, gap)
     if old.bound is None:
         return
@@ -340,7 +342,7 @@ def judge_suite(
         f"{now:.5f}, before {then:.5f} ({percent(change)})"
     )
     level: Level = "block" if change > WORSE_SUITE else "note"
-    why = f"{percent(WORSE_SUITE)} allowed: many small losses are one big one"
+    why = f"{share(WORSE_SUITE)} allowed: many small losses are one big one"
     return [
         Finding(
             case="",

@@ -72,6 +72,7 @@ def run_bench(
         tags=tuple(tag.strip() for tag in tags.split(",") if tag.strip()),
         names=tuple(case or ()),
         baseline=baseline,
+        new_baseline=update_baseline or bool(accept_cases),
         against=against,
     )
     if (update_baseline or accept_cases) and against is not None:
@@ -87,6 +88,7 @@ def run_bench(
         print(table(verdict))
     for line in annotations(verdict) if github else ():
         print(line)
+    print(f"results and plans: {out}", file=sys.stderr)
     raise typer.Exit(verdict.exit_code)
 
 

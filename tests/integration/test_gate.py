@@ -134,11 +134,12 @@ def test_results_say_what_ran_and_not_where(
         (("--suite", "nowhere"), 3),
         (("--tags", "luck"), 2),
         (("--case", "none"), 2),
+        (("--baseline", "none.json"), 3),
         (("--against", "HEAD", "--update-baseline"), 2),
         (("--baseline", "none.json", "--against", "HEAD"), 2),
         (("--format", "xml"), 2),
     ],
-    ids=["suite", "tags", "case", "update", "two origins", "format"],
+    ids=["suite", "tags", "case", "baseline", "update", "two origins", "format"],
 )
 def test_what_cannot_be_asked_is_said(
     arguments: tuple[str, ...], code: int, planner: Run, suite: Path
