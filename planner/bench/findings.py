@@ -28,7 +28,7 @@ class Finding(Record):
 
 def percent(change: Fraction | float) -> str:
     """Return a relative change with its sign, fine enough to be seen."""
-    return f"{'-' if change < 0 else '+'}{share(abs(change))}"
+    return f"+{share(change)}" if change >= 0 else f"-{share(-change)}"
 
 
 def share(part: Fraction | float) -> str:
