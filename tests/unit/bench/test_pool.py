@@ -88,7 +88,7 @@ FAKE = {
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
-    """Return a folder with another planner: only the facade, and it verifies nothing."""
+    """Return a folder with another planner: a facade that verifies nothing."""
     package = tmp_path / "planner"
     package.mkdir()
     for name, text in FAKE.items():
