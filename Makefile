@@ -15,11 +15,11 @@ OUT ?= out
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernels demo test lint types contracts format check wheel clean
+.PHONY: help setup kernels demo test bench lint types contracts format check wheel clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 9
-	@echo "also: setup lint types contracts check format wheel clean"
+	@echo "also: setup bench lint types contracts check format wheel clean"
 
 setup:
 	@command -v "$(PYTHON)" >/dev/null || { \
@@ -38,6 +38,10 @@ demo: kernels
 test: kernels
 	@$(BIN)/python -m pytest -n $(JOBS)
 
+# Placement quality on the fast cases, held against benchmarks/baseline.json.
+bench: kernels
+	@$(BIN)/planner bench --jobs $(JOBS) --out "$(OUT)/bench"
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,7 +52,7 @@ types: setup
 contracts: setup
 	$(BIN)/lint-imports
 
-check: lint types contracts test
+check: lint types contracts bench test
 
 format: setup
 	$(BIN)/ruff check --fix .
