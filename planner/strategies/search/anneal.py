@@ -119,8 +119,23 @@ def holds(slots_GJ: Any, gpu: int, expert: int) -> bool:
 
 
 @inner  # type: ignore[untyped-decorator]
-def propose(tokens: Any, state: Any, random_1: Any, spare: bool) -> Any:
-    """Draw a move (see ``change_slots``); the first entry is -1 if it is not legal."""
+def near_copy(network: Any, state: Any, gpu: int, expert: int) -> bool:
+    """Whether a copy lies on the GPU or, where only cells count, in its cell."""
+    if not network.cells_only:
+        return holds(state.slots_GJ, gpu, expert)
+    cell_R, found = network.cell_CR[0], False
+    for copy in range(state.count_E[expert]):
+        found = found or cell_R[state.rank_EM[expert, copy]] == cell_R[gpu]
+    return found
+
+
+@inner  # type: ignore[untyped-decorator]
+def propose(network: Any, tokens: Any, state: Any, random_1: Any, spare: bool) -> Any:
+    """Draw a move (see ``change_slots``); the first entry is -1 if it is not wanted.
+
+    Unwanted is what is not legal and, where only cells count, what stays in one or
+    gives it a second copy.
+    """
     slots_GJ, none = state.slots_GJ, (-1, 0, 0, -1, 0, 0)
     ranks, width = slots_GJ.shape
     gpu, slot = draw(random_1, ranks), draw(random_1, width)
@@ -130,15 +145,17 @@ def propose(tokens: Any, state: Any, random_1: Any, spare: bool) -> Any:
     if spare and state.count_E[expert] > 1 and draw(random_1, 2):
         other = draw(random_1, state.count_E.size)
         full = state.count_E[other] == tokens.most_copies
-        if full or holds(slots_GJ, gpu, other):
+        if full or near_copy(network, state, gpu, other):
             return none
         return (gpu, slot, other, -1, 0, 0)
     far = (gpu + 1 + draw(random_1, ranks - 1)) % ranks
+    if network.cells_only and network.cell_CR[0, gpu] == network.cell_CR[0, far]:
+        return none
     place = draw(random_1, width)
     other = np.int64(slots_GJ[far, place])
     if other < 0 or other == expert:
         return none
-    if width > 1 and (holds(slots_GJ, gpu, other) or holds(slots_GJ, far, expert)):
+    if near_copy(network, state, gpu, other) or near_copy(network, state, far, expert):
         return none
     return (gpu, slot, other, far, place, expert)
 
@@ -160,7 +177,7 @@ def try_swap(network: Any, tokens: Any, state: Any, move: Any) -> None:
     state.trial_X[:] = state.load_X
     experts, change_2L = (move[5], move[2]), state.swap_2L
     near, far = network.cell_CR[0, move[0]], network.cell_CR[0, move[3]]
-    for level in range(1 if near == far else 2):
+    for level in range(network.cells_only, 1 if near == far else 2):
         columns = (near, far) if level else (move[0], move[3])
         judge_swap(
             tokens.chose_EW, experts, state.any_CW, state.many_CW, columns, change_2L
@@ -207,7 +224,7 @@ def anneal(
     excess = excess_of(pairs_G, pairs_N, domain_G, caps_G, caps_N)
     new_links, new_pairs = links, pairs
     for _ in range(knobs.proposals):
-        move = propose(tokens, state, random_1, spare)
+        move = propose(network, tokens, state, random_1, spare)
         if move[0] < 0:
             continue
         one, two = np.int64(state.slots_GJ[move[0], move[1]]), np.int64(move[2])

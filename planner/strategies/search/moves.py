@@ -91,7 +91,8 @@ def serve(network: Any, tokens: Any, state: Any, rank: int, sign: int) -> None:
     if network.linear:
         state.change_CL[rank] += pair_L
         return
-    shift_column(state, rank, moved_W, sign)
+    if not network.cells_only:
+        shift_column(state, rank, moved_W, sign)
     if network.alike:
         cell = network.cell_CR[0, rank]
         if cell >= 0:
@@ -196,8 +197,9 @@ def swap_single(network: Any, tokens: Any, state: Any, move: Any) -> None:
     state.rank_EM[one, 0], state.rank_EM[two, 0] = move[3], move[0]
     if network.linear:
         return
-    swap_in_column(tokens, state, move[0], one, two)
-    swap_in_column(tokens, state, move[3], two, one)
+    if not network.cells_only:
+        swap_in_column(tokens, state, move[0], one, two)
+        swap_in_column(tokens, state, move[3], two, one)
     near, far = network.cell_CR[0, move[0]], network.cell_CR[0, move[3]]
     if near != far:
         swap_in_column(tokens, state, near, one, two)
@@ -209,13 +211,18 @@ def add_loads(
     network: Any, tokens: Any, column: int, change_L: Any, load_X: Any
 ) -> None:
     """Carry tokens gained by a column to the links."""
-    gpus = network.domain_G.size
-    for lane in range(change_L.size):
-        change = change_L[lane]
+    class_S, source_L, lanes = network.class_S, tokens.source_L, change_L.size
+    change = 0
+    for lane in range(lanes):
+        change += change_L[lane]
+        group = class_S[source_L[lane]]
+        if lane + 1 < lanes and class_S[source_L[lane + 1]] == group:
+            continue
         if change != 0:
-            key = column * gpus + tokens.source_L[lane]
+            key = column * network.classes + group
             for entry in range(network.first_K[key], network.first_K[key + 1]):
                 load_X[network.place_Y[entry]] += change * network.share_Y[entry]
+        change = 0
 
 
 @inner  # type: ignore[untyped-decorator]
