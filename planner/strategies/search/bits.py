@@ -66,19 +66,21 @@ def judge_column(
     """Count tokens gained less lost per lane where a column serves others than before.
 
     ``used_4W`` are the tokens it would serve: the first expert's before and after,
-    the second's before and after, whether they chose it or not. ``served`` is (any,
-    many, three) of all columns.
+    the second's before and after, whether they chose it or not; one word per lane
+    where that is the same for all tokens of a lane. ``served`` is (any, many, three)
+    of all columns.
     """
     any_CW, many_CW, three_CW = served
     one, two, lanes = experts[0], experts[1], change_L.size
+    step = 0 if used_4W.shape[1] == lanes else lanes
     change_L[:] = 0
     for word in range(chose_EW.shape[1] // lanes):
         for lane in range(lanes):
-            at = word * lanes + lane
-            moved_1 = chose_EW[one, at] & (used_4W[0, at] ^ used_4W[1, at])
-            moved_2 = chose_EW[two, at] & (used_4W[2, at] ^ used_4W[3, at])
-            coming = (moved_1 & used_4W[1, at]) | (moved_2 & used_4W[3, at])
-            left_1, left_2 = moved_1 & used_4W[0, at], moved_2 & used_4W[2, at]
+            at, used = word * lanes + lane, word * step + lane
+            moved_1 = chose_EW[one, at] & (used_4W[0, used] ^ used_4W[1, used])
+            moved_2 = chose_EW[two, at] & (used_4W[2, used] ^ used_4W[3, used])
+            coming = (moved_1 & used_4W[1, used]) | (moved_2 & used_4W[3, used])
+            left_1, left_2 = moved_1 & used_4W[0, used], moved_2 & used_4W[2, used]
             # Of the one or two that leave none may have company that stays.
             alone = ~many_CW[column, at] | (left_1 & left_2 & ~three_CW[column, at])
             change_L[lane] += _popcount(coming & ~any_CW[column, at]) - _popcount(
@@ -89,18 +91,28 @@ def judge_column(
 @inner  # type: ignore[untyped-decorator]
 def judge_pairs(chose_EW: Any, experts: Any, used_4W: Any, change_L: Any) -> None:
     """Count pairs gained less lost per lane (see ``judge_column``)."""
-    one, two, lanes = experts[0], experts[1], change_L.size
+    lanes = change_L.size
+    step = 0 if used_4W.shape[1] == lanes else lanes
     change_L[:] = 0
-    for word in range(chose_EW.shape[1] // lanes):
+    for side in range(2):
+        expert, before, after = experts[side], 2 * side, 2 * side + 1
+        for word in range(chose_EW.shape[1] // lanes):
+            for lane in range(lanes):
+                chose, used = chose_EW[expert, word * lanes + lane], word * step + lane
+                change_L[lane] += _popcount(chose & used_4W[after, used])
+                change_L[lane] -= _popcount(chose & used_4W[before, used])
+
+
+@inner  # type: ignore[untyped-decorator]
+def move_users(
+    chose_W: Any, now_W: Any, other_W: Any, lanes: int, moved_W: Any
+) -> None:
+    """Write who chose an expert and uses a column now but not at the other time."""
+    step = 0 if now_W.size == lanes else lanes
+    for word in range(chose_W.size // lanes):
         for lane in range(lanes):
-            at = word * lanes + lane
-            first, second = chose_EW[one, at], chose_EW[two, at]
-            change_L[lane] += (
-                _popcount(first & used_4W[1, at])
-                - _popcount(first & used_4W[0, at])
-                + _popcount(second & used_4W[3, at])
-                - _popcount(second & used_4W[2, at])
-            )
+            at, used = word * lanes + lane, word * step + lane
+            moved_W[at] = chose_W[at] & now_W[used] & ~other_W[used]
 
 
 @inner  # type: ignore[untyped-decorator]

@@ -17,6 +17,7 @@ from planner.strategies.search.bits import (
     judge_column,
     judge_pairs,
     judge_swap,
+    move_users,
     ripple,
     summarize,
 )
@@ -24,9 +25,12 @@ from planner.strategies.search.compiling import inner
 
 
 @inner  # type: ignore[untyped-decorator]
-def near_ranks(network: Any, ranks: Any, expert: int, near_S: Any) -> None:
+def near_ranks(domain_G: Any, ep: int, ranks: Any, expert: int, near_S: Any) -> None:
     """Write the EP rank that serves an expert for every source GPU (rule 17)."""
-    ep, domain_G, count = network.ep, network.domain_G, ranks.size
+    count = ranks.size
+    if count == 1:
+        near_S[:] = ranks[0]
+        return
     for base in range(0, domain_G.size, ep):
         far = 0
         for gpu in range(base, base + ep):
@@ -37,9 +41,7 @@ def near_ranks(network: Any, ranks: Any, expert: int, near_S: Any) -> None:
                     local += 1
                     if first < 0:
                         first = rank
-            if count == 1:
-                near_S[gpu] = ranks[0]
-            elif own:
+            if own:
                 near_S[gpu] = gpu - base
             elif 0 < local < count:
                 near_S[gpu] = first
@@ -49,42 +51,64 @@ def near_ranks(network: Any, ranks: Any, expert: int, near_S: Any) -> None:
 
 
 @inner  # type: ignore[untyped-decorator]
-def column_of(network: Any, group: int, rank: int, cell: bool) -> int:
-    """Return the column of a rank of an EP set: itself or its cell."""
-    return network.cell_CR[group, rank] if cell else rank
+def near_users(near_S: Any, where: Any, column: int, used_L: Any) -> None:
+    """Write, per lane, whether the nearest copy of its source lies at a column.
+
+    ``where`` is (cells [sets, ranks], source of each lane); columns below the number
+    of ranks are the ranks themselves.
+    """
+    cell_CR, source_L = where
+    ep = cell_CR.shape[1]
+    for lane in range(source_L.size):
+        source = source_L[lane]
+        here = near_S[source]
+        if column >= ep:
+            here = cell_CR[source // ep, here]
+        used_L[lane] = ONES if here == column else ZERO
 
 
 @inner  # type: ignore[untyped-decorator]
-def users_of(
-    network: Any, tokens: Any, state: Any, row: int, column: int, out_W: Any
+def hashed_users(
+    ranks: Any, where: Any, column: int, mask_QW: Any, used_W: Any
 ) -> None:
-    """Write which tokens would use a copy at a column, one bit each."""
-    source_L, ep, cell = tokens.source_L, network.ep, column >= network.ep
-    lanes, count = source_L.size, state.count_4[row]
-    mask_L = state.mask_L
-    if network.nearest:
-        for lane in range(lanes):
-            source = source_L[lane]
-            rank = state.near_4S[row, source]
-            here = column_of(network, source // ep, rank, cell) == column
-            mask_L[lane] = ONES if count > 0 and here else ZERO
-        for word in range(out_W.size // lanes):
-            for lane in range(lanes):
-                out_W[word * lanes + lane] = mask_L[lane]
-        return
-    out_W[:] = ZERO
+    """Write which tokens' hash points at a copy at a column (see ``near_users``)."""
+    cell_CR, source_L = where
+    ep, lanes, count = cell_CR.shape[1], source_L.size, ranks.size
+    used_W[:] = ZERO
     for copy in range(count):
-        found, rank = ZERO, state.rank_4M[row, copy]
+        uses = count * (count - 1) // 2 + copy
+        if column < ep:
+            if ranks[copy] == column:
+                used_W[:] = mask_QW[uses]
+            continue
         for lane in range(lanes):
-            here = column_of(network, source_L[lane] // ep, rank, cell) == column
-            mask_L[lane] = ONES if here else ZERO
-            found |= mask_L[lane]
-        if found:
-            uses_W = tokens.mask_QW[count * (count - 1) // 2 + copy]
-            for word in range(out_W.size // lanes):
-                for lane in range(lanes):
-                    at = word * lanes + lane
-                    out_W[at] |= uses_W[at] & mask_L[lane]
+            if cell_CR[source_L[lane] // ep, ranks[copy]] == column:
+                for at in range(lane, used_W.size, lanes):
+                    used_W[at] |= mask_QW[uses, at]
+
+
+@inner  # type: ignore[untyped-decorator]
+def find_users(
+    nearest: bool, copies: Any, where: Any, column: int, masks: Any
+) -> bool:
+    """Write who uses a column before and after; return whether that differs.
+
+    ``copies`` is (``near_4S``, ``rank_4M``, ``count_4``), ``masks`` (``mask_QW``,
+    ``used_4W``).
+    """
+    near_4S, rank_4M, count_4 = copies
+    mask_QW, used_4W = masks
+    for row in range(4):
+        if nearest:
+            near_users(near_4S[row], where, column, used_4W[row])
+        else:
+            ranks = rank_4M[row, : count_4[row]]
+            hashed_users(ranks, where, column, mask_QW, used_4W[row])
+    differs = ZERO
+    for at in range(used_4W.shape[1]):
+        differs |= used_4W[0, at] ^ used_4W[1, at]
+        differs |= used_4W[2, at] ^ used_4W[3, at]
+    return differs != ZERO
 
 
 @inner  # type: ignore[untyped-decorator]
@@ -115,60 +139,58 @@ def prepare(network: Any, tokens: Any, state: Any, move: Any) -> None:
     if network.nearest:
         for row in range(4):
             ranks = state.rank_4M[row, : state.count_4[row]]
-            near_ranks(network, ranks, one if row < 2 else two, state.near_4S[row])
+            expert, near_S = one if row < 2 else two, state.near_4S[row]
+            near_ranks(network.domain_G, network.ep, ranks, expert, near_S)
 
 
 @inner  # type: ignore[untyped-decorator]
 def add_pairs(
-    network: Any, tokens: Any, state: Any, row: int, expert: int, sign: int
+    ep: int, near_S: Any, load_SE: Any, expert: int, way: int, pairs_G: Any
 ) -> None:
-    """Add an expert's pairs, or take them away, where its copies serve them."""
-    ep, pairs_G, count = network.ep, state.pairs_G, state.count_4[row]
-    if network.nearest and count > 1:
-        for source in range(pairs_G.size):
-            rank = source // ep * ep + state.near_4S[row, source]
-            pairs_G[rank] += sign * tokens.load_SE[source, expert]
-        return
-    first = 0 if network.nearest else count * (count - 1) // 2
-    for group in range(tokens.load_CQE.shape[0]):
-        for copy in range(count):
-            rank = group * ep + state.rank_4M[row, copy]
-            pairs_G[rank] += sign * tokens.load_CQE[group, first + copy, expert]
+    """Add ``way`` times an expert's pairs where the nearest copies serve them."""
+    for source in range(pairs_G.size):
+        base = source - source % ep
+        pairs_G[base + near_S[source]] += way * load_SE[source, expert]
+
+
+@inner  # type: ignore[untyped-decorator]
+def add_hashed_pairs(
+    ep: int, ranks: Any, load_CQE: Any, expert: int, way: int, pairs_G: Any
+) -> None:
+    """Add ``way`` times an expert's pairs where the hash finds them copies."""
+    first = ranks.size * (ranks.size - 1) // 2
+    for group in range(load_CQE.shape[0]):
+        for copy in range(ranks.size):
+            rank = group * ep + ranks[copy]
+            pairs_G[rank] += way * load_CQE[group, first + copy, expert]
 
 
 @inner  # type: ignore[untyped-decorator]
 def move_pairs(network: Any, tokens: Any, state: Any, experts: Any, sign: int) -> None:
     """Carry the pairs of a prepared move over, or back (sign −1)."""
+    ep, pairs_G = network.ep, state.pairs_G
     for row in range(4):
-        way = sign if row % 2 else -sign
-        add_pairs(network, tokens, state, row, experts[row // 2], way)
+        way, expert = sign if row % 2 else -sign, experts[row // 2]
+        if network.nearest:
+            near_S, load_SE = state.near_4S[row], tokens.load_SE
+            add_pairs(ep, near_S, load_SE, expert, way, pairs_G)
+        else:
+            ranks = state.rank_4M[row, : state.count_4[row]]
+            add_hashed_pairs(ep, ranks, tokens.load_CQE, expert, way, pairs_G)
 
 
 @inner  # type: ignore[untyped-decorator]
-def mark(network: Any, state: Any) -> None:
+def mark(cells_only: bool, cell_CR: Any, rank_4M: Any, count_4: Any, out_C: Any) -> None:
     """Mark the columns that a prepared move may change."""
-    marked_C = state.marked_C
-    marked_C[:] = False
+    out_C[:] = False
     for row in range(4):
-        for copy in range(state.count_4[row]):
-            rank = state.rank_4M[row, copy]
-            if not network.cells_only:
-                marked_C[rank] = True
-            for group in range(network.cell_CR.shape[0]):
-                if network.cell_CR[group, rank] >= 0:
-                    marked_C[network.cell_CR[group, rank]] = True
-
-
-@inner  # type: ignore[untyped-decorator]
-def find_users(network: Any, tokens: Any, state: Any, column: int) -> bool:
-    """Write who uses a column before and after; return whether that differs."""
-    used_4W, differs = state.used_4W, ZERO
-    for row in range(4):
-        users_of(network, tokens, state, row, column, used_4W[row])
-    for at in range(used_4W.shape[1]):
-        differs |= used_4W[0, at] ^ used_4W[1, at]
-        differs |= used_4W[2, at] ^ used_4W[3, at]
-    return differs != ZERO
+        for copy in range(count_4[row]):
+            rank = rank_4M[row, copy]
+            if not cells_only:
+                out_C[rank] = True
+            for group in range(cell_CR.shape[0]):
+                if cell_CR[group, rank] >= 0:
+                    out_C[cell_CR[group, rank]] = True
 
 
 @inner  # type: ignore[untyped-decorator]
@@ -176,14 +198,19 @@ def try_move(network: Any, tokens: Any, state: Any, experts: Any) -> None:
     """Write into ``trial_X`` the loads after a prepared move."""
     state.trial_X[:] = state.load_X
     served = (state.any_CW, state.many_CW, state.three_CW)
-    change_L, chose_EW = state.swap_2L[0], tokens.chose_EW
-    mark(network, state)
+    change_L, chose_EW, used_4W = state.swap_2L[0], tokens.chose_EW, state.used_4W
+    copies = (state.near_4S, state.rank_4M, state.count_4)
+    where, masks = (network.cell_CR, tokens.source_L), (tokens.mask_QW, used_4W)
+    cells_only, marked_C = network.cells_only, state.marked_C
+    mark(cells_only, network.cell_CR, state.rank_4M, state.count_4, marked_C)
     for column in range(network.columns):
-        if state.marked_C[column] and find_users(network, tokens, state, column):
+        if not marked_C[column]:
+            continue
+        marked_C[column] = find_users(network.nearest, copies, where, column, masks)
+        if marked_C[column]:
             if network.linear:
-                judge_pairs(chose_EW, experts, state.used_4W, change_L)
+                judge_pairs(chose_EW, experts, used_4W, change_L)
             else:
-                used_4W = state.used_4W
                 judge_column(chose_EW, experts, used_4W, served, column, change_L)
             add_loads(network, tokens, column, change_L, state.trial_X)
 
@@ -191,7 +218,7 @@ def try_move(network: Any, tokens: Any, state: Any, experts: Any) -> None:
 @inner  # type: ignore[untyped-decorator]
 def carry_out(network: Any, tokens: Any, state: Any, move: Any, one: int) -> None:
     """Carry out a prepared move whose loads and pairs are already settled."""
-    two = move[2]
+    two, used_4W = move[2], state.used_4W
     state.slots_GJ[move[0], move[1]] = two
     if move[3] >= 0:
         state.slots_GJ[move[3], move[4]] = one
@@ -201,26 +228,24 @@ def carry_out(network: Any, tokens: Any, state: Any, move: Any, one: int) -> Non
         state.count_E[expert] = count
     if network.linear:
         return
+    copies = (state.near_4S, state.rank_4M, state.count_4)
+    where, masks = (network.cell_CR, tokens.source_L), (tokens.mask_QW, used_4W)
     for column in range(network.columns):
-        if state.marked_C[column] and find_users(network, tokens, state, column):
+        if state.marked_C[column]:
+            find_users(network.nearest, copies, where, column, masks)
             for row in range(4):
-                expert = one if row < 2 else two
-                take_users(tokens, state, column, expert, row)
-            summarize(
-                state.count_CBW[column],
-                state.any_CW[column],
-                state.many_CW[column],
-                state.three_CW[column],
-            )
+                chose_W = tokens.chose_EW[one if row < 2 else two]
+                take_users(state, column, chose_W, row)
+            any_W, many_W = state.any_CW[column], state.many_CW[column]
+            three_W = state.three_CW[column]
+            summarize(state.count_CBW[column], any_W, many_W, three_W)
 
 
 @inner  # type: ignore[untyped-decorator]
-def take_users(tokens: Any, state: Any, column: int, expert: int, row: int) -> None:
+def take_users(state: Any, column: int, chose_W: Any, row: int) -> None:
     """Count in (odd rows) or out (even rows) those who use a column only then."""
-    moved_W, used_4W, other = state.moved_W, state.used_4W, row ^ 1
-    for at in range(moved_W.size):
-        moved_W[at] = tokens.chose_EW[expert, at] & used_4W[row, at]
-        moved_W[at] &= ~used_4W[other, at]
+    used_4W, moved_W = state.used_4W, state.moved_W
+    move_users(chose_W, used_4W[row], used_4W[row ^ 1], state.swap_2L.shape[1], moved_W)
     sign = 1 if row % 2 else -1
     ripple(moved_W, sign, state.count_CBW[column], state.carry_W)
 
@@ -313,23 +338,8 @@ def fill(network: Any, tokens: Any, state: Any) -> None:
             if expert >= 0:
                 state.rank_EM[expert, state.count_E[expert]] = gpu
                 state.count_E[expert] += 1
-    state.count_4[0] = 0
     for expert in range(state.count_E.size):
-        count = state.count_E[expert]
-        ranks = state.rank_EM[expert, :count]
-        state.count_4[1], state.rank_4M[1, :count] = count, ranks
-        if network.nearest:
-            near_ranks(network, ranks, expert, state.near_4S[1])
-        add_pairs(network, tokens, state, 1, expert, 1)
-        for column in range(network.columns):
-            users_of(network, tokens, state, 1, column, state.used_4W[1])
-            if network.linear:
-                state.moved_W[:] = tokens.chose_EW[expert] & state.used_4W[1]
-                change_L[:] = 0
-                count_bits(state.moved_W, change_L)
-                add_loads(network, tokens, column, change_L, state.load_X)
-            elif column >= network.ep or not network.cells_only:
-                take_users(tokens, state, column, expert, 1)
+        serve(network, tokens, state, expert)
     if network.linear:
         return
     for column in range(network.columns):
@@ -338,3 +348,34 @@ def fill(network: Any, tokens: Any, state: Any) -> None:
         change_L[:] = 0
         count_bits(any_W, change_L)
         add_loads(network, tokens, column, change_L, state.load_X)
+
+
+@inner  # type: ignore[untyped-decorator]
+def serve(network: Any, tokens: Any, state: Any, expert: int) -> None:
+    """Serve one expert from its copies."""
+    count = state.count_E[expert]
+    ranks, near_S = state.rank_EM[expert, :count], state.near_4S[0]
+    where, used_W = (network.cell_CR, tokens.source_L), state.used_4W[1]
+    if network.nearest:
+        near_ranks(network.domain_G, network.ep, ranks, expert, near_S)
+        add_pairs(network.ep, near_S, tokens.load_SE, expert, 1, state.pairs_G)
+    else:
+        add_hashed_pairs(network.ep, ranks, tokens.load_CQE, expert, 1, state.pairs_G)
+    state.used_4W[0] = ZERO
+    for column in range(network.columns):
+        if column < network.ep and network.cells_only:
+            continue
+        if network.nearest:
+            near_users(near_S, where, column, used_W)
+        else:
+            hashed_users(ranks, where, column, tokens.mask_QW, used_W)
+        if network.linear:
+            change_L = state.swap_2L[0]
+            lanes, moved_W = change_L.size, state.moved_W
+            none_W = state.used_4W[0]
+            move_users(tokens.chose_EW[expert], used_W, none_W, lanes, moved_W)
+            change_L[:] = 0
+            count_bits(moved_W, change_L)
+            add_loads(network, tokens, column, change_L, state.load_X)
+        else:
+            take_users(state, column, tokens.chose_EW[expert], 1)

@@ -66,7 +66,6 @@ class State(NamedTuple):
     near_4S: IntArray
     used_4W: Words
     marked_C: BoolArray
-    mask_L: Words
     moved_W: Words
     carry_W: Words
     swap_2L: IntArray
@@ -222,9 +221,8 @@ def empty_state(network: Network, tokens: Tokens, slots_GJ: IdArray) -> State:
         rank_4M=np.zeros((4, tokens.most_copies), dtype=np.int64),
         count_4=np.zeros(4, dtype=np.int64),
         near_4S=np.zeros((4, gpus), dtype=np.int64),
-        used_4W=np.zeros((4, width), dtype=np.uint64),
+        used_4W=np.zeros((4, lanes if network.nearest else width), dtype=np.uint64),
         marked_C=np.zeros(columns, dtype=np.bool_),
-        mask_L=np.zeros(lanes, dtype=np.uint64),
         moved_W=np.zeros(width, dtype=np.uint64),
         carry_W=np.zeros(width, dtype=np.uint64),
         swap_2L=np.zeros((2, lanes), dtype=np.int64),
