@@ -152,7 +152,9 @@ class PlanOptions(Strict):
     link_classes: list[LinkClass] | None = Field(
         default=None, min_length=1, max_length=64
     )
-    homes: Literal["trace", "by_token", "round_robin", "balanced"] | None = None
+    homes: Literal["trace", "by_token", "round_robin", "balanced", "by_tag"] | None = (
+        None
+    )
     policy: Literal[
         "uniform", "free", "one_expert_per_gpu", "one_expert_per_gpu_total"
     ] = "uniform"

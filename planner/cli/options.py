@@ -42,7 +42,7 @@ LinkClasses = Annotated[
     typer.Option("--link-classes", help="Scope of link_tokens; repeat for several."),
 ]
 Homes = Annotated[
-    str | None, typer.Option(help="trace, by_token, round_robin or balanced.")
+    str | None, typer.Option(help="trace, by_token, round_robin, balanced or by_tag.")
 ]
 Policy = Annotated[str, typer.Option(help="uniform or one_expert_per_gpu.")]
 Redundant = Annotated[str, typer.Option(help="auto, or a number of extra slots.")]

@@ -20,7 +20,7 @@ from planner.workload.model_spec import BYTES_PER_VALUE
 
 PHASE_TRAFFIC = {"prefill": "dedup_domain", "decode": "copies"}
 POLICIES = ("uniform", "one_expert_per_gpu")
-HOMES = ("trace", "by_token", "round_robin", "balanced")
+HOMES = ("trace", "by_token", "round_robin", "balanced", "by_tag")
 
 
 def check_names(options: SolveOptions) -> None:
