@@ -125,6 +125,7 @@ def repaired_slots(load_LE: IntArray, slots_LGJ: IdArray) -> IdArray:
         planning=CountsPart(tokens_LE=load_LE, top_k=1),
         model=SimpleNamespace(experts=load_LE.shape[1]),
     )
+    seen.views = (seen,)
     numbers = tuple(range(load_LE.shape[0]))
     plan = PlacementPlan(layer_numbers=numbers, slots_LGJ=slots_LGJ)
     return repaired(seen, plan).slots_LGJ

@@ -75,6 +75,7 @@ def test_never_worse_than_eplb_repaired(
         layout=SimpleNamespace(ep=gpus),
         slot_count=gpus * slots,
     )
+    seen.views = (seen,)
     start = repaired(seen, published_plan(seen, "eplb_global"))
     found_LGJ = placed(load_LE, np.zeros(gpus, dtype=np.int64), slots, moves)
     for load_E, found, eplb in zip(load_LE, found_LGJ, start.slots_LGJ, strict=True):

@@ -357,6 +357,7 @@ def test_recorded_layers_are_never_above_eplb(
         planning=CountsPart(tokens_LE=load_LE, top_k=8),
         model=SimpleNamespace(experts=experts),
     )
+    seen.views = (seen,)
     numbers = tuple(range(len(load_LE)))
     plan = PlacementPlan(layer_numbers=numbers, slots_LGJ=eplb_LGJ)
     for start_LGJ in (eplb_LGJ, repaired(seen, plan).slots_LGJ):
