@@ -33,7 +33,7 @@ CLEAR = 1e-6
 """The relaxation's value from which it is worth trying to prove."""
 WHOLE = 1e-6
 CANDIDATES = 4
-"""Experts tried at a split, most undecided first among the largest copies."""
+"""Experts tried at a split by size."""
 JUST_BELOW = Fraction(1, 2 * 10**9)
 """A level this much below a load counts as the load (status tolerance 1e-9)."""
 
@@ -151,6 +151,7 @@ class Prover:
 
     def __init__(self, layer: BalanceLayer, deadline: float) -> None:
         self._layer, self._deadline = layer, deadline
+        self._budget, self._by_size = 0, False
         self.solved = 0
 
     @property
@@ -163,9 +164,17 @@ class Prover:
         relaxed = self._relax(level, all_ranges(self._layer))
         return Verdict(proof=relaxed.proof, copies_E=_whole(relaxed))
 
-    def split(self, level: Fraction, most_solves: int) -> Verdict:
-        """Prove by cases: depth first, the expert whose cases are the closest."""
-        self._budget = self.solved + most_solves
+    def split(
+        self, level: Fraction, most_solves: int, *, by_size: bool
+    ) -> Verdict:
+        """Prove by cases, depth first.
+
+        Two rules, since neither is better everywhere: ``by_size`` tries the largest
+        undecided copies and takes the one whose cases are closest to proven (who
+        gets a copy more decides); else the most undecided expert (which small ones
+        fill the gaps decides).
+        """
+        self._budget, self._by_size = self.solved + most_solves, by_size
         ranges = all_ranges(self._layer)
         return self._prove(level, ranges, self._relax(level, ranges))
 
@@ -197,7 +206,7 @@ class Prover:
         assert relaxed.mean_E is not None
         best: tuple[int, int, tuple[Relaxed, Relaxed]] | None = None
         best_score = (-1, 0.0)
-        for expert in _undecided(self._layer, relaxed):
+        for expert in self._undecided(relaxed):
             at = int(np.floor(relaxed.mean_E[expert] + WHOLE))
             low, high = (
                 self._relax(level, case) for case in ranges.split(expert, at)
@@ -213,15 +222,17 @@ class Prover:
         assert best is not None
         return best
 
-
-def _undecided(layer: BalanceLayer, relaxed: Relaxed) -> list[int]:
-    """Return the experts worth splitting on, the largest copies first."""
-    assert relaxed.variance_E is not None and relaxed.mean_E is not None
-    open_E = np.argsort(-relaxed.variance_E, kind="stable")[: 3 * CANDIDATES]
-    open_E = open_E[relaxed.variance_E[open_E] > WHOLE]
-    size_E = layer.most_ER[open_E, 0] / relaxed.mean_E[open_E]
-    chosen: list[int] = open_E[np.argsort(-size_E, kind="stable")].tolist()
-    return chosen[:CANDIDATES]
+    def _undecided(self, relaxed: Relaxed) -> list[int]:
+        """Return the experts to try, by the rule in force."""
+        assert relaxed.variance_E is not None and relaxed.mean_E is not None
+        open_E = np.argsort(-relaxed.variance_E, kind="stable")
+        open_E = open_E[relaxed.variance_E[open_E] > WHOLE]
+        if not self._by_size:
+            return [int(open_E[0])]
+        open_E = open_E[: 3 * CANDIDATES]
+        size_E = self._layer.most_ER[open_E, 0] / relaxed.mean_E[open_E]
+        by_size = open_E[np.argsort(-size_E, kind="stable")]
+        return [int(expert) for expert in by_size[:CANDIDATES]]
 
 
 def _whole(relaxed: Relaxed) -> IntArray | None:
