@@ -23,10 +23,7 @@ def fewest_copies(layer: BalanceLayer) -> tuple[IntArray, Fraction]:
     the level is a bound, and the copies need not attain it.
     """
     copies_E = np.ones(layer.experts, dtype=np.int64)
-    queue = [
-        (-layer.size(expert, 1), expert)
-        for expert in range(layer.experts)
-    ]
+    queue = [(-layer.size(expert, 1), expert) for expert in range(layer.experts)]
     heapq.heapify(queue)
     stuck = None
     for _ in range(layer.slots - layer.experts):

@@ -33,10 +33,12 @@ PAIR_PROPOSALS = 1_000
 """Moves of a round for every slot."""
 SWAP_ROUNDS = ((5e-5, 1e-5), (2e-4, 1e-5), (0.0, 1e-4))
 SWAP_PROPOSALS = 700
+SWAP_ROUND = 3
+"""A round of swaps counts for so many: a few are enough."""
 COOLING = 1e-4
 LEVELS = 2e-4
 """Relative width at which the level of the relaxation is known well enough."""
-SPLIT_SOLVES = (20, 40, 40, 40, 100)
+SPLIT_SOLVES = (16, 50, 50, 50, 80)
 """Relaxations that the proofs by cases may take, one after the other."""
 EARLY_ROUNDS = 4
 
@@ -99,7 +101,7 @@ class _Search:
         self.copies_E: IntArray = greedy_counts(self.size_ER, layer.slots)
         self.value = np.inf
         self.offer(self._start(self.copies_E))
-        self.round = 0
+        self.round, self.rounds = 0, effort.rounds
 
     def _start(self, copies_E: IntArray) -> IdArray:
         size_E = self.size_ER[np.arange(self.layer.experts), copies_E - 1]
@@ -122,7 +124,7 @@ class _Search:
     def open(self) -> bool:
         """Whether another round may help and there is time for it."""
         close = self.value <= self.least * (1 + max(CLOSE, self.effort.goal))
-        return not close and self.round < self.effort.rounds and self.left > 0
+        return not close and self.round < self.rounds and self.left > 0
 
     def offer(self, slots_GJ: IdArray) -> bool:
         """Keep a placement if it is the best; tell whether it is."""
@@ -149,6 +151,7 @@ class _Swaps(_Search):
 
     def run(self) -> LayerSolution:
         task = Task(self.size_ER[None], np.ones(1), True)
+        self.rounds = -(-self.effort.rounds // SWAP_ROUND)
         while self.open:
             above, hot = SWAP_ROUNDS[self.round % len(SWAP_ROUNDS)]
             # Every other pass starts anew, so that one bad valley is not the end.
@@ -195,9 +198,9 @@ class _Pairs(_Search):
             above, hot = PAIR_ROUNDS[self.round % len(PAIR_ROUNDS)]
             _, copies_E = anneal_counts(
                 self.size_ER,
-                self.copies_E if self.round % 2 else greedy_counts(
-                    self.size_ER, self.layer.slots
-                ),
+                self.copies_E
+                if self.round % 2
+                else greedy_counts(self.size_ER, self.layer.slots),
                 self.least * (1 + above),
                 (hot, hot * COOLING),
                 PAIR_PROPOSALS * self.layer.slots,

@@ -24,9 +24,11 @@ def packed_slots(
         for _ in range(copies_E[expert]):
             chosen, least = -1, np.inf
             for gpu in range(gpus):
-                if used_G[gpu] < slots_per_gpu and load_G[gpu] < least:
-                    if not (slots_GJ[gpu] == expert).any():
-                        chosen, least = gpu, load_G[gpu]
+                room = used_G[gpu] < slots_per_gpu
+                if not room or (slots_GJ[gpu] == expert).any():
+                    continue
+                if load_G[gpu] < least:
+                    chosen, least = gpu, load_G[gpu]
             if chosen < 0:
                 chosen = _make_room(slots_GJ, load_G, used_G, size_E, expert)
             slots_GJ[chosen, used_G[chosen]] = expert

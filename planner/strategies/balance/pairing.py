@@ -11,18 +11,28 @@ import numpy as np
 from numba import njit
 
 from planner.arrays import FloatArray, IdArray, IntArray
+from planner.strategies.balance.chance import seeded, taken
+from planner.strategies.search.anneal import draw
 from planner.strategies.search.compiling import inner
 
 
 @inner  # type: ignore[untyped-decorator]
 def _walk(size_E: Any, order_E: Any, copies_E: Any, level: float) -> Any:
-    """Return the greatest pair and the squared excess of all pairs above ``level``."""
+    """Return the greatest pair and the squared excess of all pairs above ``level``.
+
+    Copies left in the middle would pair with their own expert; they count as traded
+    with the last pair made before either end came to that expert.
+    """
     low, high = 0, order_E.size - 1
     left_low, left_high = copies_E[order_E[low]], copies_E[order_E[high]]
-    greatest, excess = 0.0, 0.0
+    greatest, excess, above_low, above_high = 0.0, 0.0, 0.0, 0.0
     while low <= high:
-        load = size_E[order_E[low]] + size_E[order_E[high]]
-        pairs = left_low // 2 if low == high else min(left_low, left_high)
+        larger = size_E[order_E[high]]
+        if low == high:
+            pairs, larger = left_low // 2, max(larger, above_low, above_high)
+        else:
+            pairs = min(left_low, left_high)
+        load = size_E[order_E[low]] + larger
         if pairs > 0:
             greatest = max(greatest, load)
             if load > level:
@@ -32,9 +42,11 @@ def _walk(size_E: Any, order_E: Any, copies_E: Any, level: float) -> Any:
         left_low -= pairs
         left_high -= pairs
         if left_low == 0:
+            above_low = larger
             low += 1
             left_low = left_high if low == high else copies_E[order_E[low]]
         if left_high == 0 and low <= high:
+            above_high = larger
             high -= 1
             left_high = left_low if low >= high else copies_E[order_E[high]]
     return greatest, excess
@@ -56,10 +68,12 @@ def _resort(order_E: Any, size_E: Any, expert: int) -> None:
 
 
 @inner  # type: ignore[untyped-decorator]
-def _alike(rank_E: Any, sorted_E: Any, copies_E: Any, expert: int) -> Any:
+def _alike(
+    random_1: Any, rank_E: Any, sorted_E: Any, copies_E: Any, expert: int
+) -> Any:
     """Return an expert of similar load that has one copy more or less, or -1."""
     for _ in range(20):
-        at = rank_E[expert] + np.random.randint(-5, 6)
+        at = rank_E[expert] + draw(random_1, 11) - 5
         if 0 <= at < sorted_E.size:
             other = sorted_E[at]
             if abs(copies_E[other] - copies_E[expert]) == 1:
@@ -68,22 +82,14 @@ def _alike(rank_E: Any, sorted_E: Any, copies_E: Any, expert: int) -> Any:
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def anneal_counts(
-    size_ER: FloatArray,
-    copies_E: IntArray,
+def _anneal(
+    size_ER: Any,
+    copies_E: Any,
     level: float,
     heat: tuple[float, float],
     proposals: int,
-    seed: int,
-) -> tuple[float, IntArray]:
-    """Anneal from ``copies_E``; return the least greatest pair seen and its copies.
-
-    A move takes a copy from one expert and gives it to another: half the time any
-    two, half the time two of similar load, which exchange their numbers and so leave
-    most of the sorted sizes in place. ``heat`` are the first and last temperatures,
-    in squares of the unit of sizes.
-    """
-    np.random.seed(seed)
+    random_1: Any,
+) -> Any:
     experts, most = size_ER.shape
     copies_E = copies_E.copy()
     size_E = np.empty(experts)
@@ -97,13 +103,13 @@ def anneal_counts(
     temperature, cooling = heat[0], (heat[1] / heat[0]) ** (1.0 / proposals)
     for _ in range(proposals):
         temperature *= cooling
-        gains = np.random.randint(experts)
-        if np.random.random() < 0.5:
-            loses = _alike(rank_E, sorted_E, copies_E, gains)
+        gains = draw(random_1, experts)
+        if draw(random_1, 2) == 0:
+            loses = _alike(random_1, rank_E, sorted_E, copies_E, gains)
             if loses >= 0 and copies_E[loses] < copies_E[gains]:
                 gains, loses = loses, gains
         else:
-            loses = np.random.randint(experts)
+            loses = draw(random_1, experts)
         if loses < 0 or loses == gains or copies_E[loses] == 1:
             continue
         if copies_E[gains] == most:
@@ -122,8 +128,7 @@ def anneal_counts(
         if greatest < best:
             best = greatest
             best_E[:] = copies_E
-        worse = after - excess
-        if worse <= 0 or np.random.random() < np.exp(-worse / temperature):
+        if taken(random_1, after - excess, temperature):
             excess = after
             if excess == 0.0:
                 break
@@ -133,6 +138,25 @@ def anneal_counts(
             size_E[gains], size_E[loses] = was_gaining, was_losing
             order_E[:] = before_E
     return best, best_E
+
+
+def anneal_counts(
+    size_ER: FloatArray,
+    copies_E: IntArray,
+    level: float,
+    heat: tuple[float, float],
+    proposals: int,
+    seed: int,
+) -> tuple[float, IntArray]:
+    """Anneal from ``copies_E``; return the least greatest pair seen and its copies.
+
+    A move takes a copy from one expert and gives it to another: half the time any
+    two, half the time two of similar load, which exchange their numbers and so leave
+    most of the sorted sizes in place. ``heat`` are the first and last temperatures,
+    in squares of the unit of sizes.
+    """
+    greatest, best_E = _anneal(size_ER, copies_E, level, heat, proposals, seeded(seed))
+    return float(greatest), best_E
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]

@@ -145,9 +145,7 @@ def _costs(
     layer: BalanceLayer, level: Fraction, proof: Farkas
 ) -> tuple[ExactArray, int]:
     """Return r·(Σ_s y_s·(…) − λ) and λ, both times a common denominator."""
-    scale = lcm(
-        proof.copies.denominator, *(y.denominator for y in proof.rows.values())
-    )
+    scale = lcm(proof.copies.denominator, *(y.denominator for y in proof.rows.values()))
     per_slot = int(proof.copies * scale)
     whole = {s: int(y * scale) for s, y in proof.rows.items()}
     most = (sum(whole.values()) + abs(per_slot) + 1) * layer.slots * layer.slots

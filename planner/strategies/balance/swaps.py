@@ -12,6 +12,8 @@ import numpy as np
 from numba import njit
 
 from planner.arrays import FloatArray, IdArray, IntArray
+from planner.strategies.balance.chance import seeded, taken
+from planner.strategies.search.anneal import draw, holds
 from planner.strategies.search.compiling import inner
 
 
@@ -57,14 +59,6 @@ def _above(load: float, level: float) -> float:
 
 
 @inner  # type: ignore[untyped-decorator]
-def _holds(slots_GJ: Any, gpu: int, expert: int) -> bool:
-    for slot in range(slots_GJ.shape[1]):
-        if slots_GJ[gpu, slot] == expert:
-            return True
-    return False
-
-
-@inner  # type: ignore[untyped-decorator]
 def _replace(state: Any, expert: int, gpu: int, other: int) -> None:
     """Note that a copy of an expert is on ``other`` instead of ``gpu``."""
     at = 0
@@ -94,9 +88,7 @@ def _swap_change(task: Any, state: Any, move: Any, level: float) -> float:
 
 
 @inner  # type: ignore[untyped-decorator]
-def _spread_change(
-    task: Any, state: Any, expert: int, step: int, gpu: int
-) -> None:
+def _spread_change(task: Any, state: Any, expert: int, step: int, gpu: int) -> None:
     """Add to ``change_KG`` what one copy more (on ``gpu``) or less there means."""
     copies = state.copies_E[expert]
     for k in range(task.weight_K.size):
@@ -123,7 +115,10 @@ def _gathered(task: Any, state: Any, level: float) -> float:
 
 @inner  # type: ignore[untyped-decorator]
 def _do_swap(task: Any, state: Any, near: int, slot: int, far: int, place: int) -> None:
-    one, two = np.int64(state.slots_GJ[near, slot]), np.int64(state.slots_GJ[far, place])
+    one, two = (
+        np.int64(state.slots_GJ[near, slot]),
+        np.int64(state.slots_GJ[far, place]),
+    )
     for k in range(task.weight_K.size):
         moved = (
             task.size_KER[k, one, state.copies_E[one] - 1]
@@ -149,51 +144,50 @@ def _do_recopy(state: Any, gpu: int, slot: int, loses: int, gains: int) -> None:
 
 
 @inner  # type: ignore[untyped-decorator]
-def _try_swap(
-    task: Any, state: Any, busy: int, level: float, temperature: float
-) -> float:
+def _try_swap(task: Any, state: Any, busy: int, knobs: Any, random_1: Any) -> Any:
     """Try to swap a slot of a GPU with one elsewhere; return the change made."""
     gpus, slots = state.slots_GJ.shape
-    far = np.random.randint(gpus)
-    slot, place = np.random.randint(slots), np.random.randint(slots)
-    one, two = np.int64(state.slots_GJ[busy, slot]), np.int64(state.slots_GJ[far, place])
+    far = draw(random_1, gpus)
+    slot, place = draw(random_1, slots), draw(random_1, slots)
+    one, two = (
+        np.int64(state.slots_GJ[busy, slot]),
+        np.int64(state.slots_GJ[far, place]),
+    )
     if far == busy or one == two:
         return 0.0
-    if _holds(state.slots_GJ, busy, two) or _holds(state.slots_GJ, far, one):
+    if holds(state.slots_GJ, busy, two) or holds(state.slots_GJ, far, one):
         return 0.0
-    change = _swap_change(task, state, (busy, one, far, two), level)
-    if change > 0.0 and np.random.random() >= np.exp(-change / temperature):
+    change = _swap_change(task, state, (busy, one, far, two), knobs[0])
+    if not taken(random_1, change, knobs[1]):
         return 0.0
     _do_swap(task, state, busy, slot, far, place)
     return change
 
 
 @inner  # type: ignore[untyped-decorator]
-def _try_recopy(
-    task: Any, state: Any, busy: int, level: float, temperature: float
-) -> float:
+def _try_recopy(task: Any, state: Any, busy: int, knobs: Any, random_1: Any) -> Any:
     """Try to give a copy of one expert to another in its slot.
 
     Half the time the busy GPU loses a copy; else one of its experts gains one, in
     the slot of an expert elsewhere.
     """
     gpus, slots = state.slots_GJ.shape
-    if np.random.random() < 0.5:
-        gpu, gains = busy, np.random.randint(state.copies_E.size)
+    if draw(random_1, 2) == 0:
+        gpu, gains = busy, draw(random_1, state.copies_E.size)
     else:
-        gpu = np.random.randint(gpus)
-        gains = np.int64(state.slots_GJ[busy, np.random.randint(slots)])
-    slot = np.random.randint(slots)
+        gpu = draw(random_1, gpus)
+        gains = np.int64(state.slots_GJ[busy, draw(random_1, slots)])
+    slot = draw(random_1, slots)
     loses = np.int64(state.slots_GJ[gpu, slot])
-    if state.copies_E[loses] == 1 or _holds(state.slots_GJ, gpu, gains):
+    if state.copies_E[loses] == 1 or holds(state.slots_GJ, gpu, gains):
         return 0.0
     if state.copies_E[gains] >= state.holder_EM.shape[1]:
         return 0.0
     state.change_KG[:, :] = 0.0
     _spread_change(task, state, loses, -1, gpu)
     _spread_change(task, state, gains, 1, gpu)
-    change = _gathered(task, state, level)
-    if change > 0.0 and np.random.random() >= np.exp(-change / temperature):
+    change = _gathered(task, state, knobs[0])
+    if not taken(random_1, change, knobs[1]):
         return 0.0
     _do_recopy(state, gpu, slot, loses, gains)
     return change
@@ -222,9 +216,8 @@ def _anneal(
     level: float,
     heat: tuple[float, float],
     proposals: int,
-    seed: int,
-) -> tuple[float, IdArray]:
-    np.random.seed(seed)
+    random_1: Any,
+) -> Any:
     gpus = state.slots_GJ.shape[0]
     best, best_GJ = _judge(task, state.load_KG), state.slots_GJ.copy()
     excess = 0.0
@@ -235,14 +228,14 @@ def _anneal(
     temperature, cooling = heat[0], (heat[1] / heat[0]) ** (1.0 / proposals)
     for _ in range(proposals):
         temperature *= cooling
-        k = np.random.randint(task.weight_K.size)
-        busy, other = np.random.randint(gpus), np.random.randint(gpus)
+        k = draw(random_1, task.weight_K.size)
+        busy, other = draw(random_1, gpus), draw(random_1, gpus)
         if state.load_KG[k, other] > state.load_KG[k, busy]:
             busy = other
-        if np.random.random() < 0.8:
-            change = _try_swap(task, state, busy, level, temperature)
+        if draw(random_1, 5) > 0:
+            change = _try_swap(task, state, busy, (level, temperature), random_1)
         else:
-            change = _try_recopy(task, state, busy, level, temperature)
+            change = _try_recopy(task, state, busy, (level, temperature), random_1)
         if change == 0.0:
             continue
         excess += change
@@ -292,5 +285,5 @@ def anneal_slots(
     Ends early when the value is at most ``level``.
     """
     state = state_of(task, slots_GJ)
-    value, best_GJ = _anneal(task, state, level, heat, proposals, seed)
+    value, best_GJ = _anneal(task, state, level, heat, proposals, seeded(seed))
     return float(value), best_GJ

@@ -84,8 +84,10 @@ def relax(
     share_Q = value[built.model.variables["q"]]
     expert_Q = choices.expert_Q[built.kept_Q]
     copies_Q = choices.copies_Q[built.kept_Q]
-    mean_E = np.bincount(expert_Q, share_Q * copies_Q, layer.experts)
-    square_E = np.bincount(expert_Q, share_Q * copies_Q**2, layer.experts)
+    mean_E: FloatArray = np.zeros(layer.experts)
+    square_E: FloatArray = np.zeros(layer.experts)
+    np.add.at(mean_E, expert_Q, share_Q * copies_Q)
+    np.add.at(square_E, expert_Q, share_Q * copies_Q**2)
     return Relaxed(mean_E=mean_E, variance_E=square_E - mean_E**2, v=v)
 
 
@@ -126,9 +128,7 @@ def _rounded(
     rows: dict[Fraction, Fraction] = {}
     for row in np.flatnonzero((whole_R > 0) & (built.guard_R >= 0)).tolist():
         choice = built.guard_R[row]
-        size = layer.size(
-            int(choices.expert_Q[choice]), int(choices.copies_Q[choice])
-        )
+        size = layer.size(int(choices.expert_Q[choice]), int(choices.copies_Q[choice]))
         rows[level - size] = Fraction(int(whole_R[row]), ROUNDING)
     per_slot = float(duals_R[built.model.families["all"][0]])
     return Farkas(rows=rows, copies=Fraction(round(per_slot * ROUNDING), ROUNDING))
@@ -164,9 +164,7 @@ class Prover:
         relaxed = self._relax(level, all_ranges(self._layer))
         return Verdict(proof=relaxed.proof, copies_E=_whole(relaxed))
 
-    def split(
-        self, level: Fraction, most_solves: int, *, by_size: bool
-    ) -> Verdict:
+    def split(self, level: Fraction, most_solves: int, *, by_size: bool) -> Verdict:
         """Prove by cases, depth first.
 
         Two rules, since neither is better everywhere: ``by_size`` tries the largest
@@ -208,9 +206,7 @@ class Prover:
         best_score = (-1, 0.0)
         for expert in self._undecided(relaxed):
             at = int(np.floor(relaxed.mean_E[expert] + WHOLE))
-            low, high = (
-                self._relax(level, case) for case in ranges.split(expert, at)
-            )
+            low, high = (self._relax(level, case) for case in ranges.split(expert, at))
             score = (
                 (low.proof is not None) + (high.proof is not None),
                 min(low.v, high.v) + 0.1 * max(low.v, high.v),
