@@ -250,7 +250,9 @@ def _split_model(
     base_N = fixed_EN.sum(axis=0) / unit * cost_N
     highest = float((base_N + cost_N).max())
     peak = builder.variables("peak", (1,), upper=highest, cost=1.0)
-    whole = builder.rows("whole", left_C.shape, lower=left_C / unit, upper=left_C / unit)
+    whole = builder.rows(
+        "whole", left_C.shape, lower=left_C / unit, upper=left_C / unit
+    )
     builder.add(whole[entry], served)
     ingress = builder.rows("ingress", base_N.shape, upper=-base_N)
     builder.add(ingress[domain], served, cost_N[domain])
