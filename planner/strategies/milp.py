@@ -52,7 +52,7 @@ def solve_milp(
         If the solver fails.
     """
     _check_scope(instance)
-    _check_fits(instance)
+    check_fits(instance)
     return _Solve(instance, limits, progress).run(starts)
 
 
@@ -251,7 +251,7 @@ def _check_scope(instance: PlacementInstance) -> None:
         )
 
 
-def _check_fits(instance: PlacementInstance) -> None:
+def check_fits(instance: PlacementInstance) -> None:
     experts, slots = instance.model.experts, instance.slots_per_gpu
     if instance.slot_count < experts:
         raise InfeasibleError(
