@@ -21,13 +21,14 @@ import numpy as np
 
 from planner.arrays import IntArray
 from planner.evaluator import evaluate
-from planner.instance import Caps, Objective, PlacementInstance
+from planner.instance import Caps, Objective, PlacementInstance, Workload
 from planner.layout import ParallelLayout
+from planner.pipeline.certifying import certified_layers
 from planner.plan import PlacementPlan
 from planner.strategies.balance.layer import Effort
 from planner.strategies.balance.multi import Workloads, solve_workloads
-from planner.strategies.balance.strategy import BalanceResult, solve_balance
-from planner.strategies.base import Limits
+from planner.strategies.balance.strategy import solve_balance
+from planner.strategies.base import Limits, SolveResult
 from planner.strategies.baselines.base import (
     BASELINES,
     AbsentBaselineError,
@@ -131,15 +132,19 @@ def problem(gpus: int, slots: int, tokens_LE: IntArray) -> PlacementInstance:
             ep=gpus,
             attention_groups=tuple((gpu,) for gpu in range(gpus)),
         ),
-        traffic="copies",
         selection="even",
-        endpoint="local_nic",
         objective=Objective(name="gpu_tokens"),
         caps=Caps(),
         slots_per_gpu=slots,
-        message_bytes=(7408, 14336),
-        planning=CountsPart(tokens_LE=tokens_LE, top_k=R1.top_k),
-        holdout=None,
+        workloads=(
+            Workload(
+                traffic="copies",
+                endpoint="local_nic",
+                message_bytes=(7408, 14336),
+                planning=CountsPart(tokens_LE=tokens_LE, top_k=R1.top_k),
+                holdout=None,
+            ),
+        ),
         memory_bytes_G=np.zeros(gpus, dtype=np.int64),
         memory_limit_G=np.ones(gpus, dtype=np.int64),
     )
@@ -204,7 +209,7 @@ def imbalance(instance: PlacementInstance, plan: PlacementPlan) -> tuple[Fractio
 
 
 def _gaps(
-    instance: PlacementInstance, ours: Sequence[Fraction], result: BalanceResult
+    instance: PlacementInstance, ours: Sequence[Fraction], result: SolveResult
 ) -> list[Fraction]:
     part = instance.planning
     assert isinstance(part, CountsPart)
@@ -212,9 +217,12 @@ def _gaps(
         Fraction(int(tokens_E.sum()), instance.layout.gpu_count)
         for tokens_E in part.tokens_LE
     ]
+    # What the verifier's checkers prove, not what the strategy says.
+    proven = certified_layers(instance, result.bound)
+    assert proven is not None
     return [
-        1 - proof.value / (ratio * mean)
-        for ratio, mean, proof in zip(ours, means, result.layer_proofs, strict=True)
+        1 - value / (ratio * mean)
+        for ratio, mean, value in zip(ours, means, proven, strict=True)
     ]
 
 

@@ -16,6 +16,7 @@ from planner.errors import LimitError
 from planner.evaluator.evaluation import layer_split
 from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan, SplitWeights
+from planner.strategies.balance.strategy import why_not as balance_why_not
 from planner.strategies.base import (
     STRATEGIES,
     Bound,
@@ -218,6 +219,8 @@ def _members(instance: PlacementInstance) -> list[tuple[str, float]]:
     The search places with equal weights; under ``weighted`` the MILP comes last and
     splits what the search placed.
     """
+    if instance.objective.name == "gpu_tokens" and balance_why_not(instance) is None:
+        return [("balance", 1.0)]
     if not TRAFFIC.get(instance.traffic).linear:
         return [("search", 1.0)]
     if isinstance(instance.planning, CountsPart):

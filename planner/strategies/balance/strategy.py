@@ -27,12 +27,13 @@ from planner.strategies.balance.even import (
 from planner.strategies.balance.layer import Effort
 from planner.strategies.base import (
     STRATEGIES,
-    Bound,
     Event,
     Limits,
     Progress,
     SolveResult,
+    whole_bound,
 )
+from planner.strategies.base import LayerBound as ProvenBound
 from planner.strategies.baselines.base import expert_loads
 from planner.strategies.judging import judged_layer
 from planner.workload.parts import CountsPart
@@ -42,13 +43,6 @@ PLACERS: dict[str, Placer] = {"even": place_even}
 """How a layer with spare copies is placed, by selection: where selections part."""
 RESERVE = 0.97
 """Share of the time that layers may use; judging takes the rest."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class BalanceResult(SolveResult):
-    """A plan with the proof of every layer's bound."""
-
-    layer_proofs: tuple[LayerBound, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,7 +87,7 @@ def solve_balance(
     limits: Limits,
     starts: Sequence[PlacementPlan] = (),
     progress: Progress | None = None,
-) -> BalanceResult:
+) -> SolveResult:
     """Even out the GPUs of every layer and bound each (docs/balance.md).
 
     Never worse on the planning part than the best of ``starts`` that keeps the caps.
@@ -230,7 +224,7 @@ def _bound(instance: PlacementInstance, layers: Sequence[_Layer]) -> float:
 
 def _result(
     instance: PlacementInstance, layers: Sequence[_Layer], history: Sequence[Event]
-) -> BalanceResult:
+) -> SolveResult:
     plan = PlacementPlan(
         layer_numbers=instance.model.moe_layers,
         slots_LGJ=np.stack([layer.slots_GJ for layer in layers]),
@@ -245,21 +239,26 @@ def _result(
     reason = "complete" if finished else "limit"
     if value <= bound * (1 + 1e-9):
         reason = "optimal"
-    return BalanceResult(
+    return SolveResult(
         plan=plan,
         reason=reason,
         limit="seconds" if reason == "limit" else None,
-        bound=Bound(
-            value=bound,
-            method="+".join(sorted({layer.bound.method for layer in layers})),
-            of=f"gpu_tokens/{instance.selection}",
-            branching=any(layer.bound.branching for layer in layers),
+        bound=whole_bound(
+            [
+                ProvenBound(
+                    value=float(layer.bound.value),
+                    method=layer.bound.method,
+                    of=f"gpu_tokens/{instance.selection}",
+                    branching=layer.bound.branching,
+                    certificate=layer.bound.certificate,
+                )
+                for layer in layers
+            ],
+            instance.objective.layers,
         ),
-        layer_bounds=tuple(float(layer.bound.value) for layer in layers),
         history=tuple(history),
         layer_strategies=tuple(layer.origin for layer in layers),
         notes=_notes(instance, layers),
-        layer_proofs=tuple(layer.bound for layer in layers),
     )
 
 

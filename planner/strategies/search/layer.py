@@ -172,5 +172,7 @@ def search_layer(
             used = (time.perf_counter() - begun) / max(seconds, 1e-9)
             done = max(proposals / most_proposals, used)
     return LayerResult(
-        slots_GJ=climb.best_GJ, proposals=proposals, finished=proposals >= most_proposals
+        slots_GJ=climb.best_GJ,
+        proposals=proposals,
+        finished=proposals >= most_proposals,
     )

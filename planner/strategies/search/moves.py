@@ -88,9 +88,7 @@ def hashed_users(
 
 
 @inner  # type: ignore[untyped-decorator]
-def find_users(
-    nearest: bool, copies: Any, where: Any, column: int, masks: Any
-) -> bool:
+def find_users(nearest: bool, copies: Any, where: Any, column: int, masks: Any) -> bool:
     """Write who uses a column before and after; return whether that differs.
 
     ``copies`` is (``near_4S``, ``rank_4M``, ``count_4``), ``masks`` (``mask_QW``,
@@ -180,7 +178,9 @@ def move_pairs(network: Any, tokens: Any, state: Any, experts: Any, sign: int) -
 
 
 @inner  # type: ignore[untyped-decorator]
-def mark(cells_only: bool, cell_CR: Any, rank_4M: Any, count_4: Any, out_C: Any) -> None:
+def mark(
+    cells_only: bool, cell_CR: Any, rank_4M: Any, count_4: Any, out_C: Any
+) -> None:
     """Mark the columns that a prepared move may change."""
     out_C[:] = False
     for row in range(4):

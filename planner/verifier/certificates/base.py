@@ -92,11 +92,6 @@ class Evidence:
             for number in sets
         ]
 
-    @cached_property
-    def ordinals(self) -> IntArray | None:
-        """Ordinals of the tokens (rule 15); None for counts."""
-        return None if isinstance(self.part, CountsPart) else self.part.ordinal_T
-
 
 Checker = Callable[[Certificate, Evidence], Fraction]
 """Returns the lower bound of the layer's objective that the certificate proves.
