@@ -1,10 +1,10 @@
 """The strategy ``fast`` against EPLB: all layers of a model, compiled code warm.
 
-    python -m benchmarks.fast [--workload prefill_in1024] [--threads 1] [--repeat 5]
+    python -m benchmarks.fast [--workload prefill_in1024] [--repeat 5]
 
 Prints a Markdown table. A layer's figure is the greatest load of a GPU over the mean
-load, copies sharing evenly (``even``). Needs the shared data
-(``PLANNER_SHARED_DATA``).
+load, copies sharing evenly (``even``). Seconds are processor time, one thread. Needs
+the shared data (``PLANNER_SHARED_DATA``).
 """
 
 import argparse
@@ -42,7 +42,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--trace", default=SHARED / "traces/deepseek-r1_counts.parquet")
     parser.add_argument("--workload", default="prefill_in1024")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
@@ -54,7 +53,7 @@ def main() -> None:
         "layers above EPLB / repaired | EPLB's seconds / these |\n"
         "|---|---|---|---|---|---|---|"
     )
-    limits = Limits(threads=given.threads, seed=given.seed)
+    limits = Limits(threads=1, seed=given.seed)
     for gpus, slots in CASES:
         compare(table.tokens_LE, gpus, slots, limits, given.repeat)
 
@@ -104,9 +103,9 @@ def timed(call: Callable[[], IdArray], repeat: int) -> tuple[IdArray, list[float
     """Return the result and the seconds of each of ``repeat`` calls."""
     seconds = []
     for _ in range(repeat):
-        begun = time.perf_counter()
+        begun = time.process_time()
         found = call()
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.process_time() - begun)
     return found, seconds
 
 

@@ -8,7 +8,7 @@ from planner.traffic.base import TRAFFIC
 def compile_kernels() -> None:
     """Plan a toy cluster in every traffic mode, which compiles what is not cached.
 
-    Takes about 35 s of one core the first time and about a second afterwards.
+    Takes about 40 s of one core the first time and two seconds afterwards.
     """
     solve("toy-2x2", options=SolveOptions(strategy="fast"))
     for traffic in TRAFFIC.names():
