@@ -26,10 +26,16 @@ def mixed_network(instance: PlacementInstance) -> Network | None:
 
 
 def _classes(instance: PlacementInstance) -> Classes:
-    """Take together what shares EP set and domain, each by its number of tokens."""
+    """Take together what shares EP set and domain, each by its number of tokens.
+
+    Where ``nearest`` deals far copies to GPUs in turn, those that get the first of two
+    stay apart from those that get the second.
+    """
     layout, part = instance.layout, instance.planning
     gpus = layout.gpu_count
     key_G = layout.set_G * gpus + layout.domain_G
+    if instance.selection == "nearest" and instance.slot_count > instance.model.experts:
+        key_G = 2 * key_G + np.arange(gpus) % 2
     class_S: IntArray = np.unique(key_G, return_inverse=True)[1].astype(np.int64)
     tokens_S: FloatArray = np.ones(gpus)
     if isinstance(part, TokenPart):
