@@ -88,7 +88,7 @@ def levelled(
 ) -> float:
     """Return the ingress part after as many sweeps as it takes to be ``enough``."""
     count_E, several_E = state.count_E, scratch.several_E
-    total = ingress_sum(ports, state, scratch, knobs)
+    total: float = ingress_sum(ports, state, scratch, knobs)
     for _ in range(knobs.sweeps):
         if total <= enough:
             break

@@ -44,7 +44,7 @@ def propose(ports: Any, state: Any, scratch: Any, choices: Any, random_1: Any) -
             return 0
         expert = displaced
         if draw(random_1, 1024) >= LONGER:
-            return close(state, scratch, random_1, expert, steps)
+            return int(close(state, scratch, random_1, expert, steps))
         if draw(random_1, 1024) < ANYWHERE:
             domain = draw(random_1, domains)
         else:

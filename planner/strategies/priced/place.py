@@ -29,10 +29,11 @@ from planner.strategies.priced.state import (
 PROPOSALS_PER_SLOT = 30_000
 """Moves that one round tries for each slot, if time allows."""
 CHUNKS = 400
-HOT, COLD = 1e-4, 1e-5
-"""First and last temperature, in shares of the objective."""
-SMOOTH, SHARP = 100.0, 3000.0
-"""First and last exponent of the smooth objective."""
+HOT, COLD = 0.032, 0.0032
+"""First and last temperature, in shares of the objective that a slot has on average:
+what a move changes shrinks as slots grow in number."""
+SMOOTH, SHARP = 0.3, 10.0
+"""First and last exponent of the smooth objective, per slot."""
 SWEEPS = 4
 """Rounds of levelling that a promising move gets."""
 BOUND_SHARE = 0.5
@@ -196,14 +197,15 @@ class _Run:
         seed = (self._limits.seed * 1_000_003 + number + 1) * 0x9E3779B97F4A7C15
         random_1 = np.asarray([seed % 2**64], dtype=np.uint64)
         best_EN, value = start_EN.copy(), peak(ports, state)
-        most = PROPOSALS_PER_SLOT * int(ports.slots_N.sum())
+        slots = int(ports.slots_N.sum())
+        most = PROPOSALS_PER_SLOT * slots
         chunk = max(1, most // CHUNKS)
         tried, done = 0, 0.0
         while done < 1.0:
             knobs = Knobs(
                 proposals=chunk,
-                temperature=HOT * (COLD / HOT) ** done,
-                sharpness=SMOOTH * (SHARP / SMOOTH) ** done,
+                temperature=HOT * (COLD / HOT) ** done / slots,
+                sharpness=SMOOTH * (SHARP / SMOOTH) ** done * slots,
                 sweeps=SWEEPS,
                 target=value,
             )

@@ -25,6 +25,7 @@ work. Calling one from Python crashes the process."""
 MOST_STEPS = 4
 """Slots that one move can refill."""
 CANDIDATES_PER_SLOT = 2
+FEWEST_CANDIDATES = 256
 FEWEST_NEAR = 4
 """Domains that a displaced expert may always go to."""
 _SWEEPS = 100
@@ -123,7 +124,8 @@ def choices_of(problem: OneLevel, prices: Prices) -> Choices:
     regret_EN[:, problem.slots_N == 0] = np.inf
     order = np.argsort(regret_EN.ravel(), kind="stable")
     usable = order[: int((problem.slots_N > 0).sum()) * experts]
-    copy_Q = usable[: CANDIDATES_PER_SLOT * int(problem.slots_N.sum())]
+    wanted = max(FEWEST_CANDIDATES, CANDIDATES_PER_SLOT * int(problem.slots_N.sum()))
+    copy_Q = usable[:wanted]
     wanted_EN = np.zeros((experts, domains), dtype=np.bool_)
     wanted_EN.ravel()[copy_Q] = True
     near_E = np.maximum(wanted_EN.sum(axis=1), FEWEST_NEAR)
