@@ -33,11 +33,16 @@ from planner.strategies.baselines.base import (
     repaired,
 )
 from planner.strategies.judging import judged_layer
+from planner.strategies.priced.strategy import why_not as priced_why_not
 from planner.traffic.base import TRAFFIC
 from planner.workload.parts import CountsPart
 
 MILP_SHARE = 0.5
 """Share of the time that the MILP gets where both it and the search apply."""
+
+
+PRICED_SHARE = 0.8
+"""Share of the time of the priced search; the MILP closes small layers after it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +228,8 @@ def _members(instance: PlacementInstance) -> list[tuple[str, float]]:
         return [("balance", 1.0)]
     if not TRAFFIC.get(instance.traffic).linear:
         return [("search", 1.0)]
+    if priced_why_not(instance) is None:
+        return [("priced", PRICED_SHARE), ("milp", 1.0)]
     if isinstance(instance.planning, CountsPart):
         return [("milp", 1.0)]
     if instance.selection == "weighted":

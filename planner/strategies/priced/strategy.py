@@ -71,15 +71,11 @@ def solve_priced(
     SolverError
         If the solver fails.
     """
-    _check_scope(instance)
+    reason = why_not(instance)
+    if reason is not None:
+        raise UsageError(reason)
     check_fits(instance)
     ports = ports_of(instance)
-    reason = obstacle(layer_problem(instance, ports, 0))
-    if reason is not None:
-        raise UsageError(
-            "strategy priced needs one port out and one port in per GPU and no other "
-            f"limit, but here: {reason}; use --strategy milp or search"
-        )
     run = _Run(instance, ports, limits, starts)
     for layer in range(instance.layer_count):
         event = run.add(layer)
@@ -88,18 +84,26 @@ def solve_priced(
     return run.result()
 
 
-def _check_scope(instance: PlacementInstance) -> None:
+def why_not(instance: PlacementInstance) -> str | None:
+    """Say why this strategy does not apply, or None if it does."""
     if instance.traffic != "copies" or instance.objective.layers == "pipelined":
-        raise UsageError(
+        return (
             "strategy priced plans traffic copies layer by layer, not "
             f"{instance.traffic} {instance.objective.layers}; use --strategy search"
         )
     copies = instance.slot_count > instance.model.experts
     if copies and instance.selection != "weighted":
-        raise UsageError(
+        return (
             f"strategy priced lets copies share freely, which {instance.selection} "
             "does not; use --selection weighted, or --strategy milp or search"
         )
+    reason = obstacle(layer_problem(instance, ports_of(instance), 0))
+    if reason is None:
+        return None
+    return (
+        "strategy priced needs one port out and one port in per GPU and no other "
+        f"limit, but here: {reason}; use --strategy milp or search"
+    )
 
 
 class _Run:
