@@ -32,6 +32,8 @@ ROUNDING = 2**20
 CLEAR = 1e-6
 """The relaxation's value from which it is worth trying to prove."""
 WHOLE = 1e-6
+MOST_OPEN = 20
+"""With more undecided experts than this, few cases prove nothing."""
 CANDIDATES = 4
 """Experts tried at a split by size."""
 JUST_BELOW = Fraction(1, 2 * 10**9)
@@ -147,17 +149,17 @@ class Verdict:
 
 
 class Prover:
-    """Asks of levels of one layer whether they can be kept, within a time."""
+    """Asks of levels of one layer whether they can be kept, until ``deadline``."""
 
-    def __init__(self, layer: BalanceLayer, deadline: float) -> None:
-        self._layer, self._deadline = layer, deadline
+    def __init__(self, layer: BalanceLayer, deadline: float = np.inf) -> None:
+        self._layer, self.deadline = layer, deadline
         self._budget, self._by_size = 0, False
         self.solved = 0
 
     @property
     def left(self) -> float:
         """Seconds left."""
-        return self._deadline - time.perf_counter()
+        return self.deadline - time.perf_counter()
 
     def root(self, level: Fraction) -> Verdict:
         """Try to prove without cases."""
@@ -174,11 +176,14 @@ class Prover:
         """
         self._budget, self._by_size = self.solved + most_solves, by_size
         ranges = all_ranges(self._layer)
-        return self._prove(level, ranges, self._relax(level, ranges))
+        root = self._relax(level, ranges)
+        if root.variance_E is not None and _open(root).size > MOST_OPEN:
+            return Verdict()
+        return self._prove(level, ranges, root)
 
     def _relax(self, level: Fraction, ranges: Ranges) -> Relaxed:
         self.solved += 1
-        return relax(self._layer, level, ranges, max(0.01, self.left))
+        return relax(self._layer, level, ranges, min(3600.0, max(0.01, self.left)))
 
     def _prove(self, level: Fraction, ranges: Ranges, relaxed: Relaxed) -> Verdict:
         if relaxed.proof is not None:
@@ -220,15 +225,21 @@ class Prover:
 
     def _undecided(self, relaxed: Relaxed) -> list[int]:
         """Return the experts to try, by the rule in force."""
-        assert relaxed.variance_E is not None and relaxed.mean_E is not None
-        open_E = np.argsort(-relaxed.variance_E, kind="stable")
-        open_E = open_E[relaxed.variance_E[open_E] > WHOLE]
+        assert relaxed.mean_E is not None
+        open_E = _open(relaxed)
         if not self._by_size:
             return [int(open_E[0])]
         open_E = open_E[: 3 * CANDIDATES]
         size_E = self._layer.most_ER[open_E, 0] / relaxed.mean_E[open_E]
         by_size = open_E[np.argsort(-size_E, kind="stable")]
         return [int(expert) for expert in by_size[:CANDIDATES]]
+
+
+def _open(relaxed: Relaxed) -> IntArray:
+    """Return the experts that the relaxation leaves undecided, the most so first."""
+    assert relaxed.variance_E is not None
+    order_E = np.argsort(-relaxed.variance_E, kind="stable")
+    return order_E[relaxed.variance_E[order_E] > WHOLE]
 
 
 def _whole(relaxed: Relaxed) -> IntArray | None:
