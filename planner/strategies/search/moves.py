@@ -106,7 +106,7 @@ def find_users(nearest: bool, copies: Any, where: Any, column: int, masks: Any) 
     for at in range(used_4W.shape[1]):
         differs |= used_4W[0, at] ^ used_4W[1, at]
         differs |= used_4W[2, at] ^ used_4W[3, at]
-    return differs != ZERO
+    return bool(differs != ZERO)
 
 
 @inner  # type: ignore[untyped-decorator]
@@ -338,8 +338,8 @@ def fill(network: Any, tokens: Any, state: Any) -> None:
             if expert >= 0:
                 state.rank_EM[expert, state.count_E[expert]] = gpu
                 state.count_E[expert] += 1
-    for expert in range(state.count_E.size):
-        serve(network, tokens, state, expert)
+    for number in range(state.count_E.size):
+        serve(network, tokens, state, number)
     if network.linear:
         return
     for column in range(network.columns):

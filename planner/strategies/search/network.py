@@ -25,8 +25,8 @@ class Network(NamedTuple):
     cells do not matter; ``alike`` says that all sets have the same. ``class_S`` is the
     class of each source GPU. ``first_K``, ``place_Y`` and ``share_Y`` list, for every
     key column · classes + class, the places that one token adds to; with
-    ``cells_only`` GPUs load none. ``cost_X`` turns a load into the objective's unit; places
-    of leg ``i`` lie from ``leg_start[i]`` on.
+    ``cells_only`` GPUs load none. ``cost_X`` turns a load into the objective's unit;
+    places of leg ``i`` lie from ``leg_start[i]`` on.
     """
 
     linear: bool
