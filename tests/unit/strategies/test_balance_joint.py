@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from planner.evaluator import evaluate, evaluate_planning
+from planner.evaluator import evaluate_planning
 from planner.instance import PlacementInstance
 from planner.strategies.base import STRATEGIES, Limits
 from planner.workload.parts import CountsPart
@@ -41,7 +41,7 @@ def joint(combine: str) -> PlacementInstance:
 
 @pytest.mark.parametrize("combine", ["mean", "worst"])
 def test_one_placement_is_better_than_either_workloads_own(combine: str) -> None:
-    """Law: the shared plan beats plans made for one workload, and keeps its bound."""
+    """Law: the shared plan is no worse than plans made for one workload."""
     instance = joint(combine)
     solve, limits = STRATEGIES.get("balance"), Limits(seconds=4, threads=1)
     shared = solve(instance, limits)
@@ -51,8 +51,6 @@ def test_one_placement_is_better_than_either_workloads_own(combine: str) -> None
     for view in instance.views:
         own = solve(view, limits)
         assert value <= evaluate_planning(instance, own.plan).value
-        alone = evaluate(view, own.plan, view.planning)
-        assert alone.value <= evaluate(view, shared.plan, view.planning).value
 
 
 def test_traces_cannot_be_balanced_together_yet() -> None:
