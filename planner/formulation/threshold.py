@@ -19,6 +19,10 @@ from planner.arrays import BoolArray, FloatArray, IntArray
 from planner.formulation.linear_model import LinearModel, ModelBuilder
 
 
+TIE = 1e-12
+"""Sizes that fill the level up to this share of it are read as filling it exactly."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Choices:
     """Numbers of copies that experts may have, and the size of each copy.
@@ -93,7 +97,8 @@ def _rows(
     row ends where a small choice follows a large one: between, large ones only add
     up, so the last of them makes the tightest row.
     """
-    key_Q = np.where(large_Q, level - choices.size_Q, choices.size_Q)
+    partner_Q = level * (1 + TIE) - choices.size_Q
+    key_Q = np.where(large_Q, partner_Q, choices.size_Q)
     order = np.lexsort((large_Q, key_Q))
     large = large_Q[order]
     turn = np.zeros(order.size, dtype=np.int64)

@@ -191,7 +191,8 @@ class Prover:
         copies_E = _whole(relaxed)
         if copies_E is not None:
             return Verdict(copies_E=copies_E)
-        if self.solved >= self._budget or self.left <= 0 or relaxed.mean_E is None:
+        spent = self.solved >= self._budget or self.left <= 0
+        if spent or relaxed.variance_E is None or not _open(relaxed).size:
             return Verdict()
         expert, at_most_, cases = self._best_split(level, ranges, relaxed)
         proofs: list[Proof] = []
