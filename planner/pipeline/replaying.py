@@ -102,7 +102,8 @@ def replay(
     manifest = read_manifest(path)
     settings = settings_of(manifest, path.parent)
     notes: list[str] = []
-    chosen = _executor(executor, notes)
+    chained = any(setting.traffic == "direct" for setting in settings)
+    chosen = _executor(executor, notes, chained=chained)
     mode = _gating(gating, manifest, chosen)
     parts = []
     for name, setting, predicted, tokens in _parts(part, manifest, settings):
@@ -117,7 +118,9 @@ def replay(
     )
 
 
-def _executor(wanted: str, notes: list[str]) -> str:
+def _executor(wanted: str, notes: list[str], *, chained: bool) -> str:
+    if chained and wanted != "local":
+        return "counter"
     has_torch = find_spec("torch") is not None
     if wanted == "local" and not has_torch:
         raise UsageError(
