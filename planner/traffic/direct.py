@@ -22,7 +22,7 @@ def merge_gpus(targets_TK: IntArray, at_T: IntArray) -> IntArray:
 
 def merge_transfers(targets_TK: IntArray, merge_T: IntArray, gpus: int) -> IntArray:
     """Count the partial results that travel to the GPU where they merge, [G, G]."""
-    transfers_GG = pair_counts(targets_TK, merge_T, gpus).T.copy()
+    transfers_GG: IntArray = pair_counts(targets_TK, merge_T, gpus).T.copy()
     np.fill_diagonal(transfers_GG, 0)
     return transfers_GG
 

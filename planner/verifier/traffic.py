@@ -86,7 +86,9 @@ def _slots_and_split(
     setting: Setting, index: int
 ) -> tuple[IdArray, dict[int, SplitWeights]]:
     layer = _layers(setting)[index]
-    split = {int(expert): dict(by) for expert, by in (layer.split or {}).items()}
+    split: dict[int, SplitWeights] = {
+        int(expert): by for expert, by in (layer.split or {}).items()
+    }
     return np.asarray(layer.slots, dtype=np.int16), split
 
 

@@ -131,7 +131,10 @@ def test_tokens_of_direct_walk_alike(selection: str, case: Case) -> None:
     slots_GJ = np.roll(case.slots_GJ, 1, axis=0)
     chosen_TK = np.roll(case.part.experts_LTK[0], 1, axis=0)
     walked_T, stand_T = case.part.source_T, case.part.source_T
-    for slots, ids_TK in ((case.slots_GJ, case.part.experts_LTK[0]), (slots_GJ, chosen_TK)):
+    for slots, ids_TK in (
+        (case.slots_GJ, case.part.experts_LTK[0]),
+        (slots_GJ, chosen_TK),
+    ):
         part = replace(case.part, experts_LTK=ids_TK[None], source_T=walked_T)
         targets_TK = chosen_targets(
             part, 0, slots, {}, selection=selection, layout=layout, experts=EXPERTS
