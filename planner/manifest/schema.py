@@ -195,17 +195,28 @@ class BusiestLink(Record):
 class LayerPrediction(Record):
     """Loads of one layer; the digests cover every GPU pair and every link.
 
-    ``transfers`` and ``inter_domain_transfers`` count dispatch transfers.
+    ``transfers`` and ``inter_domain_transfers`` count dispatch transfers;
+    ``combine_sha256`` is there where combine does not mirror them (``direct``).
     """
 
     layer: Count
     transfers_exact: ExactText
     inter_domain_transfers_exact: ExactText
     transfers_sha256: Digest
+    combine_sha256: Digest | None = None
     links_sha256: Digest
     imbalance: Amount
     domain_imbalance: Amount
     busiest: tuple[BusiestLink, ...]
+
+    @model_serializer(mode="wrap")
+    def _without_mirrored_combine(
+        self, handler: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        if data.get("combine_sha256") is None:
+            data.pop("combine_sha256", None)
+        return data
 
 
 class GpuPrediction(Record):

@@ -59,6 +59,7 @@ from planner.strategies.baselines.base import (
     AbsentBaselineError,
     published_plan,
 )
+from planner.traffic.base import TRAFFIC
 
 OPTIMAL_TOLERANCE = Fraction(1, 10**9)
 PACKAGES = ("ortools", "networkx", "numpy", "numba", "pyarrow")
@@ -346,6 +347,7 @@ def _bound(instance: PlacementInstance, bound: Bound | None) -> BoundReport | No
 
 def _layer_predictions(evaluation: Evaluation) -> tuple[LayerPrediction, ...]:
     instance = evaluation.instance
+    chained = TRAFFIC.get(instance.traffic).chained
     return tuple(
         layer_prediction(
             LayerCounts(
@@ -355,6 +357,7 @@ def _layer_predictions(evaluation: Evaluation) -> tuple[LayerPrediction, ...]:
                 denominator=loads.denominator,
                 imbalance=evaluation.gpu_imbalance_L[index],
                 domain_imbalance=evaluation.domain_imbalance_L[index],
+                combine_GG=loads.combine_GG if chained else None,
             ),
             links=instance.topology.links,
             domain_G=instance.layout.domain_G,

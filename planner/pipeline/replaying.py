@@ -226,6 +226,9 @@ def _compared(
                 f"{where}: {total} transfers moved between GPUs differ from the "
                 f"{Fraction(layer.transfers_exact)} predicted, or from their pairs"
             )
+        answers = digest_of_counts(combine_LGG[index])
+        if layer.combine_sha256 not in (None, answers):
+            findings.append(f"{where}: combine transfers differ from the predicted")
         if digest_of_counts(result.numerators_L2A[index], result.q) != (
             layer.links_sha256
         ):

@@ -142,6 +142,10 @@ def check_prediction(
             layer.transfers_sha256,
             digest_of_counts(found.transfers_GG, over),
         )
+        combine = None
+        if setting.traffic == "direct":
+            combine = digest_of_counts(found.combine_GG, over)
+        ledger.equal("transfers", f"{at} combine_sha256", layer.combine_sha256, combine)
         ledger.equal(
             "link loads",
             f"{at} links_sha256",
