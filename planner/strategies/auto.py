@@ -115,6 +115,8 @@ def solve_auto(
     LimitError
         If no plan that keeps the caps was found.
     """
+    if any(TRAFFIC.get(view.traffic).chained for view in instance.views):
+        return STRATEGIES.get("flow")(instance, limits, starts, progress)
     begun = time.perf_counter()
     portfolio = Portfolio(instance)
     history: list[Event] = []
