@@ -63,9 +63,7 @@ def _transport(weight_UV: IntArray, rows: int, columns: int) -> IntArray | None:
     return flow.reshape(high, wide)
 
 
-def _potentials(
-    weight_UV: IntArray, chosen_UV: IntArray
-) -> tuple[IntArray, IntArray]:
+def _potentials(weight_UV: IntArray, chosen_UV: IntArray) -> tuple[IntArray, IntArray]:
     """Return multipliers with W ≥ row + column where chosen, ≤ elsewhere.
 
     Bellman–Ford on those inequalities alone; both are made ≥ 0 by what is free.

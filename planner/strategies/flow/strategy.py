@@ -7,15 +7,18 @@ from fractions import Fraction
 
 import numpy as np
 
+from planner.errors import LimitError
 from planner.evaluator import evaluate_planning
 from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan
 from planner.strategies.base import (
     STRATEGIES,
+    Bound,
     Event,
     Limits,
     Progress,
     SolveResult,
+    whole_bound,
 )
 from planner.strategies.baselines.base import (
     BASELINES,
@@ -24,6 +27,8 @@ from planner.strategies.baselines.base import (
     repaired,
 )
 from planner.strategies.flow.anneal import annealed
+from planner.strategies.flow.bound import layer_bounds
+from planner.strategies.flow.flows import flows_of
 from planner.traffic.base import TRAFFIC
 from planner.workload.parts import TokenPart
 
@@ -77,41 +82,84 @@ def solve_flow(
     Never worse on the planning part than a start that keeps the caps.
     """
     begun = time.perf_counter()
-    history: list[Event] = []
     held = [judged_plan(instance, plan, "start") for plan in starts]
     held += _baselines(instance)
-    best = min(held, key=lambda each: each.rank)
-
-    def report() -> None:
-        seconds = time.perf_counter() - begun
-        history.append(Event(seconds=seconds, objective=float(best.value), bound=None))
-        if progress is not None:
-            progress(history[-1])
-
-    report()
-    notes, reason = [], "complete"
+    run = _Run(begun, min(held, key=lambda each: each.rank), progress)
+    run.report()
     view = next((v for v in instance.views if TRAFFIC.get(v.traffic).chained), None)
     blocked = why_not(view)
     if blocked is not None or view is None:
-        notes.append(f"flow kept the best baseline: {blocked}")
-    else:
-        left = limits.seconds - (time.perf_counter() - begun) - RESERVE_SECONDS
-        one_copy = [each for each in held if _one_copy(view, each.plan)]
-        start = min(one_copy, key=lambda each: each.rank)
-        found = annealed(view, start.plan, seconds=left, seed=limits.seed)
-        offered = judged_plan(instance, found.plan, "flow")
-        best = min(best, offered, key=lambda each: each.rank)
-        notes.append(f"flow tried {found.proposals:,} swaps")
-        reason = "complete" if found.finished else "limit"
-        report()
-    return SolveResult(
-        plan=best.plan,
-        reason=reason,
-        limit="seconds" if reason == "limit" else None,
-        history=tuple(history),
-        layer_strategies=(best.origin,) * instance.layer_count,
-        notes=tuple(notes),
+        return run.result(instance, "complete", f"flow kept the best start: {blocked}")
+    part = view.planning
+    assert isinstance(part, TokenPart)
+    flows = flows_of(part, view.layout, view.model.experts)
+    if view is instance:
+        run.bound = whole_bound(layer_bounds(view, flows), instance.objective.layers)
+        run.report()
+    one_copy = [each for each in held if _one_copy(view, each.plan)]
+    start = min(one_copy, key=lambda each: each.rank).plan
+    left = limits.seconds - (time.perf_counter() - begun) - RESERVE_SECONDS
+    found = annealed(
+        view, flows, start, seconds=left, seed=limits.seed, enough=run.enough
     )
+    offered = judged_plan(instance, found.plan, "flow")
+    run.best = min(run.best, offered, key=lambda each: each.rank)
+    run.report()
+    reason = "complete" if found.finished else "limit"
+    if float(run.best.value) <= run.enough:
+        reason = "optimal"
+    return run.result(instance, reason, f"flow tried {found.proposals:,} swaps")
+
+
+class _Run:
+    """The best plan so far, the bound, and what was reported."""
+
+    def __init__(self, begun: float, best: Judged, progress: Progress | None) -> None:
+        self._begun, self._progress = begun, progress
+        self._history: list[Event] = []
+        self.best = best
+        self.bound: Bound | None = None
+
+    @property
+    def enough(self) -> float:
+        """A value that no plan can beat."""
+        return 0.0 if self.bound is None else self.bound.value * (1 + 1e-9)
+
+    def report(self) -> None:
+        """Tell what is known now."""
+        event = Event(
+            seconds=time.perf_counter() - self._begun,
+            objective=float(self.best.value),
+            bound=None if self.bound is None else self.bound.value,
+        )
+        self._history.append(event)
+        if self._progress is not None:
+            self._progress(event)
+
+    def result(
+        self, instance: PlacementInstance, reason: str, note: str
+    ) -> SolveResult:
+        """Return the best plan.
+
+        Raises
+        ------
+        LimitError
+            If it exceeds a cap.
+        """
+        if self.best.excess > 0:
+            raise LimitError(
+                "no plan within the imbalance caps was found before the limit; raise "
+                "--time-limit, --imbalance-cap or --domain-imbalance-cap"
+            )
+        return SolveResult(
+            plan=self.best.plan,
+            reason=reason,
+            limit="seconds" if reason == "limit" else None,
+            bound=self.bound,
+            history=tuple(self._history),
+            layer_strategies=(self.best.origin,) * instance.layer_count,
+            notes=(note,),
+        )
 
 
 def why_not(instance: PlacementInstance | None) -> str | None:
