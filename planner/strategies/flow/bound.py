@@ -165,7 +165,7 @@ def _rates(instance: PlacementInstance, leg: int) -> list[_Rate]:
         crossed_P = np.bincount(
             pair_Y[inside], weights=share_Y[inside], minlength=gpus * gpus
         )
-        crossed_GG = unit * crossed_P.reshape(gpus, gpus)
+        crossed_GG = (unit * crossed_P.reshape(gpus, gpus)).astype(np.float64)
         near = _least(crossed_GG, near_GG)
         far = _least(crossed_GG, far_GG) if far_GG.any() else near
         rates.append(_Rate(name, near, far))
