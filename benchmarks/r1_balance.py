@@ -244,7 +244,8 @@ def robust(limits: Limits) -> None:
             ),
             gpus,
             slots,
-            Effort(seconds=limits.seconds / 58, rounds=4, seed=limits.seed + layer),
+            limits.seconds / 58,
+            Effort(rounds=4, seed=limits.seed + layer),
         ).slots_GJ
         for layer in range(58)
     ]

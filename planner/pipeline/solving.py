@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from planner.errors import InputError
+from planner.errors import InputError, LimitError
+from planner.evaluator.evaluation import layer_split
+from planner.instance import PlacementInstance
 from planner.manifest import Manifest
 from planner.options import SolveOptions
 from planner.pipeline.fill import fill_manifest
@@ -18,7 +20,9 @@ from planner.pipeline.problem import (
     trace_list,
 )
 from planner.pipeline.sources import Source
+from planner.plan import PlacementPlan
 from planner.strategies.base import STRATEGIES, Limits, Progress
+from planner.strategies.judging import judged_layer
 
 Announce = Callable[[str], None]
 
@@ -100,9 +104,31 @@ def solve(
     ready = time.perf_counter() - begun
     shifted = None if progress is None else _shifted(progress, ready)
     result = strategy(problem.instance, limits, progress=shifted)
+    check_kept(problem.instance, result.plan)
     return fill_manifest(
         problem, options.strategy, result, seconds=time.perf_counter() - begun
     )
+
+
+def check_kept(instance: PlacementInstance, plan: PlacementPlan) -> None:
+    """Refuse a plan that breaks an imbalance cap in some layer (rule 26).
+
+    Raises
+    ------
+    LimitError
+        A better plan may exist: nothing was proven.
+    """
+    if instance.caps.gpu is None and instance.caps.domain is None:
+        return
+    for index, number in enumerate(instance.model.moe_layers):
+        split = layer_split(plan, index)
+        _, excess = judged_layer(instance, index, plan.slots_LGJ[index], split)
+        if excess > 0:
+            raise LimitError(
+                f"no plan within the imbalance caps was found before the limit: layer "
+                f"{number} exceeds them by {float(excess):.4f}; raise --time-limit, "
+                "--imbalance-cap or --domain-imbalance-cap, or use --strategy auto"
+            )
 
 
 def check_writable(output: Path | None) -> None:

@@ -33,11 +33,16 @@ from planner.strategies.baselines.base import (
     repaired,
 )
 from planner.strategies.judging import judged_layer
+from planner.strategies.priced.strategy import why_not as priced_why_not
 from planner.traffic.base import TRAFFIC
 from planner.workload.parts import CountsPart
 
 MILP_SHARE = 0.5
 """Share of the time that the MILP gets where both it and the search apply."""
+
+
+PRICED_SHARE = 0.8
+"""Share of the time of the priced search; the MILP closes small layers after it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,15 +228,20 @@ def _runs(
 
     A plan made for one workload is judged on all of them.
     """
+    if len(instance.views) == 1 or _balanced(instance):
+        return [(instance, name, share) for name, share in _members(instance)]
     members = [
         (view, name, share) for view in instance.views for name, share in _members(view)
     ]
-    if len(instance.views) == 1:
-        return members
     return [
         (view, name, 1.0 / (len(members) - at))
         for at, (view, name, _) in enumerate(members)
     ]
+
+
+def _balanced(instance: PlacementInstance) -> bool:
+    """Whether balance alone answers, for all workloads at once."""
+    return instance.objective.name == "gpu_tokens" and balance_why_not(instance) is None
 
 
 def _members(instance: PlacementInstance) -> list[tuple[str, float]]:
@@ -240,10 +250,12 @@ def _members(instance: PlacementInstance) -> list[tuple[str, float]]:
     The search places with equal weights; under ``weighted`` the MILP comes last and
     splits what the search placed.
     """
-    if instance.objective.name == "gpu_tokens" and balance_why_not(instance) is None:
+    if _balanced(instance):
         return [("balance", 1.0)]
     if not TRAFFIC.get(instance.traffic).linear:
         return [("search", 1.0)]
+    if priced_why_not(instance) is None:
+        return [("priced", PRICED_SHARE), ("milp", 1.0)]
     if isinstance(instance.planning, CountsPart):
         return [("milp", 1.0)]
     if instance.selection == "weighted":

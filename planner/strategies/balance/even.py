@@ -1,8 +1,9 @@
 """One layer of an instance under ``even``, or under any rule without spare copies."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from math import lcm
 
 import numpy as np
@@ -12,7 +13,7 @@ from planner.instance import PlacementInstance
 from planner.plan import SplitWeights
 from planner.strategies.balance.bound import LayerBound
 from planner.strategies.balance.domains import spread_over_domains
-from planner.strategies.balance.layer import Effort, solve_layer
+from planner.strategies.balance.layer import Effort, search_of
 from planner.strategies.balance.problem import (
     BalanceLayer,
     counted_layer,
@@ -25,30 +26,39 @@ from planner.workload.parts import CountsPart
 class PlacedLayer:
     """Slots of one EP set, the split, and the bound of the instance's objective.
 
-    ``finished`` is False where the time ended the work.
+    ``finished`` is False where the time ended the work; ``more`` takes it up again
+    for so many seconds, thoroughly.
     """
 
     slots_GJ: IdArray
     split: Mapping[int, SplitWeights] = field(default_factory=dict)
     bound: LayerBound
     finished: bool
+    more: Callable[[float], "PlacedLayer"] | None = None
 
 
-def place_even(instance: PlacementInstance, index: int, effort: Effort) -> PlacedLayer:
-    """Place and bound one layer.
+def place_even(
+    instance: PlacementInstance, index: int, effort: Effort, seconds: float
+) -> PlacedLayer:
+    """Place and bound one layer by what pays most.
 
     EP sets of a counts table are alike: each carries its share of the tokens, so the
     bound is that of one set with all of them, divided by the number of sets. The
     certificate is of the undivided problem.
     """
-    layer = layer_problem(instance, index)
-    solution = solve_layer(layer, effort)
-    bound = solution.bound
-    return PlacedLayer(
-        slots_GJ=spread_over_domains(instance, layer, solution.slots_GJ),
-        bound=replace(bound, value=bound.value / instance.layout.sets),
-        finished=solution.finished,
-    )
+    search = search_of(layer_problem(instance, index), effort)
+
+    def placed(seconds: float, *, thorough: bool) -> PlacedLayer:
+        solution = search.work(seconds, thorough=thorough)
+        bound = solution.bound
+        return PlacedLayer(
+            slots_GJ=spread_over_domains(instance, search.layer, solution.slots_GJ),
+            bound=replace(bound, value=bound.value / instance.layout.sets),
+            finished=solution.finished,
+            more=None if search.at_goal else partial(placed, thorough=True),
+        )
+
+    return placed(seconds, thorough=False)
 
 
 def counted_value(

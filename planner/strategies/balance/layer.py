@@ -1,7 +1,6 @@
 """One layer from start to proof, by the number of slots of a GPU."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -16,7 +15,7 @@ from planner.strategies.balance.pairing import (
     greedy_counts,
     paired_slots,
 )
-from planner.strategies.balance.problem import BalanceLayer
+from planner.strategies.balance.problem import BalanceLayer, counted_layer
 from planner.strategies.balance.swaps import Task, anneal_slots
 from planner.strategies.balance.threshold import (
     Prover,
@@ -38,9 +37,15 @@ SWAP_ROUND = 3
 COOLING = 1e-4
 LEVELS = 2e-4
 """Relative width at which the level of the relaxation is known well enough."""
-SPLIT_SOLVES = (16, 50, 50, 50, 80)
-"""Relaxations that the proofs by cases may take, one after the other."""
-EARLY_ROUNDS = 4
+LEVEL_STEPS = 10
+"""… or this part of what was open."""
+FIRST_SOLVES, SPLIT_SOLVES, LAST_SOLVES = (6, 16), (12, 50), (24, 100)
+"""Relaxations that a proof by cases may take: at first, on the way, at last; with
+few by either rule before many by either."""
+HALVINGS = 3
+FIRST_ROUNDS, EARLY_ROUNDS = 2, 4
+"""Rounds of annealing before the first relaxation, and before anything thorough."""
+PROVEN = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,48 +65,76 @@ class LayerSolution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """How long to work on a layer, and what for.
+    """How much to work on a layer, and what for.
 
     Attributes
     ----------
     rounds
-        Rounds of annealing at most, if ``seconds`` allow.
+        Rounds of annealing at most.
     goal
         Relative gap that is good enough.
     """
 
-    seconds: float
     rounds: int = 24
     goal: float = 0.0
     seed: int = 0
 
 
-def solve_layer(layer: BalanceLayer, effort: Effort) -> LayerSolution:
-    """Place one layer and bound it: one slot, two slots, or more."""
-    if layer.total == 0:
-        return _Search(layer, effort).solution(finished=True)
-    if layer.slots_per_gpu == 1:
-        return _Search(layer, effort).solution(finished=True)
+def solve_layer(
+    layer: BalanceLayer, seconds: float, effort: Effort | None = None
+) -> LayerSolution:
+    """Place one layer and bound it, with all the effort that the time allows."""
+    return search_of(layer, effort or Effort()).work(seconds, thorough=True)
+
+
+def search_of(layer: BalanceLayer, effort: Effort) -> "LayerSearch":
+    """Return the search for one slot, two slots, or more."""
+    if layer.total == 0 or layer.slots_per_gpu == 1:
+        return LayerSearch(layer, effort)
     if layer.slots_per_gpu == 2:
-        return _Pairs(layer, effort).run()
-    return _Swaps(layer, effort).run()
+        return _Pairs(layer, effort)
+    return _Swaps(layer, effort)
 
 
-class _Search:
-    """The best placement and the best bound so far."""
+def compile_searches() -> None:
+    """Solve two toys, which compiles what is not cached yet."""
+    for slots in (2, 3):
+        toy = counted_layer(np.arange(1, 5, dtype=np.int64), 2, slots)
+        solve_layer(toy, 60.0, Effort(rounds=1))
+
+
+class LayerSearch:
+    """The best placement and the best bound so far; work can be taken up again.
+
+    With one slot per GPU there is nothing to search: every new copy to the expert of
+    greatest size makes the largest one least.
+    """
 
     def __init__(self, layer: BalanceLayer, effort: Effort) -> None:
         self.layer, self.effort = layer, effort
-        self.deadline = time.perf_counter() + effort.seconds
+        self.deadline = 0.0
         self.unit = max(1.0, layer.total) / layer.gpus
         self.size_ER: FloatArray = np.ascontiguousarray(layer.most_ER / self.unit)
         self.bound = max(
             (mean_bound(layer), count_bound(layer)), key=lambda each: each.value
         )
-        self.copies_E: IntArray = greedy_counts(self.size_ER, layer.slots)
-        self.value = np.inf
-        self.offer(self._start(self.copies_E))
-        self.round, self.rounds = 0, effort.rounds
+        self.greedy_E: IntArray = greedy_counts(self.size_ER, layer.slots)
+        self.value, self.round, self.rounds = np.inf, 0, effort.rounds
+        self.offer(self._start(self.greedy_E))
+
+    def work(self, seconds: float, *, thorough: bool) -> LayerSolution:
+        """Work on for so long at most: first what pays most, then thoroughly."""
+        self.deadline = time.perf_counter() + seconds
+        self.advance(thorough)
+        return LayerSolution(
+            slots_GJ=self.slots_GJ,
+            value=self.value * self.unit,
+            bound=self.bound,
+            finished=self.left > 0 or self.at_goal,
+        )
+
+    def advance(self, thorough: bool) -> None:
+        """Do the work, as long as time is left."""
 
     def _start(self, copies_E: IntArray) -> IdArray:
         size_E = self.size_ER[np.arange(self.layer.experts), copies_E - 1]
@@ -121,10 +154,19 @@ class _Search:
         return self.deadline - time.perf_counter()
 
     @property
-    def open(self) -> bool:
-        """Whether another round may help and there is time for it."""
+    def at_goal(self) -> bool:
+        """Whether value and bound are as close as is wanted."""
+        return 1 - self.least / self.value <= max(PROVEN, self.effort.goal)
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is something to reach and time for it."""
+        return not self.at_goal and self.left > 0
+
+    def more_rounds(self, upto: int) -> bool:
+        """Whether another round of annealing may help."""
         close = self.value <= self.least * (1 + max(CLOSE, self.effort.goal))
-        return not close and self.round < self.rounds and self.left > 0
+        return not close and self.round < min(upto, self.rounds) and self.left > 0
 
     def offer(self, slots_GJ: IdArray) -> bool:
         """Keep a placement if it is the best; tell whether it is."""
@@ -136,71 +178,64 @@ class _Search:
         self.value, self.slots_GJ, self.copies_E = value, slots_GJ, copies_E
         return True
 
-    def solution(self, *, finished: bool) -> LayerSolution:
-        """Return what was found."""
-        return LayerSolution(
-            slots_GJ=self.slots_GJ,
-            value=self.value * self.unit,
-            bound=self.bound,
-            finished=finished,
-        )
 
-
-class _Swaps(_Search):
+class _Swaps(LayerSearch):
     """Three and more slots: the mean is close, swaps get there."""
 
-    def run(self) -> LayerSolution:
-        task = Task(self.size_ER[None], np.ones(1), True)
-        self.rounds = -(-self.effort.rounds // SWAP_ROUND)
-        while self.open:
+    def __init__(self, layer: BalanceLayer, effort: Effort) -> None:
+        super().__init__(layer, effort)
+        self.rounds = -(-effort.rounds // SWAP_ROUND)
+        self._task = Task(self.size_ER[None], np.ones(1), True)
+
+    def advance(self, thorough: bool) -> None:
+        """Anneal, every other round anew, so that one bad valley is not the end."""
+        while self.more_rounds(self.rounds if thorough else EARLY_ROUNDS):
             above, hot = SWAP_ROUNDS[self.round % len(SWAP_ROUNDS)]
-            # Every other pass starts anew, so that one bad valley is not the end.
-            start = self._start(greedy_counts(self.size_ER, self.layer.slots))
-            _, found = anneal_slots(
-                task,
-                self.slots_GJ if self.round % 2 else start,
+            again = self.round % 2 == 1
+            _, found_GJ = anneal_slots(
+                self._task,
+                self.slots_GJ if again else self._start(self.greedy_E),
                 level=self.least * (1 + above),
                 heat=(hot, hot * COOLING),
                 proposals=SWAP_PROPOSALS * self.layer.slots,
                 seed=self.effort.seed + self.round,
             )
-            self.offer(found)
+            self.offer(found_GJ)
             self.round += 1
-        return self.solution(finished=self.left > 0)
 
 
-class _Pairs(_Search):
+class _Pairs(LayerSearch):
     """Two slots: anneal the numbers of copies, prove by the relaxation."""
 
-    def run(self) -> LayerSolution:
-        self.offer(paired_slots(self.size_ER, self.copies_E))
-        prover = Prover(self.layer, self.deadline)
-        self._anneal(2)
-        if self._above_goal:
-            self._bracket(prover)
+    def __init__(self, layer: BalanceLayer, effort: Effort) -> None:
+        super().__init__(layer, effort)
+        self.offer(paired_slots(self.size_ER, self.greedy_E))
+        self._prover = Prover(layer)
+        self._bracketed = self._split = False
+
+    def advance(self, thorough: bool) -> None:
+        """Find, bound without cases, find more, prove by few cases, then by more."""
+        self._prover.deadline = self.deadline
+        self._anneal(FIRST_ROUNDS)
+        if self.pending and not self._bracketed:
+            self._bracket()
+            self._bracketed = self.left > 0
         self._anneal(EARLY_ROUNDS)
-        if self._above_goal:
-            self._prove(prover, SPLIT_SOLVES[:1])
-        if self._above_goal:
-            self._anneal(self.effort.rounds)
-        while self._above_goal and self._prove(prover, SPLIT_SOLVES):
-            pass
-        return self.solution(finished=self.left > 0)
+        if self.pending and not self._split:
+            self._split = True
+            self._excluded(1.0, FIRST_SOLVES)
+        if thorough:
+            self._anneal(self.rounds)
+            while self.pending and self._prove():
+                pass
 
-    @property
-    def _above_goal(self) -> bool:
-        gap = 1 - self.least / self.value
-        return gap > max(1e-9, self.effort.goal) and self.left > 0
-
-    def _anneal(self, rounds: int) -> None:
-        last = self.round + rounds
-        while self.open and self.round < last:
+    def _anneal(self, upto: int) -> None:
+        while self.more_rounds(upto):
             above, hot = PAIR_ROUNDS[self.round % len(PAIR_ROUNDS)]
+            again = self.round % 2 == 1
             _, copies_E = anneal_counts(
                 self.size_ER,
-                self.copies_E
-                if self.round % 2
-                else greedy_counts(self.size_ER, self.layer.slots),
+                self.copies_E if again else self.greedy_E,
                 self.least * (1 + above),
                 (hot, hot * COOLING),
                 PAIR_PROPOSALS * self.layer.slots,
@@ -222,40 +257,39 @@ class _Pairs(_Search):
             self.bound = threshold_bound(level, verdict.proof)
         return True
 
-    def _bracket(self, prover: Prover) -> None:
+    def _bracket(self) -> None:
         """Find the highest level that the relaxation excludes without cases."""
         low, high = self.least, self.value
-        level = self._level(high)
-        if self._take(level, prover.root(level)):
+        if self._take(self._level(high), self._prover.root(self._level(high))):
             return
-        while high - low > LEVELS * high and self.left > 0:
+        width = max(LEVELS * high, (high - low) / LEVEL_STEPS)
+        while high - low > width and self.left > 0:
             middle = (low + high) / 2
             level = self._level(middle)
-            if self._take(level, prover.root(level)):
+            if self._take(level, self._prover.root(level)):
                 low = middle
             else:
                 high = middle
 
-    def _prove(self, prover: Prover, budgets: Sequence[int]) -> bool:
-        """Prove the best value, or as near to it as few cases can.
+    def _excluded(self, share: float, budgets: tuple[int, ...]) -> bool:
+        """Try to exclude, by cases, a level between the bound (0) and the value (1)."""
+        level = self._level(self.least + share * (self.value - self.least))
+        return any(
+            self._take(level, self._prover.split(level, solves, by_size=by_size))
+            for solves in budgets
+            for by_size in (False, True)
+        )
 
-        The first and the last attempt are at the value itself, the others halve the
-        way to it. Returns whether a better placement turned up, which makes another
-        try worth.
+    def _prove(self) -> bool:
+        """Halve the way to the best value; at last try the value itself.
+
+        Returns whether a better placement turned up, which makes another try worth.
         """
-        least, value = self.least, self.value
-        proven, failed = 0.0, 1.0
-        for attempt, budget in enumerate(budgets):
-            whole = attempt == 0 or attempt == len(budgets) - 1
-            share = 1.0 if whole else (proven + failed) / 2
-            level = self._level(least + share * (value - least))
-            done = any(
-                self._take(level, prover.split(level, budget, by_size=by_size))
-                for by_size in (True, False)
-            )
-            if self.value < value * (1 - 1e-9):
-                return True
-            if done and whole:
-                return False
-            proven, failed = (share, failed) if done else (proven, share)
-        return False
+        value, share = self.value, 0.5
+        for _ in range(HALVINGS):
+            if not self._excluded(share, SPLIT_SOLVES):
+                share /= 2
+            if not self.pending or self.value < value:
+                return self.value < value
+        self._excluded(1.0, LAST_SOLVES)
+        return self.value < value

@@ -53,14 +53,18 @@ class SharedLayer:
 
 
 def solve_workloads(
-    workloads: Workloads, gpus: int, slots_per_gpu: int, effort: Effort
+    workloads: Workloads,
+    gpus: int,
+    slots_per_gpu: int,
+    seconds: float,
+    effort: Effort,
 ) -> SharedLayer:
     """Place one layer for all workloads at once.
 
     The bound is 1, or what an expert's copies make in the workload where that is
     most (the least largest copy with P slots).
     """
-    deadline = time.perf_counter() + effort.seconds
+    deadline = time.perf_counter() + seconds
     task = _task(workloads, gpus, slots_per_gpu)
     slots = gpus * slots_per_gpu
     least = _bound(task, slots)

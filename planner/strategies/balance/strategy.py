@@ -7,7 +7,7 @@ many copies each expert gets and which share a GPU.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from threading import Lock
 
@@ -24,7 +24,8 @@ from planner.strategies.balance.even import (
     counted_value,
     place_even,
 )
-from planner.strategies.balance.layer import Effort
+from planner.strategies.balance.joint import solve_joint, why_not_joint
+from planner.strategies.balance.layer import Effort, compile_searches
 from planner.strategies.base import (
     STRATEGIES,
     Event,
@@ -38,7 +39,7 @@ from planner.strategies.baselines.base import expert_loads
 from planner.strategies.judging import judged_layer
 from planner.workload.parts import CountsPart
 
-Placer = Callable[[PlacementInstance, int, Effort], PlacedLayer]
+Placer = Callable[[PlacementInstance, int, Effort, float], PlacedLayer]
 PLACERS: dict[str, Placer] = {"even": place_even}
 """How a layer with spare copies is placed, by selection: where selections part."""
 RESERVE = 0.97
@@ -54,13 +55,22 @@ class _Layer:
     excess: Fraction
     value: Fraction
     origin: str
-    bound: LayerBound
-    finished: bool
+    placed: PlacedLayer
 
     @property
     def rank(self) -> tuple[Fraction, Fraction]:
         """Order of preference: caps first, then the objective."""
         return self.excess, self.value
+
+    @property
+    def bound(self) -> LayerBound:
+        """The bound of its objective."""
+        return self.placed.bound
+
+    @property
+    def gap(self) -> Fraction:
+        """(value − bound) / value."""
+        return 1 - self.bound.value / self.value if self.value else Fraction(0)
 
 
 def why_not(instance: PlacementInstance) -> str | None:
@@ -76,6 +86,8 @@ def why_not(instance: PlacementInstance) -> str | None:
             f"balance with several copies is for selection {known}: under "
             f"{instance.selection} the load of a copy depends on where the others are"
         )
+    if len(instance.workloads) > 1:
+        return why_not_joint(instance)
     if instance.layout.sets > 1 and not isinstance(instance.planning, CountsPart):
         return "balance needs one EP set: the sets of a trace have different tokens"
     return None
@@ -104,9 +116,10 @@ def solve_balance(
     reason = why_not(instance)
     if reason is not None:
         raise UsageError(reason)
+    if len(instance.workloads) > 1:
+        return solve_joint(instance, limits, starts, progress)
     run = _Run(instance, limits, starts, progress)
-    with ThreadPoolExecutor(max_workers=run.threads) as pool:
-        layers = list(pool.map(run.solve, range(instance.layer_count)))
+    layers = run.all_layers()
     return _result(instance, layers, run.history)
 
 
@@ -123,36 +136,70 @@ class _Run:
         self._instance, self._limits = instance, limits
         self._starts, self._progress = starts, progress
         self._begun, self._lock = time.perf_counter(), Lock()
-        self._waiting, self._done = instance.layer_count, list[_Layer]()
-        self.threads = max(1, min(limits.threads, instance.layer_count))
+        self._layers: list[_Layer | None] = [None] * instance.layer_count
+        self._waiting = 0
+        self._threads = max(1, min(limits.threads, instance.layer_count))
         self.history: list[Event] = []
-        # Compiling must not eat the time of the first layers.
         spare = instance.slot_count > instance.model.experts
         self._place = PLACERS[instance.selection] if spare else place_even
-        self._place(instance, 0, Effort(seconds=0.0))
 
-    def solve(self, index: int) -> _Layer:
-        """Solve one layer; its plan is the best of what was found and the starts."""
-        with self._lock:
-            rounds = -(-self._waiting // self.threads)
-            self._waiting -= 1
-        left = self._limits.seconds * RESERVE - (time.perf_counter() - self._begun)
+    def all_layers(self) -> list[_Layer]:
+        """Place every layer by what pays most; then the widest gaps thoroughly."""
+        # Compiling must not eat the time of the first layers.
+        compile_searches()
+        self._each(self._first, list(range(self._instance.layer_count)))
+        layers = [layer for layer in self._layers if layer is not None]
+        open_layers = [
+            at for at, layer in enumerate(layers) if layer.placed.more is not None
+        ]
+        open_layers.sort(key=lambda at: -layers[at].gap)
+        self._each(self._more, open_layers)
+        return [layer for layer in self._layers if layer is not None]
+
+    def _each(self, work: Callable[[int, float], None], indices: list[int]) -> None:
+        """Work on layers in threads, each with its share of the time left."""
+        self._waiting = len(indices)
+
+        def one(index: int) -> None:
+            with self._lock:
+                rounds = -(-self._waiting // self._threads)
+                self._waiting -= 1
+            spent = time.perf_counter() - self._begun
+            left = self._limits.seconds * RESERVE - spent
+            work(index, max(0.0, left / rounds))
+
+        with ThreadPoolExecutor(max_workers=self._threads) as pool:
+            list(pool.map(one, indices))
+
+    def _first(self, index: int, seconds: float) -> None:
         effort = Effort(
-            seconds=max(0.0, left / rounds),
-            goal=self._limits.gap,
-            seed=self._limits.seed * 1_000_003 + index,
+            goal=self._limits.gap, seed=self._limits.seed * 1_000_003 + index
         )
-        placed = self._place(self._instance, index, effort)
+        placed = self._place(self._instance, index, effort, seconds)
         offers = [("balance", placed.slots_GJ, placed.split)]
         offers += [
             ("start", start.slots_LGJ[index], layer_split(start, index))
             for start in self._starts
         ]
-        judged = [self._judged(index, offer, placed) for offer in offers]
+        self._keep(index, [self._judged(index, offer, placed) for offer in offers])
+
+    def _more(self, index: int, seconds: float) -> None:
+        held = self._layers[index]
+        if seconds <= 0 or held is None or held.placed.more is None:
+            return
+        placed = held.placed.more(seconds)
+        offer = ("balance", placed.slots_GJ, placed.split)
+        self._keep(
+            index,
+            [self._judged(index, offer, placed), replace(held, placed=placed)],
+        )
+
+    def _keep(self, index: int, judged: Sequence[_Layer]) -> None:
         best = min(judged, key=lambda each: each.rank)
-        _check_cap(self._instance, index, placed.bound)
-        self._report(best)
-        return best
+        _check_cap(self._instance, index, best.placed.bound)
+        with self._lock:
+            self._layers[index] = best
+            self._report()
 
     def _judged(
         self,
@@ -168,8 +215,7 @@ class _Run:
             excess=excess,
             value=value,
             origin=origin,
-            bound=placed.bound,
-            finished=placed.finished,
+            placed=placed,
         )
 
     def _value(
@@ -183,18 +229,17 @@ class _Run:
                 return value, Fraction(0)
         return judged_layer(self._instance, index, slots_GJ, split)
 
-    def _report(self, layer: _Layer) -> None:
-        with self._lock:
-            self._done.append(layer)
-            known = len(self._done) == self._instance.layer_count
-            event = Event(
-                seconds=time.perf_counter() - self._begun,
-                objective=_total(self._instance, self._done) if known else None,
-                bound=_bound(self._instance, self._done) if known else None,
-            )
-            self.history.append(event)
-            if self._progress is not None:
-                self._progress(event)
+    def _report(self) -> None:
+        done = [layer for layer in self._layers if layer is not None]
+        known = len(done) == len(self._layers)
+        event = Event(
+            seconds=time.perf_counter() - self._begun,
+            objective=_total(self._instance, done) if known else None,
+            bound=_bound(self._instance, done) if known else None,
+        )
+        self.history.append(event)
+        if self._progress is not None:
+            self._progress(event)
 
 
 def _check_cap(instance: PlacementInstance, index: int, bound: LayerBound) -> None:
@@ -235,7 +280,7 @@ def _result(
         },
     )
     value, bound = _total(instance, layers), _bound(instance, layers)
-    finished = all(layer.finished for layer in layers)
+    finished = all(layer.placed.finished for layer in layers)
     reason = "complete" if finished else "limit"
     if value <= bound * (1 + 1e-9):
         reason = "optimal"

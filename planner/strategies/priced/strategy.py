@@ -37,6 +37,8 @@ from planner.strategies.priced.place import CLOSED, place
 _DISAGREEMENT = 1e-6
 """A bound above a judged value by more than this means that the model is wrong."""
 _LEAST_SECONDS = 0.1
+_SHARE = 0.9
+"""Share of a layer's time for placing; judging and the certificate take the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,15 +73,11 @@ def solve_priced(
     SolverError
         If the solver fails.
     """
-    _check_scope(instance)
+    reason = why_not(instance)
+    if reason is not None:
+        raise UsageError(reason)
     check_fits(instance)
     ports = ports_of(instance)
-    reason = obstacle(layer_problem(instance, ports, 0))
-    if reason is not None:
-        raise UsageError(
-            "strategy priced needs one port out and one port in per GPU and no other "
-            f"limit, but here: {reason}; use --strategy milp or search"
-        )
     run = _Run(instance, ports, limits, starts)
     for layer in range(instance.layer_count):
         event = run.add(layer)
@@ -88,18 +86,26 @@ def solve_priced(
     return run.result()
 
 
-def _check_scope(instance: PlacementInstance) -> None:
+def why_not(instance: PlacementInstance) -> str | None:
+    """Say why this strategy does not apply, or None if it does."""
     if instance.traffic != "copies" or instance.objective.layers == "pipelined":
-        raise UsageError(
+        return (
             "strategy priced plans traffic copies layer by layer, not "
             f"{instance.traffic} {instance.objective.layers}; use --strategy search"
         )
     copies = instance.slot_count > instance.model.experts
     if copies and instance.selection != "weighted":
-        raise UsageError(
+        return (
             f"strategy priced lets copies share freely, which {instance.selection} "
             "does not; use --selection weighted, or --strategy milp or search"
         )
+    reason = obstacle(layer_problem(instance, ports_of(instance), 0))
+    if reason is None:
+        return None
+    return (
+        "strategy priced needs one port out and one port in per GPU and no other "
+        f"limit, but here: {reason}; use --strategy milp or search"
+    )
 
 
 class _Run:
@@ -123,7 +129,8 @@ class _Run:
         problem = layer_problem(instance, self._ports, number)
         level, experts = one_level_of(problem), problem.experts
         left = limits.seconds - (time.perf_counter() - self._begun)
-        seconds = max(_LEAST_SECONDS, left / (instance.layer_count - number))
+        waiting = instance.layer_count - number
+        seconds = max(_LEAST_SECONDS, _SHARE * left / waiting)
         found = place(
             level,
             replace(limits, seconds=seconds, seed=limits.seed * 1_000_003 + number),
