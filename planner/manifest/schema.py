@@ -300,12 +300,28 @@ class WorkloadPart(Record):
     prediction: PartPrediction
 
 
+class ContextReport(Record):
+    """What traffic ``direct`` costs beside its transfers.
+
+    All ``groups`` attention groups of an EP set hold every token's keys and values
+    (``token_bytes`` per GPU): ``memory_bytes`` more on every GPU, by which the fullest
+    lacks ``missing_bytes``, and ``transfer_bytes`` sent for the planned tokens.
+    """
+
+    groups: Positive
+    token_bytes: Count
+    memory_bytes: Count
+    missing_bytes: Count
+    transfer_bytes: Count
+
+
 class Workload(Record):
     """One workload of the objective (rule 25).
 
     ``objective`` is its own value on the planning part, before it is divided by its
     tokens. ``planning`` and ``holdout`` are there for every workload but the first,
     whose figures are the manifest's own ``prediction`` and ``holdout.prediction``.
+    ``context`` is there under traffic ``direct``.
     """
 
     traffic: str
@@ -316,6 +332,16 @@ class Workload(Record):
     endpoint: str | None = None
     planning: WorkloadPart | None = None
     holdout: WorkloadPart | None = None
+    context: ContextReport | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_empty_context(
+        self, handler: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        if data.get("context") is None:
+            data.pop("context", None)
+        return data
 
 
 class HistoryEntry(Record):

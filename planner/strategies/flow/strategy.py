@@ -29,6 +29,7 @@ from planner.strategies.baselines.base import (
 from planner.strategies.flow.anneal import annealed
 from planner.strategies.flow.bound import layer_bounds
 from planner.strategies.flow.flows import flows_of
+from planner.strategies.judging import excess_of
 from planner.traffic.base import TRAFFIC
 from planner.workload.parts import TokenPart
 
@@ -55,18 +56,14 @@ def judged_plan(
 ) -> Judged:
     """Judge a whole plan on the planning parts."""
     found = evaluate_planning(instance, plan)
-    excess = Fraction(0)
-    for each in found.each:
-        for cap, reached_L in (
-            (instance.caps.gpu, each.gpu_imbalance_L),
-            (instance.caps.domain, each.domain_imbalance_L),
-        ):
-            if cap is not None:
-                most = Fraction(str(cap))
-                excess += sum(
-                    (max(Fraction(0), reached - most) for reached in reached_L),
-                    Fraction(0),
-                )
+    excess = sum(
+        (
+            excess_of(each, layer)
+            for each in found.each
+            for layer in range(instance.layer_count)
+        ),
+        Fraction(0),
+    )
     return Judged(plan=plan, excess=excess, value=found.value, origin=origin)
 
 
