@@ -289,7 +289,8 @@ def _context(problem: Problem, planning: Evaluation) -> ContextReport | None:
         return None
     cost = context_cost(
         instance.model,
-        instance.layout,
+        groups=instance.layout.groups_of_a_set,
+        tp=instance.layout.tp,
         tokens=int(planning.tokens),
         kv_tokens=problem.bill.kv_tokens,
         free_G=instance.memory_limit_G - instance.memory_bytes_G,

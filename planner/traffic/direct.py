@@ -7,8 +7,17 @@ at the best expert of this layer (rule 20), so combine is not dispatch mirrored.
 import numpy as np
 
 from planner.arrays import IntArray
+from planner.layout import ParallelLayout
 from planner.traffic.base import TRAFFIC, TrafficMode, pair_counts
-from planner.traffic.copies import count_copies
+
+
+def count_direct(
+    targets_TK: IntArray, source_T: IntArray, layout: ParallelLayout, endpoint: str
+) -> IntArray:
+    """Count one transfer per (token, expert) from where each token stands, [G, G]."""
+    transfers_GG: IntArray = pair_counts(targets_TK, source_T, layout.gpu_count)
+    np.fill_diagonal(transfers_GG, 0)
+    return transfers_GG
 
 
 def merge_gpus(targets_TK: IntArray, at_T: IntArray) -> IntArray:
@@ -37,6 +46,6 @@ def home_transfers(at_T: IntArray, home_T: IntArray, gpus: int) -> IntArray:
 
 TRAFFIC.register("direct")(
     TrafficMode(
-        count=count_copies, endpoints=("local_nic",), linear=False, chained=True
+        count=count_direct, endpoints=("local_nic",), linear=False, chained=True
     )
 )

@@ -7,10 +7,7 @@ hold the context of all of them, and what one group computes is sent to the othe
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from planner.arrays import IntArray
-from planner.layout import ParallelLayout
 from planner.workload.memory_terms import kv_token_bytes
 from planner.workload.model_spec import MoEModelSpec
 
@@ -42,8 +39,9 @@ class ContextCost:
 
 def context_cost(
     model: MoEModelSpec,
-    layout: ParallelLayout,
     *,
+    groups: int,
+    tp: int,
     tokens: int,
     kv_tokens: int,
     free_G: IntArray,
@@ -52,6 +50,8 @@ def context_cost(
 
     Parameters
     ----------
+    groups, tp
+        Attention groups of an EP set, and GPUs of a group.
     tokens
         Planned tokens.
     kv_tokens
@@ -59,21 +59,12 @@ def context_cost(
     free_G
         Bytes each GPU has left under the plan; negative if it has too few.
     """
-    groups = _groups_of_a_set(layout)
-    each = kv_token_bytes(model, layout.tp)
+    each = kv_token_bytes(model, tp)
     memory = (groups - 1) * kv_tokens * each
     return ContextCost(
         groups=groups,
         token_bytes=each,
         memory_bytes=memory,
         missing_bytes=max(0, memory - int(free_G.min())),
-        transfer_bytes=tokens * (groups - 1) * layout.tp * each,
+        transfer_bytes=tokens * (groups - 1) * tp * each,
     )
-
-
-def _groups_of_a_set(layout: ParallelLayout) -> int:
-    """Return the most attention groups with a GPU in one EP set."""
-    seen = np.zeros((layout.sets, layout.dp), dtype=np.bool_)
-    for number, group in enumerate(layout.attention_groups):
-        seen[layout.set_G[list(group)], number] = True
-    return int(seen.sum(axis=1).max())

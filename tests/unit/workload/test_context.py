@@ -20,27 +20,32 @@ def layout(gpus: int, ep: int, tp: int) -> ParallelLayout:
     )
 
 
+def degrees(of: ParallelLayout) -> dict[str, int]:
+    """Return what the price depends on."""
+    return {"groups": of.groups_of_a_set, "tp": of.tp}
+
+
 def test_four_groups_hold_three_foreign_caches() -> None:
-    """By hand: 16 layers · 2 · 32 heads · 128 · 2 bytes = 524,288 bytes a token."""
-    free_G = np.asarray([10**12, 10**9, 10**12, 10**12])
+    """By hand: 16 layers · 2 · 32 heads · 128 · 2 bytes = 262,144 bytes a token."""
+    free_G = np.asarray([10**12, 10**8, 10**12, 10**12])
     cost = context_cost(
         KNOWN_MODELS["paper-16x16"],
-        layout(4, 4, 1),
+        **degrees(layout(4, 4, 1)),
         tokens=10,
         kv_tokens=1000,
         free_G=free_G,
     )
-    assert (cost.groups, cost.token_bytes) == (4, 524_288)
-    assert cost.memory_bytes == 3 * 1000 * 524_288
-    assert cost.missing_bytes == 3 * 1000 * 524_288 - 10**9
-    assert cost.transfer_bytes == 10 * 3 * 524_288
+    assert (cost.groups, cost.token_bytes) == (4, 262_144)
+    assert cost.memory_bytes == 3 * 1000 * 262_144
+    assert cost.missing_bytes == 3 * 1000 * 262_144 - 10**8
+    assert cost.transfer_bytes == 10 * 3 * 262_144
 
 
 def test_a_lone_group_pays_nothing() -> None:
     """Where one group is the whole EP set, context stays where it is."""
     cost = context_cost(
         KNOWN_MODELS["deepseek-v3"],
-        layout(4, 2, 2),
+        **degrees(layout(4, 2, 2)),
         tokens=10,
         kv_tokens=1000,
         free_G=np.full(4, 5),
@@ -56,7 +61,7 @@ def test_the_witness_counts_the_same(model: str, sizes: tuple[int, int, int]) ->
     groups = layout(*sizes)
     cost = context_cost(
         KNOWN_MODELS[model],
-        groups,
+        **degrees(groups),
         tokens=123,
         kv_tokens=4567,
         free_G=np.zeros(8, dtype=np.int64),
