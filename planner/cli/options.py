@@ -30,7 +30,9 @@ Combine = Annotated[
     str, typer.Option(help="Several workloads: their weighted mean, or the worst.")
 ]
 Phase = Annotated[str, typer.Option(help="prefill (dedup_domain) or decode (copies).")]
-Traffic = Annotated[str | None, typer.Option(help="copies, dedup_gpu or dedup_domain.")]
+Traffic = Annotated[
+    str | None, typer.Option(help="copies, dedup_gpu, dedup_domain or direct.")
+]
 Selection = Annotated[str, typer.Option(help="nearest, even or weighted.")]
 ObjectiveName = Annotated[
     str, typer.Option("--objective", help="link_time, link_tokens or gpu_tokens.")
