@@ -50,8 +50,8 @@ class FlowPaths:
                     fix="correct the tables of the switches on it",
                 )
             seen.add(step.node)
-            ports = self._ports(step.node, end)
-            node, link, _ = self._policy.next_hop(step, ports)
+            ports, every = self._ports(step.node, end)
+            node, link, _ = self._policy.next_hop(step, ports, every)
             links.append(link)
             step = Step(
                 node=node,
@@ -62,8 +62,8 @@ class FlowPaths:
             )
         return links
 
-    def _ports(self, node: str, end: str) -> list[Hop]:
-        """Return the cables on from ``node``, by neighbour."""
+    def _ports(self, node: str, end: str) -> tuple[list[Hop], list[Hop]]:
+        """Return the cables on from ``node``: the shortest ways, and all."""
         if node not in self._cables:
             self._cables[node] = [
                 hop
@@ -74,9 +74,8 @@ class FlowPaths:
         if hops is None:
             hops = self._hops_to[end] = hops_from(self._part, end, forward=False)
         transit = self._part.transit
-        onward = [
+        every = [
             hop for hop in self._cables[node] if hop[0] == end or hop[0] in transit
         ]
-        if not self._policy.shortest:
-            return onward
-        return [hop for hop in onward if hops.get(hop[0]) == hops[node] - 1]
+        ahead = hops[node] - 1
+        return [hop for hop in every if hops.get(hop[0]) == ahead], every

@@ -40,13 +40,12 @@ class PathPolicy(Protocol):
     """Chooses paths; ``flows`` equal flows make one transfer."""
 
     flows: int
-    shortest: bool
-    """Whether only next hops on a shortest path are offered."""
 
-    def next_hop(self, step: Step, ports: Sequence[Hop]) -> Hop:
-        """Return one of ``ports``: a bundle of n cables stands in them n times.
+    def next_hop(self, step: Step, ports: Sequence[Hop], every: Sequence[Hop]) -> Hop:
+        """Return the cable that the flow leaves by.
 
-        Raises TopologyError if the policy knows no way on.
+        ``ports`` lie on shortest paths, ``every`` lead on at all; a bundle of n
+        cables stands in them n times. Raises TopologyError without a way on.
         """
         ...
 

@@ -20,7 +20,6 @@ class DModK:
     """Counts destinations leaf by leaf, both in the order of the file."""
 
     flows = 1
-    shortest = True
 
     def __init__(self, topology: ClusterTopology) -> None:
         fabric = section(topology, FABRIC)
@@ -29,7 +28,7 @@ class DModK:
         ends.sort(key=lambda end: (place[fabric.back[end][0][0]], place[end]))
         self._number = {node: number for number, node in enumerate(ends)}
 
-    def next_hop(self, step: Step, ports: Sequence[Hop]) -> Hop:
+    def next_hop(self, step: Step, ports: Sequence[Hop], every: Sequence[Hop]) -> Hop:
         """Return the port that the destination's number names."""
         return ports[self._number[step.target] // step.spread % len(ports)]
 

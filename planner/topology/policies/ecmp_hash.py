@@ -17,13 +17,11 @@ from planner.topology.sections import Hop
 class EcmpHash:
     """Hashes (seed, switch, source, target, flow), so switches are independent."""
 
-    shortest = True
-
     def __init__(self, seed: int, flows: int) -> None:
         self.flows = flows
         self._seed = seed
 
-    def next_hop(self, step: Step, ports: Sequence[Hop]) -> Hop:
+    def next_hop(self, step: Step, ports: Sequence[Hop], every: Sequence[Hop]) -> Hop:
         """Return the port that the hash falls on."""
         if len(ports) == 1:
             return ports[0]

@@ -1,7 +1,7 @@
 """``explicit``: forwarding tables that the file gives, as ``dump_fts`` prints them.
 
 ``graph.routing.tables`` maps a switch to {destination endpoint: next node}. A node
-with one way on needs no entry.
+with one neighbour on shortest paths needs no entry.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,23 +16,20 @@ class Explicit:
     """Follows the tables, shortest or not."""
 
     flows = 1
-    shortest = False
 
     def __init__(self, name: str, tables: Mapping[str, Mapping[str, str]]) -> None:
         self._name, self._tables = name, tables
 
-    def next_hop(self, step: Step, ports: Sequence[Hop]) -> Hop:
+    def next_hop(self, step: Step, ports: Sequence[Hop], every: Sequence[Hop]) -> Hop:
         """Return the hop that the node's table names for the destination."""
         wanted = self._tables.get(step.node, {}).get(step.target)
-        ahead = {port[0]: port for port in ports}
-        if wanted is None and step.target in ahead:
-            wanted = step.target
-        if wanted is None and len(ahead) == 1:
-            wanted = next(iter(ahead))
+        ahead = {port[0]: port for port in every}
+        if wanted is None and len({port[0] for port in ports}) == 1:
+            wanted = ports[0][0]
         where = f"{self._name}: /graph/routing/tables/{step.node}/{step.target}"
         if wanted is None:
             raise TopologyError(
-                "has several ways on and no entry for this destination",
+                "has several shortest ways on and no entry for this destination",
                 where=where,
                 value=step.node,
                 fix="add the next node, or plan with --routing ecmp_fractional",

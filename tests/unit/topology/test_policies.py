@@ -129,14 +129,47 @@ def test_one_seed_is_one_routing():
 
 
 def test_tables_are_followed_even_where_they_are_no_shortest_path():
-    """k0 → s1 → k1 for g5, and a detour s0 → k1 → … is what the file says."""
+    """Within leaf k0 the table sends n1 up to s1, which sends it down again."""
     tables = {
-        "k0": {f"n{d}": "s1" for d in range(4, 8)},
+        "k0": {"n1": "s1", **{f"n{d}": "s1" for d in range(4, 8)}},
         "k1": {f"n{d}": "s0" for d in range(4)},
     }
+    with pytest.raises(TopologyError, match="circle"):
+        build_routes(two_leaves(tables=tables), "explicit")
+    tables["k0"].pop("n1")
+    tables["s1"] = {"n5": "k0"}
+    tables["k0"]["n5"] = "s0"
     routes = build_routes(two_leaves(policy="explicit", tables=tables), "explicit")
-    assert "k0 -> s1" in way(routes, 0, 5)
+    assert "k0 -> s1" in way(routes, 0, 6)
+    assert "k0 -> s0" in way(routes, 0, 5)
     assert "k1 -> s0" in way(routes, 5, 0)
+
+
+def test_a_table_may_make_a_detour():
+    """A third spine behind s1: k0 → s1 → s2 → k1 has one hop too many, and is taken."""
+    file = {
+        "schema": "moe-topology/1",
+        "nodes": [
+            {"id": "a", "kind": "gpu", "host": "h", "memory_bytes": 1},
+            {"id": "m", "kind": "nic", "host": "h"},
+            {"id": "b", "kind": "gpu", "host": "i", "memory_bytes": 1},
+            {"id": "n", "kind": "nic", "host": "i"},
+            *({"id": f"k{number}", "kind": "switch"} for number in range(3)),
+        ],
+        "edges": [
+            wire("a", "m", "pcie"),
+            wire("b", "n", "pcie"),
+            wire("m", "k0", "ib"),
+            wire("k0", "k1", "ib"),
+            wire("k0", "k2", "ib"),
+            wire("k2", "k1", "ib"),
+            wire("k1", "n", "ib"),
+        ],
+        "graph": {"routing": {"tables": {"k0": {"n": "k2"}}}},
+    }
+    routes = build_routes(load_topology(file), "explicit")
+    assert {"k0 -> k2", "k2 -> k1"} <= set(way(routes, 0, 1))
+    assert "k1 -> k0" in way(routes, 1, 0)
 
 
 def test_a_gap_in_a_table_names_the_switch_and_the_destination():
