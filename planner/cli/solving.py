@@ -124,6 +124,13 @@ def evaluate(
     homes: flags.Homes = None,
     layout: flags.Layout = "auto",
     endpoint: flags.Endpoint = None,
+    routing: flags.Routing = None,
+    routing_draws: Annotated[
+        int,
+        typer.Option(
+            help="Score under this many seeds of ecmp_hash too: median and p99."
+        ),
+    ] = 0,
     message_bytes: flags.MessageBytes = None,
     holdout: flags.Holdout = "0.5",
     output_format: flags.Format = "human",
@@ -140,11 +147,17 @@ def evaluate(
         homes=homes,
         layout=layout,
         endpoint=endpoint,
+        routing=routing,
         message_bytes=flags.message_bytes(message_bytes),
         holdout=holdout,
     )
     scores = pipeline.evaluate(
-        topology, plan=plan, trace=trace, model=model, options=chosen
+        topology,
+        plan=plan,
+        trace=trace,
+        model=model,
+        options=chosen,
+        routing_draws=routing_draws,
     )
     if output_format == "json":
         print(json.dumps(scores, indent=2))
