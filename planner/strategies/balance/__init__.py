@@ -1,0 +1,1 @@
+"""``balance``: closed forms and special models for the load of experts alone."""
