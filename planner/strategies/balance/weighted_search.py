@@ -9,7 +9,6 @@ would be blind to all blocks but one.
 Axes: E experts, K blocks.
 """
 
-import time
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -21,10 +20,12 @@ from planner.arrays import FloatArray, IntArray
 from planner.strategies.balance.weighted_fill import Block
 from planner.strategies.search.compiling import inner
 
-HEAT = (0.03, 0.0003)
+HEAT = (0.01, 0.0001)
 """First and last temperature, in mean loads of a GPU."""
 PRECISION = 2e-4
 """Levels closer together than this are not told apart."""
+DIRECTED = 0.3
+"""Share of the moves that take an expert of the block furthest above the level."""
 NOTHING = 1e-12
 
 
@@ -82,36 +83,35 @@ def searched_blocks(
     load_E: Sequence[int],
     *,
     floor: Fraction,
+    ceiling: Fraction,
     proposals: int,
-    seconds: float,
     seed: int = 0,
 ) -> list[Block]:
     """Return the best partition found from ``start``, by bisection of the level.
 
     Parameters
     ----------
-    floor
-        A lower bound; the search stops when it is reached.
+    floor, ceiling
+        A lower bound, and the value to improve upon.
     proposals
         Moves proposed at each level; a level that is reached needs fewer.
     """
-    gpus = sum(block.gpus for block in start)
-    mean = Fraction(sum(load_E), gpus)
+    mean = Fraction(sum(load_E), sum(block.gpus for block in start))
     best = list(start)
     if not mean:
         return best
     size_E = np.asarray(load_E, dtype=np.float64) / float(mean)
-    low, high = float(floor / mean), float(block_value(best, load_E) / mean)
-    deadline = time.monotonic() + seconds
-    while high - low > PRECISION * high and time.monotonic() < deadline:
+    value = block_value(best, load_E)
+    low, high = float(floor / mean), float(min(value, ceiling) / mean)
+    while high - low > PRECISION * high:
         level = (low + high) / 2
         block_E, gpus_K = _as_arrays(best, len(load_E))
-        # One temperature for all: levels differ in what they allow, not in scale.
         _anneal(size_E, block_E, gpus_K, level, HEAT, proposals, seed)
         found = _as_blocks(block_E, gpus_K)
-        value = block_value(found, load_E)
-        if float(value / mean) < high:
-            best, high = found, float(value / mean)
+        reached = block_value(found, load_E)
+        if reached < value:
+            best, value = found, reached
+        high = min(high, float(value / mean))
         if high > level * (1 + NOTHING):
             low = level
     return best
@@ -177,11 +177,18 @@ def _anneal(
     for block in range(blocks):
         excess += _above(load_K[block], gpus_K[block], level)
     heat_now, cooling = heat[0], (heat[1] / heat[0]) ** (1.0 / proposals)
-    for _ in range(proposals):
+    worst = 0
+    for turn in range(proposals):
         if excess < NOTHING:
             return
         heat_now *= cooling
+        if turn % blocks == 0:
+            worst = np.argmax(load_K - level * gpus_K)
         one, two = np.random.randint(experts), np.random.randint(experts)
+        if np.random.random() < DIRECTED:
+            one = member_KE[worst, np.random.randint(count_K[worst])]
+            if np.random.random() < 0.5:
+                one, two = two, one
         a, b = block_E[one], block_E[two]
         if a == b:
             continue
