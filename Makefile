@@ -15,11 +15,11 @@ OUT ?= out
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernels demo test lint types contracts format check wheel clean
+.PHONY: help setup kernels demo test bench lint types contracts format check wheel clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 9
-	@echo "also: setup lint types contracts check format wheel clean"
+	@echo "also: setup bench lint types contracts check format wheel clean"
 
 setup:
 	@command -v "$(PYTHON)" >/dev/null || { \
@@ -28,7 +28,7 @@ setup:
 	  echo "set-up: $$($(PYTHON) --version 2>&1) is too old, the planner needs 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@"$(PYTHON)" scripts/setup_env.py --torch "$(TORCH)" --torch-index "$(TORCH_INDEX)"
 
-# Compiling the numba kernels takes about 20 s once; afterwards they are loaded.
+# Compiling the numba kernels takes about a minute of one core once; afterwards they are loaded.
 kernels: setup
 	@$(BIN)/python -c 'from planner.pipeline import compile_kernels; compile_kernels()'
 
@@ -37,6 +37,10 @@ demo: kernels
 
 test: kernels
 	@$(BIN)/python -m pytest -n $(JOBS)
+
+# Placement quality on the fast cases, held against benchmarks/baseline.json.
+bench: kernels
+	@$(BIN)/planner bench --jobs $(JOBS) --out "$(OUT)/bench"
 
 lint: setup
 	$(BIN)/ruff check .
@@ -48,7 +52,7 @@ types: setup
 contracts: setup
 	$(BIN)/lint-imports
 
-check: lint types contracts test
+check: lint types contracts bench test
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -148,10 +148,13 @@ class PlanOptions(Strict):
     selection: Literal["nearest", "even", "weighted"] = "nearest"
     objective: Literal["link_time", "link_tokens", "gpu_tokens"] = "link_time"
     layers: Literal["sequential", "pipelined", "worst_layer"] = "sequential"
+    combine: Literal["mean", "worst"] = "mean"
     link_classes: list[LinkClass] | None = Field(
         default=None, min_length=1, max_length=64
     )
-    homes: Literal["trace", "by_token", "round_robin", "balanced"] | None = None
+    homes: Literal["trace", "by_token", "round_robin", "balanced", "by_tag"] | None = (
+        None
+    )
     policy: Literal[
         "uniform", "free", "one_expert_per_gpu", "one_expert_per_gpu_total"
     ] = "uniform"

@@ -1,6 +1,8 @@
 """The placement problem, validated and frozen: what every strategy receives."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
 
 from planner.arrays import IntArray
 from planner.layout import ParallelLayout
@@ -14,6 +16,7 @@ SELECTIONS = ("nearest", "even", "weighted")
 ENDPOINTS = ("local_nic", "dest_forward")
 OBJECTIVES = ("link_time", "link_tokens", "gpu_tokens")
 LAYER_MODES = ("sequential", "pipelined", "worst_layer")
+COMBINATIONS = ("mean", "worst")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,12 +24,14 @@ class Objective:
     """What is minimized (rule 23).
 
     ``link_classes`` is the scope of ``link_tokens`` as given; None means the
-    default scope. ``link_time`` always looks at every link.
+    default scope. ``link_time`` always looks at every link. ``combine`` says how
+    several workloads make one value (rule 25).
     """
 
     name: str = "link_time"
     layers: str = "sequential"
     link_classes: tuple[str, ...] | None = None
+    combine: str = "mean"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,15 +43,40 @@ class Caps:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PlacementInstance:
-    """One placement problem.
+class Workload:
+    """One use of the plan: a part of a trace and how its tokens travel (rule 25).
 
     Attributes
     ----------
-    slots_per_gpu
-        Slots of every GPU in every layer (policy ``uniform``): P = ep · this.
     message_bytes
         Bytes of one dispatch and one combine transfer (rule 22).
+    weight
+        Its share of a mean over several workloads.
+    """
+
+    name: str = "workload"
+    traffic: str
+    endpoint: str
+    message_bytes: tuple[int, int]
+    planning: Part
+    holdout: Part | None
+    weight: Fraction = Fraction(1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlacementInstance:
+    """One placement problem.
+
+    An instance of several workloads is judged workload by workload, each through
+    its view; ``traffic``, ``endpoint``, ``message_bytes``, ``planning`` and
+    ``holdout`` are those of a view's only workload, or of the first of several.
+
+    Attributes
+    ----------
+    workloads
+        At least one.
+    slots_per_gpu
+        Slots of every GPU in every layer (policy ``uniform``): P = ep · this.
     memory_bytes_G, memory_limit_G
         Bytes each GPU needs under this plan, and what it has.
     """
@@ -55,17 +85,45 @@ class PlacementInstance:
     routes: Routes
     model: MoEModelSpec
     layout: ParallelLayout
-    traffic: str
     selection: str
-    endpoint: str
     objective: Objective
     caps: Caps
     slots_per_gpu: int
-    message_bytes: tuple[int, int]
-    planning: Part
-    holdout: Part | None
+    workloads: tuple[Workload, ...]
     memory_bytes_G: IntArray
     memory_limit_G: IntArray
+
+    @cached_property
+    def views(self) -> tuple["PlacementInstance", ...]:
+        """One instance per workload; an instance of one workload is its own view."""
+        if len(self.workloads) == 1:
+            return (self,)
+        return tuple(replace(self, workloads=(each,)) for each in self.workloads)
+
+    @property
+    def traffic(self) -> str:
+        """Traffic mode of the first workload."""
+        return self.workloads[0].traffic
+
+    @property
+    def endpoint(self) -> str:
+        """Endpoint mode of the first workload."""
+        return self.workloads[0].endpoint
+
+    @property
+    def message_bytes(self) -> tuple[int, int]:
+        """Bytes of a dispatch and a combine transfer of the first workload."""
+        return self.workloads[0].message_bytes
+
+    @property
+    def planning(self) -> Part:
+        """Planning part of the first workload."""
+        return self.workloads[0].planning
+
+    @property
+    def holdout(self) -> Part | None:
+        """Held-out part of the first workload."""
+        return self.workloads[0].holdout
 
     @property
     def layer_count(self) -> int:

@@ -16,7 +16,8 @@ class SolveOptions:
     ``endpoint`` follows rule 7; ``precision`` is the model's;
     ``imbalance_cap`` and ``domain_imbalance_cap`` are the most max/mean allowed
     (rule 26), as decimal text; ``layout`` is text ``tp=T[,dp=D][,ep=N]``;
-    ``holdout`` is ``F`` or ``F:SALT``.
+    ``holdout`` is ``F`` or ``F:SALT``; ``combine`` says how several workloads make
+    one value (rule 25): their weighted ``mean`` or the ``worst``.
     """
 
     phase: str = "prefill"
@@ -24,6 +25,7 @@ class SolveOptions:
     selection: str = "nearest"
     objective: str = "link_time"
     layers: str = "sequential"
+    combine: str = "mean"
     link_classes: tuple[str, ...] | None = None
     homes: str | None = None
     policy: str = "uniform"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from planner.instance import Caps, Objective, PlacementInstance
+from planner.instance import Caps, Objective, PlacementInstance, Workload
 from planner.layout import ParallelLayout
 from planner.topology.paths import build_routes
 from planner.topology.schema import load_topology
@@ -153,15 +153,19 @@ def instance(
             ep=ep or gpus,
             attention_groups=tuple((gpu,) for gpu in range(gpus)),
         ),
-        traffic=traffic,
         selection=selection,
-        endpoint=endpoint or TRAFFIC.get(traffic).endpoints[0],
         objective=Objective(name=objective),
         caps=caps or Caps(),
         slots_per_gpu=slots,
-        message_bytes=(100, 200),
-        planning=planning,
-        holdout=None,
+        workloads=(
+            Workload(
+                traffic=traffic,
+                endpoint=endpoint or TRAFFIC.get(traffic).endpoints[0],
+                message_bytes=(100, 200),
+                planning=planning,
+                holdout=None,
+            ),
+        ),
         memory_bytes_G=np.zeros(gpus, dtype=np.int64),
         memory_limit_G=np.full(gpus, 10**9),
     )

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from planner import __version__
-from planner.cli import plans, solving, topology, trace
+from planner.cli import bench, plans, solving, topology, trace
 from planner.errors import PlannerError, VerificationError
 
 INTERRUPTED = 130
@@ -30,6 +30,8 @@ app.command("verify")(plans.verify)
 app.command("show")(plans.show)
 app.command("replay")(plans.replay)
 app.command("export")(plans.export)
+app.command("bench")(bench.run_bench)
+app.command("gate")(bench.gate)
 
 
 @app.command()

@@ -17,6 +17,17 @@ Trace = Annotated[
     str | None,
     typer.Option("--trace", help="FILE[#WORKLOAD]; default: the bundled tiny-moe."),
 ]
+Traces = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trace",
+        help="FILE[#WORKLOAD][:WEIGHT[:MODE[:PHASE]]], repeated for several "
+        "workloads; default: the bundled tiny-moe.",
+    ),
+]
+Combine = Annotated[
+    str, typer.Option(help="Several workloads: their weighted mean, or the worst.")
+]
 Phase = Annotated[str, typer.Option(help="prefill (dedup_domain) or decode (copies).")]
 Traffic = Annotated[str | None, typer.Option(help="copies, dedup_gpu or dedup_domain.")]
 Selection = Annotated[str, typer.Option(help="nearest, even or weighted.")]
@@ -31,7 +42,7 @@ LinkClasses = Annotated[
     typer.Option("--link-classes", help="Scope of link_tokens; repeat for several."),
 ]
 Homes = Annotated[
-    str | None, typer.Option(help="trace, by_token, round_robin or balanced.")
+    str | None, typer.Option(help="trace, by_token, round_robin, balanced or by_tag.")
 ]
 Policy = Annotated[str, typer.Option(help="uniform or one_expert_per_gpu.")]
 Redundant = Annotated[str, typer.Option(help="auto, or a number of extra slots.")]

@@ -85,10 +85,7 @@ class Evaluation:
     @property
     def tokens(self) -> Fraction:
         """Tokens of the part; a counts table's as rule 11 counts them."""
-        if isinstance(self.part, CountsPart):
-            pairs = int(self.part.tokens_LE.sum())
-            return Fraction(pairs, self.part.top_k * len(self.layers))
-        return Fraction(self.part.token_count)
+        return tokens_of(self.part, len(self.layers))
 
 
 def evaluate(
@@ -106,6 +103,13 @@ def evaluate(
         for layer in range(len(plan.layer_numbers))
     )
     return Evaluation(instance=instance, part=part, layers=layers)
+
+
+def tokens_of(part: Part, layers: int) -> Fraction:
+    """Return the tokens of a part; a counts table's as rule 11 counts them."""
+    if isinstance(part, CountsPart):
+        return Fraction(int(part.tokens_LE.sum()), part.top_k * layers)
+    return Fraction(part.token_count)
 
 
 def layer_split(plan: PlacementPlan, layer: int) -> dict[int, SplitWeights]:

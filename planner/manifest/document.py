@@ -41,6 +41,7 @@ class Manifest(Record):
     endpoint: Literal["local_nic", "dest_forward"]
     routing: str
     homes: str
+    combine: Literal["mean", "worst"] = "mean"
     objective: ObjectiveReport
     bound: BoundReport | None = None
     status: Literal[

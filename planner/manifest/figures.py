@@ -83,8 +83,13 @@ def objective_report(
     layers: Mode,
     scope: Sequence[str],
     values: Mapping[str, Mapping[str, Fraction]],
+    *,
+    per_token: bool = False,
 ) -> ObjectiveReport:
-    """Return the report of all nine values, ``values[objective][layer mode]``."""
+    """Return the report of all nine values, ``values[objective][layer mode]``.
+
+    ``per_token`` says that they are combined from several workloads (rule 25).
+    """
     modes = {key: _mode_values(by_mode) for key, by_mode in values.items()}
     value = values[name][layers]
     return ObjectiveReport.model_validate(
@@ -94,7 +99,7 @@ def objective_report(
             "scope": tuple(scope),
             "value": float(value),
             "value_exact": exact_text(value),
-            "unit": UNITS[name],
+            "unit": UNITS[name] + ("/token" if per_token else ""),
             **modes,
         }
     )

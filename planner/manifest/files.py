@@ -174,6 +174,8 @@ def _pretty(value: object, indent: str) -> str:
     flat = json.dumps(value, ensure_ascii=False, allow_nan=False)
     if not isinstance(value, dict | list) or len(indent) + len(flat) <= _LINE:
         return flat
+    if isinstance(value, list) and all(type(item) is int for item in value):
+        return flat
     inner = indent + "  "
     if isinstance(value, dict):
         items = [

@@ -137,24 +137,39 @@ class ObjectiveReport(Record):
     scope: tuple[str, ...]
     value: Amount
     value_exact: ExactText
-    unit: Literal["s", "tokens", "pairs"]
+    unit: Literal["s", "tokens", "pairs", "s/token", "tokens/token", "pairs/token"]
     link_time: ModeValues
     link_tokens: ModeValues
     gpu_tokens: ModeValues
 
 
+class LayerBound(Record):
+    """The lower bound of one layer."""
+
+    layer: Count
+    value: Amount
+    method: str
+    of: str
+    branching: bool = False
+
+
 class BoundReport(Record):
     """A lower bound of the objective, its method and the problem it bounds.
 
-    ``branching`` says that the proof needed branching (``solver_claimed``);
-    ``certificate`` is what a verifier needs to check the bound again.
+    ``branching`` says that the proof needed branching (``solver_claimed``).
+    ``certificate`` is what a verifier needs to prove a bound again: one ``kind`` for
+    every layer, or ``{"kind": "layers", "layers": [one or null per layer]}``
+    (``docs/certificates.md``); ``certified_exact`` is the bound it proves, which may
+    be below ``value``.
     """
 
     value: Amount
     method: str
     of: str
     branching: bool = False
+    layers: tuple[LayerBound, ...] = ()
     certificate: dict[str, Any] | None = None
+    certified_exact: ExactText | None = None
 
 
 class Termination(Record):
@@ -265,14 +280,31 @@ class Holdout(Record):
     prediction: PartPrediction
 
 
+class WorkloadPart(Record):
+    """One workload's own figures on one part: not per token, not combined."""
+
+    tokens: Amount
+    objective: Amount
+    imbalance: ImbalanceReport
+    prediction: PartPrediction
+
+
 class Workload(Record):
-    """One workload of the objective (rule 25)."""
+    """One workload of the objective (rule 25).
+
+    ``objective`` is its own value on the planning part, before it is divided by its
+    tokens. ``planning`` and ``holdout`` are there for every workload but the first,
+    whose figures are the manifest's own ``prediction`` and ``holdout.prediction``.
+    """
 
     traffic: str
     phase: str | None
     weight: ExactText
     tokens: Amount
     objective: Amount
+    endpoint: str | None = None
+    planning: WorkloadPart | None = None
+    holdout: WorkloadPart | None = None
 
 
 class HistoryEntry(Record):

@@ -1,6 +1,5 @@
 """Score a plan on any trace."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,12 @@ from planner.evaluator import Evaluation
 from planner.evaluator import evaluate as judge
 from planner.manifest import Manifest, read_manifest
 from planner.options import SolveOptions
-from planner.pipeline.problem import Sources, build_problem
+from planner.pipeline.problem import (
+    Sources,
+    TraceLike,
+    build_problem,
+    trace_list,
+)
 from planner.pipeline.sources import Source
 from planner.plan import PlacementPlan
 
@@ -39,7 +43,7 @@ def evaluate(
     topology: Source,
     *,
     plan: str | Path,
-    trace: str | Path | Mapping[str, Any] | None = None,
+    trace: TraceLike | None = None,
     model: Source | None = None,
     options: SolveOptions | None = None,
 ) -> dict[str, Any]:
@@ -59,7 +63,12 @@ def evaluate(
     manifest = read_manifest(plan)
     placed = plan_of(manifest)
     problem = build_problem(
-        Sources(topology=topology, model=model, trace=trace, base=Path.cwd()),
+        Sources(
+            topology=topology,
+            model=model,
+            traces=trace_list(trace),
+            base=Path.cwd(),
+        ),
         options or SolveOptions(),
         slots=placed.slots_LGJ.shape[2],
     )
@@ -81,7 +90,7 @@ def evaluate(
         "traffic": instance.traffic,
         "selection": instance.selection,
         "endpoint": instance.endpoint,
-        "homes": problem.homes,
+        "homes": problem.homes[0].policy,
         "parts": {
             name: _scores(judge(instance, placed, part))
             for name, part in parts.items()

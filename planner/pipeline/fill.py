@@ -8,7 +8,12 @@ from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 
 from planner import __version__
-from planner.evaluator import Evaluation, evaluate
+from planner.evaluator import (
+    Evaluation,
+    JointEvaluation,
+    evaluate_holdout,
+    evaluate_planning,
+)
 from planner.evaluator.objective import scope_of
 from planner.explain import link_effects, what_binds, why_links_cannot_gain
 from planner.instance import PlacementInstance
@@ -33,6 +38,7 @@ from planner.manifest.schema import (
     ImbalanceReport,
     Inputs,
     Layer,
+    LayerBound,
     LayerPrediction,
     MessageBytes,
     ObjectiveReport,
@@ -42,7 +48,9 @@ from planner.manifest.schema import (
     Provenance,
     Termination,
     Workload,
+    WorkloadPart,
 )
+from planner.pipeline.certifying import certified_layers, certified_whole
 from planner.pipeline.problem import Problem
 from planner.plan import PlacementPlan
 from planner.strategies.base import Bound, SolveResult
@@ -51,7 +59,6 @@ from planner.strategies.baselines.base import (
     AbsentBaselineError,
     published_plan,
 )
-from planner.workload.parts import Part
 
 OPTIMAL_TOLERANCE = Fraction(1, 10**9)
 PACKAGES = ("ortools", "networkx", "numpy", "numba", "pyarrow")
@@ -62,8 +69,8 @@ class Scored:
     """A plan of a baseline and its evaluations, or the reason for its absence."""
 
     name: str
-    planning: Evaluation | None = None
-    holdout: Evaluation | None = None
+    planning: JointEvaluation | None = None
+    holdout: JointEvaluation | None = None
     duplicates: bool = False
     reason: str | None = None
 
@@ -77,12 +84,11 @@ def score_baselines(instance: PlacementInstance) -> list[Scored]:
         except AbsentBaselineError as absent:
             scored.append(Scored(name=name, reason=str(absent)))
             continue
-        part = instance.holdout
         scored.append(
             Scored(
                 name=name,
-                planning=evaluate(instance, plan, instance.planning),
-                holdout=None if part is None else evaluate(instance, plan, part),
+                planning=evaluate_planning(instance, plan),
+                holdout=evaluate_holdout(instance, plan),
                 duplicates=plan.has_duplicates(),
             )
         )
@@ -94,14 +100,16 @@ def fill_manifest(
 ) -> Manifest:
     """Judge the plan and its baselines and record everything."""
     instance, plan = problem.instance, result.plan
-    planning = evaluate(instance, plan, instance.planning)
+    planning = evaluate_planning(instance, plan)
+    unseen = evaluate_holdout(instance, plan)
     baselines = score_baselines(instance)
-    status, gap = status_of(planning.value, result.bound)
+    bound = _bound(instance, result.bound)
+    status, gap = status_of(planning.value, bound)
     return Manifest(
         inputs=Inputs(
             topology=problem.topology_record,
             model=problem.model_record,
-            traces=(problem.trace_record,),
+            traces=problem.trace_records,
             options=Options(
                 values=problem.option_values,
                 sha256=digest_of_json(problem.option_values),
@@ -114,56 +122,40 @@ def fill_manifest(
         selection=instance.selection,  # type: ignore[arg-type]
         endpoint=instance.endpoint,  # type: ignore[arg-type]
         routing=problem.routing,
-        homes=problem.homes,
+        homes=problem.homes[0].policy,
+        combine=instance.objective.combine,  # type: ignore[arg-type]
         objective=_objective(planning),
-        bound=_bound(result.bound),
+        bound=bound,
         status=status,  # type: ignore[arg-type]
         gap=gap,
         termination=Termination(
             reason=result.reason,  # type: ignore[arg-type]
             limit=result.limit,
         ),
-        prediction=_prediction(planning, problem.home_ratio),
+        prediction=_prediction(planning, problem.homes[0].ratio),
         imbalance=_imbalance(planning),
         caps=Caps(gpu=instance.caps.gpu, domain=instance.caps.domain),
         baselines={base.name: _baseline(base, base.planning) for base in baselines},
-        holdout=_holdout(instance, plan, baselines, problem.home_ratio),
-        holdout_reason=problem.holdout_reason,
-        workloads={
-            problem.workload_name: Workload(
-                traffic=instance.traffic,
-                phase=problem.phase,
-                weight="1/1",
-                tokens=float(planning.tokens),
-                objective=float(planning.value),
-            )
-        },
-        provenance=Provenance(
-            versions=versions(),
-            seed=problem.options.seed,
-            strategy=strategy,
-            layer_strategies=result.layer_strategies,
-            seconds=seconds,
-            history=tuple(
-                HistoryEntry(
-                    seconds=event.seconds, objective=event.objective, bound=event.bound
-                )
-                for event in result.history
-            ),
-            notes=tuple(notes_of(problem, planning, result)),
-        ),
+        holdout=_holdout(unseen, baselines, problem.homes[0].ratio),
+        holdout_reason=holdout_reason(problem, unseen),
+        workloads=_workloads(problem, planning, unseen),
+        provenance=_provenance(problem, strategy, result, planning, seconds),
     )
 
 
-def status_of(value: Fraction, bound: Bound | None) -> tuple[str, float | None]:
+def status_of(value: Fraction, bound: BoundReport | None) -> tuple[str, float | None]:
     """Return the status word and the gap (rule 28).
 
-    Without a rechecked certificate a closed gap is the solver's claim.
+    What no checked certificate closes is the solver's claim.
     """
     if bound is None:
         return "feasible", None
-    closed = value <= Fraction(bound.value) * (1 + OPTIMAL_TOLERANCE)
-    return ("solver_claimed" if closed else "feasible"), gap_of(value, bound.value)
+    gap, tolerance = gap_of(value, bound.value), 1 + OPTIMAL_TOLERANCE
+    certified = Fraction(bound.certified_exact or 0)
+    if value <= certified * tolerance:
+        return "proven_optimal", gap
+    closed = value <= Fraction(bound.value) * tolerance
+    return ("solver_claimed" if closed else "feasible"), gap
 
 
 def versions() -> dict[str, str]:
@@ -179,11 +171,11 @@ def versions() -> dict[str, str]:
 
 
 def notes_of(
-    problem: Problem, planning: Evaluation, result: SolveResult
+    problem: Problem, planning: JointEvaluation, result: SolveResult
 ) -> Sequence[str]:
     """Return what a reader should know: defaults taken, what binds, why no gain."""
     notes = [*problem.notes, *result.notes]
-    binds = what_binds(planning)
+    binds = what_binds(planning.first)
     if binds:
         legs = sum(count for _, count in binds)
         parts = ", ".join(f"{name} in {count}/{legs}" for name, count in binds)
@@ -199,6 +191,29 @@ def notes_of(
         ]
         notes.append(f"links can gain: {'; '.join(gains)}")
     return notes
+
+
+def _provenance(
+    problem: Problem,
+    strategy: str,
+    result: SolveResult,
+    planning: JointEvaluation,
+    seconds: float,
+) -> Provenance:
+    return Provenance(
+        versions=versions(),
+        seed=problem.options.seed,
+        strategy=strategy,
+        layer_strategies=result.layer_strategies,
+        seconds=seconds,
+        history=tuple(
+            HistoryEntry(
+                seconds=event.seconds, objective=event.objective, bound=event.bound
+            )
+            for event in result.history
+        ),
+        notes=tuple(notes_of(problem, planning, result)),
+    )
 
 
 def _layers(plan: PlacementPlan) -> list[Layer]:
@@ -230,7 +245,49 @@ def _groups(instance: PlacementInstance) -> Groups:
     )
 
 
-def _objective(evaluation: Evaluation) -> ObjectiveReport:
+def holdout_reason(problem: Problem, unseen: JointEvaluation | None) -> str | None:
+    """Say why there is no held-out part, of whichever workload has none."""
+    if unseen is not None:
+        return None
+    several = len(problem.homes) > 1
+    return "; ".join(
+        (f"{load.name}: " if several else "") + report.holdout_reason
+        for load, report in zip(problem.instance.workloads, problem.homes, strict=True)
+        if report.holdout_reason is not None
+    )
+
+
+def _workloads(
+    problem: Problem, planning: JointEvaluation, unseen: JointEvaluation | None
+) -> dict[str, Workload]:
+    """Record every workload; the first one's parts are the manifest's own."""
+    found = {}
+    for at, load in enumerate(problem.instance.workloads):
+        ratio = problem.homes[at].ratio
+        own, seen = planning.each[at], None if unseen is None else unseen.each[at]
+        found[load.name] = Workload(
+            traffic=load.traffic,
+            phase=problem.homes[at].phase,
+            weight=exact_text(load.weight),
+            tokens=float(own.tokens),
+            objective=float(own.value),
+            endpoint=load.endpoint,
+            planning=_workload_part(own, ratio) if at else None,
+            holdout=_workload_part(seen, ratio) if at and seen else None,
+        )
+    return found
+
+
+def _workload_part(evaluation: Evaluation, home_ratio: float) -> WorkloadPart:
+    return WorkloadPart(
+        tokens=float(evaluation.tokens),
+        objective=float(evaluation.value),
+        imbalance=_imbalance(evaluation),
+        prediction=_part_prediction(evaluation, home_ratio),
+    )
+
+
+def _objective(evaluation: JointEvaluation) -> ObjectiveReport:
     instance = evaluation.instance
     links = instance.topology.links
     scope_A = scope_of(links, instance.objective.link_classes)
@@ -241,10 +298,11 @@ def _objective(evaluation: Evaluation) -> ObjectiveReport:
         objective.layers,  # type: ignore[arg-type]
         scope,
         evaluation.values,
+        per_token=len(instance.workloads) > 1,
     )
 
 
-def _imbalance(evaluation: Evaluation) -> ImbalanceReport:
+def _imbalance(evaluation: Evaluation | JointEvaluation) -> ImbalanceReport:
     summary = evaluation.imbalance
     return ImbalanceReport(
         mean=summary.mean,
@@ -254,11 +312,39 @@ def _imbalance(evaluation: Evaluation) -> ImbalanceReport:
     )
 
 
-def _bound(bound: Bound | None) -> BoundReport | None:
+def _bound(instance: PlacementInstance, bound: Bound | None) -> BoundReport | None:
+    """Record the bound and what its certificates prove when checked again."""
     if bound is None:
         return None
+    certified = certified_layers(instance, bound)
+    certificates = [layer.certificate for layer in bound.layers]
+    value = bound.value
+    if certified is not None:
+        # Checked in exact arithmetic a certificate may prove a little more.
+        value = max(value, float(certified_whole(instance, certified)))
     return BoundReport(
-        value=bound.value, method=bound.method, of=bound.of, branching=bound.branching
+        value=value,
+        method=bound.method,
+        of=bound.of,
+        branching=bound.branching,
+        layers=tuple(
+            LayerBound(
+                layer=number,
+                value=layer.value,
+                method=layer.method,
+                of=layer.of,
+                branching=layer.branching,
+            )
+            for number, layer in zip(
+                instance.model.moe_layers, bound.layers, strict=True
+            )
+        ),
+        certificate=None
+        if certified is None
+        else {"kind": "layers", "layers": certificates},
+        certified_exact=None
+        if certified is None
+        else exact_text(certified_whole(instance, certified)),
     )
 
 
@@ -293,8 +379,8 @@ def _part_prediction(evaluation: Evaluation, home_ratio: float) -> PartPredictio
     )
 
 
-def _prediction(evaluation: Evaluation, home_ratio: float) -> Prediction:
-    instance = evaluation.instance
+def _prediction(planning: JointEvaluation, home_ratio: float) -> Prediction:
+    evaluation, instance = planning.first, planning.first.instance
     dispatch, combine = instance.message_bytes
     pairs_G = [
         sum(
@@ -319,7 +405,7 @@ def _prediction(evaluation: Evaluation, home_ratio: float) -> Prediction:
     )
 
 
-def _baseline(scored: Scored, evaluation: Evaluation | None) -> Baseline:
+def _baseline(scored: Scored, evaluation: JointEvaluation | None) -> Baseline:
     if evaluation is None:
         return Baseline(reason=scored.reason)
     notes = ("keeps two copies of an expert on one GPU",) if scored.duplicates else ()
@@ -329,19 +415,14 @@ def _baseline(scored: Scored, evaluation: Evaluation | None) -> Baseline:
 
 
 def _holdout(
-    instance: PlacementInstance,
-    plan: PlacementPlan,
-    baselines: Sequence[Scored],
-    home_ratio: float,
+    unseen: JointEvaluation | None, baselines: Sequence[Scored], home_ratio: float
 ) -> Holdout | None:
-    part: Part | None = instance.holdout
-    if part is None:
+    if unseen is None:
         return None
-    unseen = evaluate(instance, plan, part)
     return Holdout(
         tokens=float(unseen.tokens),
         objective=_objective(unseen),
         imbalance=_imbalance(unseen),
         baselines={base.name: _baseline(base, base.holdout) for base in baselines},
-        prediction=_part_prediction(unseen, home_ratio),
+        prediction=_part_prediction(unseen.first, home_ratio),
     )

@@ -1,18 +1,21 @@
 """From names and options to one placement problem with every default resolved."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from planner.errors import TraceError
-from planner.instance import Objective, PlacementInstance
+from planner.errors import TraceError, UsageError
+from planner.instance import Objective, PlacementInstance, Workload
+from planner.layout import ParallelLayout
 from planner.manifest import exact_text
 from planner.manifest.schema import InputFile, TraceInput
 from planner.options import SolveOptions
 from planner.pipeline.groups import choose_layout, slots_per_gpu
 from planner.pipeline.resolve import (
+    PHASE_TRAFFIC,
     check_caps,
     check_names,
     resolve_caps,
@@ -41,6 +44,8 @@ from planner.workload.split import HomesReport, split_parts
 from planner.workload.trace import Trace, load_trace
 
 DEFAULT_TRACE = "tiny-moe"
+TraceLike = str | Path | Mapping[str, Any]
+"""``FILE[#WORKLOAD][:WEIGHT[:MODE[:PHASE]]]``, a bundled name or inline counts."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,8 +60,8 @@ class Problem:
         One sentence: what is planned, on what, with which groups.
     notes
         Sentences for the reader: what was assumed, taken or ignored.
-    home_ratio
-        Max/mean tokens per home over the whole trace.
+    trace_records, homes
+        Per workload: the manifest's record, and how its tokens were homed.
     """
 
     instance: PlacementInstance
@@ -65,13 +70,9 @@ class Problem:
     headline: str
     topology_record: InputFile
     model_record: InputFile
-    trace_record: TraceInput
-    workload_name: str
-    phase: str | None
-    homes: str
-    home_ratio: float
+    trace_records: tuple[TraceInput, ...]
+    homes: tuple[HomesReport, ...]
     routing: str
-    holdout_reason: str | None
     bill: MemoryBill
     notes: tuple[str, ...]
 
@@ -82,8 +83,19 @@ class Sources:
 
     topology: Source
     model: Source | None = None
-    trace: str | Path | Mapping[str, Any] | None = None
+    traces: Sequence[TraceLike] = ()
     base: Path
+
+
+def trace_list(
+    given: TraceLike | Sequence[TraceLike] | None,
+) -> tuple[TraceLike, ...]:
+    """Return the traces of a call that may name none, one or several."""
+    if given is None:
+        return ()
+    if isinstance(given, str | Path | Mapping):
+        return (given,)
+    return tuple(given)
 
 
 def build_problem(
@@ -106,32 +118,27 @@ def build_problem(
     check_names(options)
     loaded = _load(sources, options)
     notes: list[str] = []
-    instance, bill, split = _instance(loaded, options, slots, notes)
-    check_caps(instance)
-    topology, trace = loaded.topology, loaded.trace
+    instance, bill, homes = _instance(loaded, options, slots, notes)
+    for view in instance.views:
+        check_caps(view)
+    topology = loaded.topology
     notes.extend(f"assumed: {assumption}" for assumption in topology.assumptions)
     notes.extend(f"warning: {warning}" for warning in topology.warnings)
-    recorded = trace_record(loaded.place, sources.base)
     return Problem(
         instance=instance,
         options=options,
-        option_values=_values_in_force(options, instance, split.policy, bill),
-        headline=_headline(instance, loaded.place, given=sources.trace is not None),
+        option_values=_values_in_force(options, instance, homes[0].policy, bill),
+        headline=_headline(instance, given=bool(sources.traces)),
         topology_record=topology_record(sources.topology, sources.base),
         model_record=model_record(loaded.wanted, loaded.model, sources.base),
-        trace_record=TraceInput(
-            **recorded.model_dump(),
-            workload=trace.workload if isinstance(trace, CountsTable) else None,
-            weight=exact_text(1),
-            traffic=instance.traffic,
-            phase=split.phase,
+        trace_records=tuple(
+            _trace_record(given, workload, report, sources.base)
+            for given, workload, report in zip(
+                loaded.traces, instance.workloads, homes, strict=True
+            )
         ),
-        workload_name=loaded.place.workload or loaded.place.name,
-        phase=split.phase,
-        homes=split.policy,
-        home_ratio=split.ratio,
+        homes=homes,
         routing=_routing(options, topology),
-        holdout_reason=split.holdout_reason,
         bill=bill,
         notes=tuple(notes),
     )
@@ -142,23 +149,45 @@ class _Loaded:
     """Inputs, read and found to fit each other."""
 
     topology: ClusterTopology
-    place: TraceSource
-    trace: Trace
+    traces: tuple["_LoadedTrace", ...]
     wanted: Source
     model: MoEModelSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _LoadedTrace:
+    """A trace and where it is from; ``name`` is that of its workload."""
+
+    place: TraceSource
+    trace: Trace
+    name: str
 
 
 def _load(sources: Sources, options: SolveOptions) -> _Loaded:
     topology = load_topology(sources.topology)
     carried = workload_of(sources.topology)
-    place, trace = _load_trace(sources.trace or carried.get("trace"))
-    wanted = sources.model or carried.get("model") or fitting_preset(trace)
+    given = list(sources.traces) or [carried.get("trace") or DEFAULT_TRACE]
+    traces = _named([_load_trace(each) for each in given])
+    first = traces[0].trace
+    wanted = sources.model or carried.get("model") or fitting_preset(first)
     model = load_model(wanted)
     if options.precision is not None:
         model = replace(model, precision=options.precision)  # type: ignore[arg-type]
-    require_fit(trace, model)
-    return _Loaded(
-        topology=topology, place=place, trace=trace, wanted=wanted, model=model
+    for each in traces:
+        require_fit(each.trace, model)
+    return _Loaded(topology=topology, traces=traces, wanted=wanted, model=model)
+
+
+def _named(loaded: Sequence[tuple[TraceSource, Trace]]) -> tuple[_LoadedTrace, ...]:
+    """Call every workload by its own name, numbered where a name comes twice."""
+    names = [place.workload or place.name for place, _ in loaded]
+    unique = [
+        name if names.count(name) == 1 else f"{name}:{names[:at].count(name) + 1}"
+        for at, name in enumerate(names)
+    ]
+    return tuple(
+        _LoadedTrace(place=place, trace=trace, name=name)
+        for (place, trace), name in zip(loaded, unique, strict=True)
     )
 
 
@@ -168,26 +197,18 @@ def _routing(options: SolveOptions, topology: ClusterTopology) -> str:
 
 def _instance(
     loaded: _Loaded, options: SolveOptions, slots: int | None, notes: list[str]
-) -> tuple[PlacementInstance, MemoryBill, HomesReport]:
-    """Resolve modes, groups, slots, memory and parts, in this order."""
+) -> tuple[PlacementInstance, MemoryBill, tuple[HomesReport, ...]]:
+    """Resolve groups, slots, workloads and memory, in this order."""
     topology, model = loaded.topology, loaded.model
-    counts_only = isinstance(loaded.trace, CountsTable)
-    traffic = resolve_traffic(options, counts_only=counts_only)
-    endpoint = resolve_endpoint(options, topology, traffic, notes)
     layout = choose_layout(topology, model.experts, options)
     per_gpu = slots or slots_per_gpu(model.experts, layout.ep, options)
-    messages = message_bytes(model, traffic, options.message_bytes)
-    bill = memory_bill(
-        model,
-        topology,
-        layout,
-        slots_per_gpu=per_gpu,
-        traffic=traffic,
-        messages=messages,
-        kv_tokens=options.kv_tokens,
-        mem_fraction=options.mem_fraction,
-        batch_tokens=options.batch_tokens,
-    )
+    weights = _weights([each.place.weight for each in loaded.traces])
+    made = [
+        _workload(each, loaded, options, layout, weight, notes)
+        for each, weight in zip(loaded.traces, weights, strict=True)
+    ]
+    workloads = tuple(workload for workload, _ in made)
+    bill = _dearest_bill(workloads, loaded, layout, per_gpu, options)
     check_memory(bill)
     if layout.tp > 1:
         moved = all_reduce_bytes(model, layout.tp, options.batch_tokens)
@@ -195,40 +216,106 @@ def _instance(
             f"attention groups of {layout.tp} GPUs: each moves {moved / 1e9:.3f} GB of "
             f"all-reduce over NVLink per {options.batch_tokens} tokens"
         )
-    planning, holdout, split = split_parts(
-        loaded.trace, layout, options.homes, options.holdout, options.phase
-    )
-    objective = Objective(
-        name=options.objective,
-        layers=options.layers,
-        link_classes=options.link_classes,
-    )
     instance = PlacementInstance(
         topology=topology,
         routes=build_routes(topology, _routing(options, topology)),
         model=model,
         layout=layout,
-        traffic=traffic,
         selection=options.selection,
-        endpoint=endpoint,
-        objective=objective,
+        objective=Objective(
+            name=options.objective,
+            layers=options.layers,
+            link_classes=options.link_classes,
+            combine=options.combine,
+        ),
         caps=resolve_caps(options),
         slots_per_gpu=per_gpu,
-        message_bytes=messages,
-        planning=planning,
-        holdout=holdout,
+        workloads=workloads,
         memory_bytes_G=bill.total_G,
         memory_limit_G=bill.limit_G,
     )
-    return instance, bill, split
+    return instance, bill, tuple(report for _, report in made)
 
 
-def _load_trace(
-    given: str | Path | Mapping[str, Any] | None,
-) -> tuple[TraceSource, Trace]:
+def _workload(
+    given: _LoadedTrace,
+    loaded: _Loaded,
+    options: SolveOptions,
+    layout: ParallelLayout,
+    weight: Fraction,
+    notes: list[str],
+) -> tuple[Workload, HomesReport]:
+    """Resolve the modes of one trace and split it into its parts."""
+    phase = given.place.phase or options.phase
+    if phase not in PHASE_TRAFFIC:
+        raise UsageError(f"phase {phase!r}: choose from {', '.join(PHASE_TRAFFIC)}")
+    asked = given.place.traffic or (None if given.place.phase else options.traffic)
+    counts_only = isinstance(given.trace, CountsTable)
+    traffic = resolve_traffic(asked, phase, counts_only=counts_only)
+    planning, holdout, report = split_parts(
+        given.trace, layout, options.homes, options.holdout, phase
+    )
+    workload = Workload(
+        name=given.name,
+        traffic=traffic,
+        endpoint=resolve_endpoint(options, loaded.topology, traffic, notes),
+        message_bytes=message_bytes(loaded.model, traffic, options.message_bytes),
+        planning=planning,
+        holdout=holdout,
+        weight=weight,
+    )
+    return workload, report
+
+
+def _weights(given: Sequence[Fraction | None]) -> list[Fraction]:
+    """Return weights that sum to 1; one that is not given counts as 1 before."""
+    raw = [Fraction(1) if weight is None else weight for weight in given]
+    return [weight / sum(raw) for weight in raw]
+
+
+def _dearest_bill(
+    workloads: Sequence[Workload],
+    loaded: _Loaded,
+    layout: ParallelLayout,
+    per_gpu: int,
+    options: SolveOptions,
+) -> MemoryBill:
+    """Return the memory bill of the workload whose buffers are the largest."""
+    bills = [
+        memory_bill(
+            loaded.model,
+            loaded.topology,
+            layout,
+            slots_per_gpu=per_gpu,
+            traffic=workload.traffic,
+            messages=workload.message_bytes,
+            kv_tokens=options.kv_tokens,
+            mem_fraction=options.mem_fraction,
+            batch_tokens=options.batch_tokens,
+        )
+        for workload in workloads
+    ]
+    return max(bills, key=lambda bill: bill.batch_token_bytes)
+
+
+def _trace_record(
+    given: _LoadedTrace, workload: Workload, report: HomesReport, base: Path
+) -> TraceInput:
+    recorded = trace_record(given.place, base)
+    counts = isinstance(given.trace, CountsTable)
+    return TraceInput(
+        **recorded.model_dump(),
+        workload=given.trace.workload if counts else None,  # type: ignore[union-attr]
+        weight=exact_text(workload.weight),
+        traffic=workload.traffic,
+        phase=report.phase,
+    )
+
+
+def _load_trace(given: TraceLike) -> tuple[TraceSource, Trace]:
     if isinstance(given, Mapping):
         return TraceSource(name="inline", inline=given), inline_counts(given)
-    place = find_trace(given or DEFAULT_TRACE)
+    place = find_trace(given)
     if place.path is None:
         raise TraceError("names no file", where=place.name)
     return place, load_trace(place.path, workload=place.workload)
@@ -259,13 +346,23 @@ def _values_in_force(
     return values
 
 
-def _headline(instance: PlacementInstance, trace: TraceSource, *, given: bool) -> str:
+def _headline(instance: PlacementInstance, *, given: bool) -> str:
     layout, model = instance.layout, instance.model
     sets = f", {layout.sets} sets of it" if layout.sets > 1 else ""
     default = "" if given else " (bundled; name another with --trace)"
     return (
         f"{model.name} on {instance.topology.name}: {instance.layer_count} MoE layers "
         f"of {model.experts} experts, EP group of {layout.ep} GPUs{sets}, "
-        f"{instance.slots_per_gpu} slots per GPU and layer, {instance.traffic} / "
-        f"{instance.selection} / {instance.endpoint}; trace {trace.name}{default}"
+        f"{instance.slots_per_gpu} slots per GPU and layer, {instance.selection}; "
+        f"{_workload_words(instance)}{default}"
     )
+
+
+def _workload_words(instance: PlacementInstance) -> str:
+    several = len(instance.workloads) > 1
+    words = [
+        f"{load.traffic} / {load.endpoint} of {load.name}"
+        + (f" (weight {float(load.weight):.3g})" if several else "")
+        for load in instance.workloads
+    ]
+    return " and ".join(words) + (f", {instance.objective.combine}" if several else "")

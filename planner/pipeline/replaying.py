@@ -1,5 +1,6 @@
 """Replay a plan's trace and hold what moved against what was predicted."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.util import find_spec
@@ -12,8 +13,8 @@ from planner.executor.result import OUTPUT_TOLERANCE, ReplayResult
 from planner.manifest import Manifest, digest_of_counts, read_manifest
 from planner.manifest.schema import PartPrediction
 from planner.pipeline.evaluating import plan_of
-from planner.verifier import Setting, setting_of
-from planner.workload.parts import TokenPart
+from planner.verifier import Setting, settings_of
+from planner.workload.parts import Part, TokenPart
 from planner.workload.tokens import RoutingTrace
 from planner.workload.trace import load_trace
 
@@ -99,12 +100,12 @@ def replay(
             raise UsageError(f"--{name} {value!r}: choose from {', '.join(known)}")
     path = Path(plan)
     manifest = read_manifest(path)
-    setting = setting_of(manifest, path.parent)
+    settings = settings_of(manifest, path.parent)
     notes: list[str] = []
     chosen = _executor(executor, notes)
     mode = _gating(gating, manifest, chosen)
     parts = []
-    for name, predicted, tokens in _parts(part, manifest, setting):
+    for name, setting, predicted, tokens in _parts(part, manifest, settings):
         result = _moved(setting, tokens, chosen, mode)
         parts.append(_compared(name, predicted, setting, tokens, result))
     return ReplayReport(
@@ -136,7 +137,8 @@ def _executor(wanted: str, notes: list[str]) -> str:
 def _gating(wanted: str, manifest: Manifest, executor: str) -> str:
     """Real gating needs the model's weights: only the bundled model has them."""
     trace = manifest.inputs.traces[0]
-    has_weights = trace.path is None and trace.name in bundled.traces()
+    alone = len(manifest.inputs.traces) == 1
+    has_weights = alone and trace.path is None and trace.name in bundled.traces()
     if wanted == "real" and not has_weights:
         raise UsageError(
             "--gating real needs a model with weights, which only the bundled trace "
@@ -148,25 +150,30 @@ def _gating(wanted: str, manifest: Manifest, executor: str) -> str:
 
 
 def _parts(
-    wanted: str, manifest: Manifest, setting: Setting
-) -> list[tuple[str, PartPrediction, TokenPart]]:
-    offered: list[tuple[str, PartPrediction, object]] = [
-        ("planning", manifest.prediction, setting.parts.planning)
-    ]
-    if manifest.holdout is not None:
-        held_out = manifest.holdout.prediction, setting.parts.holdout
-        offered.append(("holdout", *held_out))
-    elif wanted == "holdout":
+    wanted: str, manifest: Manifest, settings: Sequence[Setting]
+) -> list[tuple[str, Setting, PartPrediction, TokenPart]]:
+    """Return the parts to move, with what the manifest predicts of each."""
+    if manifest.holdout is None and wanted == "holdout":
         raise UsageError(f"there is no held-out part: {manifest.holdout_reason}")
     chosen = []
-    for name, predicted, part in offered:
-        if not isinstance(part, TokenPart):
-            raise UsageError(
-                "a counts table has no tokens to replay: check the plan with planner "
-                "verify, or plan on a token trace"
-            )
-        if wanted in ("both", name):
-            chosen.append((name, predicted, part))
+    for at, setting in enumerate(settings):
+        own = manifest.workloads[setting.name]
+        unseen = manifest.holdout if at == 0 else own.holdout
+        seen = (own.planning or manifest).prediction
+        offered: list[tuple[str, PartPrediction, Part]] = [
+            ("planning", seen, setting.parts.planning)
+        ]
+        if unseen is not None and setting.parts.holdout is not None:
+            offered.append(("holdout", unseen.prediction, setting.parts.holdout))
+        for name, predicted, part in offered:
+            if not isinstance(part, TokenPart):
+                raise UsageError(
+                    "a counts table has no tokens to replay: check the plan with "
+                    "planner verify, or plan on a token trace"
+                )
+            label = name if len(settings) == 1 else f"{setting.name} {name}"
+            if wanted in ("both", name):
+                chosen.append((label, setting, predicted, part))
     return chosen
 
 
@@ -185,9 +192,9 @@ def _moved(
         part=part,
         layout=setting.layout,
         model_spec=setting.model,
-        traffic=manifest.traffic,
+        traffic=setting.traffic,
         selection=manifest.selection,
-        endpoint=manifest.endpoint,
+        endpoint=setting.endpoint,
         message_bytes=setting.message,
         routes=setting.routes,
         weights=bundled.tiny_moe_weights() if text is not None else None,

@@ -5,6 +5,7 @@ from fractions import Fraction
 
 from planner.errors import InfeasibleError, UsageError
 from planner.instance import (
+    COMBINATIONS,
     LAYER_MODES,
     OBJECTIVES,
     SELECTIONS,
@@ -19,7 +20,7 @@ from planner.workload.model_spec import BYTES_PER_VALUE
 
 PHASE_TRAFFIC = {"prefill": "dedup_domain", "decode": "copies"}
 POLICIES = ("uniform", "one_expert_per_gpu")
-HOMES = ("trace", "by_token", "round_robin", "balanced")
+HOMES = ("trace", "by_token", "round_robin", "balanced", "by_tag")
 
 
 def check_names(options: SolveOptions) -> None:
@@ -37,6 +38,7 @@ def check_names(options: SolveOptions) -> None:
         "layers": LAYER_MODES,
         "policy": POLICIES,
         "routing_groups": ("free",),
+        "combine": COMBINATIONS,
     }
     for name, words in known.items():
         _check_word(name, getattr(options, name), words)
@@ -68,14 +70,14 @@ def _check_word(name: str, value: str, words: tuple[str, ...]) -> None:
         raise UsageError(f"{flag} {value!r}: choose from {', '.join(words)}")
 
 
-def resolve_traffic(options: SolveOptions, *, counts_only: bool) -> str:
+def resolve_traffic(traffic: str | None, phase: str, *, counts_only: bool) -> str:
     """Return the traffic mode: as given, else by phase (design §8).
 
     A counts table holds no sets of experts, so only linear modes fit it (rule 11).
     """
     if not counts_only:
-        return options.traffic or PHASE_TRAFFIC[options.phase]
-    traffic = options.traffic or "copies"
+        return traffic or PHASE_TRAFFIC[phase]
+    traffic = traffic or "copies"
     if not TRAFFIC.get(traffic).linear:
         raise UsageError(
             f"--traffic {traffic} needs the experts of every token; a counts table "

@@ -2,18 +2,27 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from planner.errors import InputError
+from planner.errors import InputError, LimitError
+from planner.evaluator.evaluation import layer_split
+from planner.instance import PlacementInstance
 from planner.manifest import Manifest
 from planner.options import SolveOptions
 from planner.pipeline.fill import fill_manifest
-from planner.pipeline.problem import Problem, Sources, build_problem
+from planner.pipeline.problem import (
+    Problem,
+    Sources,
+    TraceLike,
+    build_problem,
+    trace_list,
+)
 from planner.pipeline.sources import Source
+from planner.plan import PlacementPlan
 from planner.strategies.base import STRATEGIES, Limits, Progress
+from planner.strategies.judging import judged_layer
 
 Announce = Callable[[str], None]
 
@@ -22,14 +31,15 @@ def load(
     topology: Source,
     *,
     model: Source | None = None,
-    trace: str | Path | Mapping[str, Any] | None = None,
+    trace: TraceLike | Sequence[TraceLike] | None = None,
     options: SolveOptions | None = None,
 ) -> Problem:
     """Load and check a placement problem without solving it.
 
     Parameters are those of :func:`solve`.
     """
-    sources = Sources(topology=topology, model=model, trace=trace, base=Path.cwd())
+    traces = trace_list(trace)
+    sources = Sources(topology=topology, model=model, traces=traces, base=Path.cwd())
     return build_problem(sources, options or SolveOptions())
 
 
@@ -37,7 +47,7 @@ def solve(
     topology: Source,
     *,
     model: Source | None = None,
-    trace: str | Path | Mapping[str, Any] | None = None,
+    trace: TraceLike | Sequence[TraceLike] | None = None,
     options: SolveOptions | None = None,
     progress: Progress | None = None,
     announce: Announce | None = None,
@@ -53,8 +63,9 @@ def solve(
         Preset, file or inline ``moe-model/1`` object; default: the bundled one
         that fits the trace.
     trace
-        ``FILE[#WORKLOAD]``, a bundled name or inline counts; default: what the
-        topology file names, else the bundled tiny model's.
+        ``FILE[#WORKLOAD][:WEIGHT[:MODE[:PHASE]]]``, a bundled name or inline
+        counts, or several of them (rule 25); default: what the topology file names,
+        else the bundled tiny model's.
     progress
         Called with each :class:`~planner.strategies.base.Event`.
     announce
@@ -76,7 +87,10 @@ def solve(
     options = options or SolveOptions()
     strategy = STRATEGIES.get(options.strategy)
     sources = Sources(
-        topology=topology, model=model, trace=trace, base=base or Path.cwd()
+        topology=topology,
+        model=model,
+        traces=trace_list(trace),
+        base=base or Path.cwd(),
     )
     problem = build_problem(sources, options)
     if announce is not None:
@@ -90,9 +104,31 @@ def solve(
     ready = time.perf_counter() - begun
     shifted = None if progress is None else _shifted(progress, ready)
     result = strategy(problem.instance, limits, progress=shifted)
+    check_kept(problem.instance, result.plan)
     return fill_manifest(
         problem, options.strategy, result, seconds=time.perf_counter() - begun
     )
+
+
+def check_kept(instance: PlacementInstance, plan: PlacementPlan) -> None:
+    """Refuse a plan that breaks an imbalance cap in some layer (rule 26).
+
+    Raises
+    ------
+    LimitError
+        A better plan may exist: nothing was proven.
+    """
+    if instance.caps.gpu is None and instance.caps.domain is None:
+        return
+    for index, number in enumerate(instance.model.moe_layers):
+        split = layer_split(plan, index)
+        _, excess = judged_layer(instance, index, plan.slots_LGJ[index], split)
+        if excess > 0:
+            raise LimitError(
+                f"no plan within the imbalance caps was found before the limit: layer "
+                f"{number} exceeds them by {float(excess):.4f}; raise --time-limit, "
+                "--imbalance-cap or --domain-imbalance-cap, or use --strategy auto"
+            )
 
 
 def check_writable(output: Path | None) -> None:

@@ -1,8 +1,9 @@
 """Where inputs come from: a bundled name, a file or inline data, with digests."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from os.path import relpath
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,18 @@ Source = str | Path | Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceSource:
-    """A trace file with the workload wanted, or inline counts."""
+    """A trace file with the workload wanted, or inline counts (rule 25).
+
+    ``weight``, ``traffic`` and ``phase`` are None where they are left to the options.
+    """
 
     name: str
     path: Path | None = None
     workload: str | None = None
     inline: Mapping[str, Any] | None = None
+    weight: Fraction | None = None
+    traffic: str | None = None
+    phase: str | None = None
 
 
 def topology_record(source: Source, base: Path) -> InputFile:
@@ -73,33 +80,59 @@ def trace_record(source: TraceSource, base: Path) -> InputFile:
 
 
 def find_trace(text: str | Path) -> TraceSource:
-    """Return the trace that ``FILE[#WORKLOAD]`` or a bundled name stands for.
+    """Return what ``FILE[#WORKLOAD][:WEIGHT[:MODE[:PHASE]]]`` stands for.
+
+    FILE may be a bundled name. A file name may hold colons itself: the longest that
+    exists is taken.
 
     Raises
     ------
     UsageError
-        For ``:WEIGHT``, ``:MODE`` or ``:PHASE``: one workload is planned for yet.
+        If WEIGHT is no number > 0, or more than three settings follow.
     TraceError
         If there is no such file.
     """
     given = str(text)
-    if given in bundled.traces() and not Path(given).exists():
-        return TraceSource(name=given, path=bundled.traces()[given])
-    file, _, workload = given.partition("#")
-    if not Path(file).exists() and ":" in file + workload:
+    parts = given.split(":")
+    for kept in range(len(parts), 0, -1):
+        name, _, workload = ":".join(parts[:kept]).partition("#")
+        path = Path(name)
+        if not path.exists() and name in bundled.traces():
+            path = bundled.traces()[name]
+        if name and path.exists():
+            return _with_settings(
+                TraceSource(
+                    name=name if name in bundled.traces() else path.stem,
+                    path=path,
+                    workload=workload or None,
+                ),
+                given,
+                parts[kept:],
+            )
+    names = ", ".join(bundled.traces())
+    raise TraceError(
+        "is neither a file nor a bundled trace",
+        where=given.partition("#")[0],
+        fix=f"give a Parquet file or one of: {names}",
+    )
+
+
+def _with_settings(
+    source: TraceSource, given: str, settings: Sequence[str]
+) -> TraceSource:
+    """Read ``WEIGHT``, ``MODE`` and ``PHASE``; an empty one is left to the options."""
+    if len(settings) > 3:
         raise UsageError(
-            f"--trace {given}: weights, modes and phases of several workloads are "
-            "not supported yet; give FILE or FILE#WORKLOAD"
+            f"--trace {given}: at most :WEIGHT:MODE:PHASE may follow the file"
         )
-    path = Path(file)
-    if not path.exists():
-        names = ", ".join(bundled.traces())
-        raise TraceError(
-            "is neither a file nor a bundled trace",
-            where=file,
-            fix=f"give a Parquet file or one of: {names}",
-        )
-    return TraceSource(name=path.stem, path=path, workload=workload or None)
+    weight, traffic, phase = (*settings, "", "", "")[:3]
+    try:
+        share = Fraction(weight) if weight else None
+    except (ValueError, ZeroDivisionError):
+        share = Fraction(0)
+    if share is not None and share <= 0:
+        raise UsageError(f"--trace {given}: the weight {weight!r} must be a number > 0")
+    return replace(source, weight=share, traffic=traffic or None, phase=phase or None)
 
 
 def workload_of(topology: Source) -> dict[str, str]:

@@ -16,6 +16,7 @@ from planner.errors import LimitError
 from planner.evaluator.evaluation import layer_split
 from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan, SplitWeights
+from planner.strategies.balance.strategy import why_not as balance_why_not
 from planner.strategies.base import (
     STRATEGIES,
     Bound,
@@ -23,6 +24,7 @@ from planner.strategies.base import (
     Limits,
     Progress,
     SolveResult,
+    whole_bound,
 )
 from planner.strategies.baselines.base import (
     BASELINES,
@@ -31,11 +33,16 @@ from planner.strategies.baselines.base import (
     repaired,
 )
 from planner.strategies.judging import judged_layer
+from planner.strategies.priced.strategy import why_not as priced_why_not
 from planner.traffic.base import TRAFFIC
 from planner.workload.parts import CountsPart
 
 MILP_SHARE = 0.5
 """Share of the time that the MILP gets where both it and the search apply."""
+
+
+PRICED_SHARE = 0.8
+"""Share of the time of the priced search; the MILP closes small layers after it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +124,6 @@ def solve_auto(
     portfolio = Portfolio(instance)
     history: list[Event] = []
     bound: Bound | None = None
-    layer_bounds: tuple[float, ...] | None = None
     notes: list[str] = []
     reasons: list[str] = []
 
@@ -135,19 +141,19 @@ def solve_auto(
     for start in starts:
         portfolio.offer(start, ("start",) * instance.layer_count)
     report()
-    for name, share in _members(instance):
+    for view, name, share in _runs(instance):
         left = limits.seconds - (time.perf_counter() - begun)
         if left <= 0:
             reasons.append("limit")
             break
         result = STRATEGIES.get(name)(
-            instance, replace(limits, seconds=left * share), [portfolio.plan(), *seeds]
+            view, replace(limits, seconds=left * share), [portfolio.plan(), *seeds]
         )
         portfolio.offer(result.plan, (name,) * instance.layer_count)
         reasons.append(result.reason)
         notes.extend(result.notes)
-        if result.bound is not None:
-            bound, layer_bounds = result.bound, result.layer_bounds
+        if result.bound is not None and view is instance:
+            bound = tighter(bound, result.bound, instance.objective.layers)
         report()
         if bound is not None and float(portfolio.value) <= bound.value * (1 + 1e-9):
             reasons = ["optimal"]
@@ -163,11 +169,21 @@ def solve_auto(
         reason=reason,
         limit="seconds" if reason == "limit" else None,
         bound=bound,
-        layer_bounds=layer_bounds,
         history=tuple(history),
         layer_strategies=tuple(choice.origin for choice in portfolio.choices),
         notes=tuple(notes),
     )
+
+
+def tighter(one: Bound | None, other: Bound, layer_mode: str) -> Bound:
+    """Return the bound made of the better bound of every layer."""
+    if one is None:
+        return other
+    best = [
+        max(pair, key=lambda layer: layer.value)
+        for pair in zip(one.layers, other.layers, strict=True)
+    ]
+    return whole_bound(best, layer_mode)
 
 
 def _baseline_starts(
@@ -184,14 +200,41 @@ def _baseline_starts(
     return starts
 
 
+def _runs(
+    instance: PlacementInstance,
+) -> list[tuple[PlacementInstance, str, float]]:
+    """Return what to run: of several workloads, the members of each in its turn.
+
+    A plan made for one workload is judged on all of them.
+    """
+    if len(instance.views) == 1 or _balanced(instance):
+        return [(instance, name, share) for name, share in _members(instance)]
+    members = [
+        (view, name, share) for view in instance.views for name, share in _members(view)
+    ]
+    return [
+        (view, name, 1.0 / (len(members) - at))
+        for at, (view, name, _) in enumerate(members)
+    ]
+
+
+def _balanced(instance: PlacementInstance) -> bool:
+    """Whether balance alone answers, for all workloads at once."""
+    return instance.objective.name == "gpu_tokens" and balance_why_not(instance) is None
+
+
 def _members(instance: PlacementInstance) -> list[tuple[str, float]]:
     """Strategies to run, with the share of the time left that each gets.
 
     The search places with equal weights; under ``weighted`` the MILP comes last and
     splits what the search placed.
     """
+    if _balanced(instance):
+        return [("balance", 1.0)]
     if not TRAFFIC.get(instance.traffic).linear:
         return [("search", 1.0)]
+    if priced_why_not(instance) is None:
+        return [("priced", PRICED_SHARE), ("milp", 1.0)]
     if isinstance(instance.planning, CountsPart):
         return [("milp", 1.0)]
     if instance.selection == "weighted":

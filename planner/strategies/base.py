@@ -1,9 +1,9 @@
 """What a strategy is given and what it returns."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
-from typing import Protocol
+from math import fsum
+from typing import Any, Protocol
 
 from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan
@@ -21,17 +21,59 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bound:
-    """A valid lower bound of the objective.
+class LayerBound:
+    """A valid lower bound of one layer's objective.
 
-    ``of`` names the problem it belongs to (rule 28: ``copies/weighted``);
-    ``branching`` is True where the proof needed it (``solver_claimed``).
+    Attributes
+    ----------
+    value
+        In the unit of the objective.
+    method
+        What proved it: ``cut-lp``, ``count``, ``mean``, ``threshold``, …
+    of
+        The problem it belongs to (rule 28: ``copies/weighted``).
+    branching
+        Whether the proof needed branching (``solver_claimed``).
+    certificate
+        JSON values from which the verifier proves a bound again by the closed form
+        of their ``kind`` (``docs/certificates.md``); None if there are none.
     """
 
     value: float
     method: str
     of: str
     branching: bool = False
+    certificate: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """A valid lower bound of the whole objective, made of those of its layers."""
+
+    value: float
+    layers: tuple[LayerBound, ...]
+
+    @property
+    def method(self) -> str:
+        """Methods of the layers, joined."""
+        return "+".join(sorted({layer.method for layer in self.layers}))
+
+    @property
+    def of(self) -> str:
+        """The problems that are bounded, joined."""
+        return " + ".join(sorted({layer.of for layer in self.layers}))
+
+    @property
+    def branching(self) -> bool:
+        """Whether some layer's proof needed branching."""
+        return any(layer.branching for layer in self.layers)
+
+
+def whole_bound(layers: Sequence[LayerBound], layer_mode: str) -> Bound:
+    """Return the bound of the whole: the sum of the layers, or their maximum."""
+    values = [layer.value for layer in layers]
+    whole = max(values) if layer_mode == "worst_layer" else fsum(values)
+    return Bound(value=whole, layers=tuple(layers))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +101,6 @@ class SolveResult:
     reason: str
     limit: str | None = None
     bound: Bound | None = None
-    layer_bounds: tuple[float, ...] | None = None
     history: tuple[Event, ...] = ()
     layer_strategies: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
@@ -83,4 +124,3 @@ class Strategy(Protocol):
 
 
 STRATEGIES: Registry[Strategy] = Registry("strategy")
-Exact = Fraction

@@ -6,6 +6,7 @@ from fractions import Fraction
 import numpy as np
 
 from planner.arrays import IdArray
+from planner.evaluator.joint import combined, planning_tokens
 from planner.evaluator.layer import layer_loads
 from planner.evaluator.objective import leg_peaks
 from planner.instance import PlacementInstance
@@ -18,7 +19,24 @@ def judged_layer(
     slots_GJ: IdArray,
     split: Mapping[int, SplitWeights],
 ) -> tuple[Fraction, Fraction]:
-    """Return a layer's value and by how much it exceeds the caps (0 if kept)."""
+    """Return a layer's value and by how much it exceeds the caps (0 if kept).
+
+    Of several workloads the values are combined and the excesses added.
+    """
+    judged = [_judged(view, layer, slots_GJ, split) for view in instance.views]
+    if len(judged) == 1:
+        return judged[0]
+    values = [value for value, _ in judged]
+    excess = sum((excess for _, excess in judged), Fraction(0))
+    return combined(instance, values, planning_tokens(instance)), excess
+
+
+def _judged(
+    instance: PlacementInstance,
+    layer: int,
+    slots_GJ: IdArray,
+    split: Mapping[int, SplitWeights],
+) -> tuple[Fraction, Fraction]:
     loads = layer_loads(instance, instance.planning, layer, slots_GJ, split)
     peaks = leg_peaks(instance, loads, instance.objective.name)
     value = sum((leg.value for leg in peaks), Fraction(0))

@@ -23,11 +23,12 @@ from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan, SplitWeights
 from planner.strategies.base import (
     STRATEGIES,
-    Bound,
     Event,
+    LayerBound,
     Limits,
     Progress,
     SolveResult,
+    whole_bound,
 )
 from planner.strategies.judging import judged_layer
 
@@ -51,7 +52,7 @@ def solve_milp(
         If the solver fails.
     """
     _check_scope(instance)
-    _check_fits(instance)
+    check_fits(instance)
     return _Solve(instance, limits, progress).run(starts)
 
 
@@ -170,9 +171,6 @@ class _Solve:
 
     def _result(self) -> SolveResult:
         layers, instance = self._layers, self._instance
-        branched = any(layer.branched for layer in layers)
-        _, bound = self._values()
-        nearest = any(layer.problem.nearest for layer in layers)
         reason = self._reason()
         return SolveResult(
             plan=PlacementPlan(
@@ -188,13 +186,9 @@ class _Solve:
             ),
             reason=reason,
             limit="seconds" if reason == "limit" else None,
-            bound=Bound(
-                value=bound,
-                method="cut-milp" if branched else "cut-lp",
-                of="copies/nearest" if nearest else "copies/weighted",
-                branching=branched,
+            bound=whole_bound(
+                [_proof(layer) for layer in layers], instance.objective.layers
             ),
-            layer_bounds=tuple(layer.bound for layer in layers),
             history=tuple(self._history),
             layer_strategies=("milp",) * len(layers),
             notes=self._notes(),
@@ -225,6 +219,18 @@ class _Solve:
         return tuple(notes)
 
 
+def _proof(layer: LayerSolve) -> LayerBound:
+    """What proves a layer's bound (rule 28: the problem it belongs to)."""
+    nearest = layer.problem.nearest and layer.method != "count"
+    return LayerBound(
+        value=layer.bound,
+        method=layer.method,
+        of="copies/nearest" if nearest else "copies/weighted",
+        branching=layer.branched,
+        certificate=layer.certificate,
+    )
+
+
 def _dp_rank(instance: PlacementInstance) -> IntArray:
     rank_G = np.zeros(instance.layout.gpu_count, dtype=np.int64)
     for rank, group in enumerate(instance.layout.attention_groups):
@@ -245,7 +251,7 @@ def _check_scope(instance: PlacementInstance) -> None:
         )
 
 
-def _check_fits(instance: PlacementInstance) -> None:
+def check_fits(instance: PlacementInstance) -> None:
     experts, slots = instance.model.experts, instance.slots_per_gpu
     if instance.slot_count < experts:
         raise InfeasibleError(

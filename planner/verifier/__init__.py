@@ -2,7 +2,7 @@
 
 from planner.verifier.inputs import check_digests, model_of, topology_of
 from planner.verifier.ledger import Check, VerificationReport
-from planner.verifier.setting import Setting, setting_of
+from planner.verifier.setting import Setting, settings_of
 from planner.verifier.verifying import verify_manifest
 
 __all__ = [
@@ -11,7 +11,7 @@ __all__ = [
     "VerificationReport",
     "check_digests",
     "model_of",
-    "setting_of",
+    "settings_of",
     "topology_of",
     "verify_manifest",
 ]

@@ -3,72 +3,116 @@
 from collections.abc import Sequence
 from fractions import Fraction
 
-from planner.manifest import Manifest
-from planner.manifest.schema import BoundReport
+from planner.errors import ManifestError
+from planner.manifest import Manifest, exact_text
+from planner.verifier.certificates import Certificate, Evidence, proven
 from planner.verifier.ledger import Ledger
 from planner.verifier.setting import Setting
 from planner.verifier.traffic import tokens_of
+from planner.verifier.values import Counted, joint_values
 from planner.witness import figures
 from planner.witness.figures import LayerFigures
 
 TOLERANCE = 1 + Fraction(1, 10**9)
 
 
-def check_claims(
-    setting: Setting, counted: Sequence[LayerFigures], ledger: Ledger
-) -> None:
+def check_claims(counted: Counted, ledger: Ledger) -> None:
     """Check what the manifest says about its own quality.
 
-    ``counted`` are the witness's figures of the planning part.
+    ``counted`` are the witness's figures of the planning parts.
+    """
+    settings = [setting for setting, _ in counted]
+    manifest = settings[0].manifest
+    tokens = [tokens_of(setting.parts.planning) for setting in settings]
+    found = joint_values(counted, tokens)
+    value = found[manifest.objective.name][manifest.objective.layers]
+    certified = certified_bound(settings[0]) if len(settings) == 1 else None
+    _check_bound(manifest, value, certified, ledger)
+    _check_status(manifest, value, certified, ledger)
+    for setting, layers in counted:
+        _check_caps(setting, layers, ledger)
+    _check_workloads(counted, tokens, ledger)
+
+
+def certified_bound(setting: Setting) -> Fraction | None:
+    """Return the bound that the certificates of the layers prove together.
+
+    None without a certificate. A layer without one proves 0; ``sequential`` adds
+    the layers up, ``worst_layer`` takes the largest.
+
+    Raises
+    ------
+    ManifestError
+        For a certificate of unknown kind or shape.
     """
     manifest = setting.manifest
-    found = figures.values(
-        counted,
-        setting.topology.links,
-        setting.routes.q,
-        setting.message,
-        setting.options.link_classes,
+    bound = manifest.bound
+    if bound is None or bound.certificate is None:
+        return None
+    count = len(manifest.layers)
+    certificates: list[Certificate | None] = [bound.certificate] * count
+    if bound.certificate.get("kind") == "layers":
+        certificates = list(bound.certificate.get("layers", ()))
+    if len(certificates) != count:
+        raise ManifestError(
+            "must hold one entry per layer",
+            where="/bound/certificate/layers",
+            value=len(certificates),
+        )
+    values = [
+        Fraction(0) if each is None else proven(each, evidence_of(setting, layer))
+        for layer, each in enumerate(certificates)
+    ]
+    if manifest.objective.layers == "worst_layer":
+        return max(values)
+    # Each layer is a barrier: their bounds add up only where their values do.
+    if manifest.objective.layers == "sequential":
+        return sum(values, Fraction(0))
+    return Fraction(0)
+
+
+def evidence_of(setting: Setting, layer: int) -> Evidence:
+    """Return what a checker may see of one layer of the planning part."""
+    manifest, caps = setting.manifest, setting.manifest.caps
+    scope = figures.scope(setting.topology.links, setting.options.link_classes)
+    return Evidence(
+        topology=setting.topology,
+        routes=setting.routes,
+        layout=setting.layout,
+        traffic=setting.traffic,
+        selection=manifest.selection,
+        endpoint=setting.endpoint,
+        objective=manifest.objective.name,
+        experts=setting.model.experts,
+        slots_per_gpu=len(manifest.layers[layer].slots[0]),
+        message=setting.message,
+        scope=frozenset(link.name for link in scope),
+        cap_gpu=None if caps.gpu is None else Fraction(str(caps.gpu)),
+        cap_domain=None if caps.domain is None else Fraction(str(caps.domain)),
+        part=setting.parts.planning,
+        layer=layer,
     )
-    value = found[manifest.objective.name][manifest.objective.layers]
-    _check_bound(manifest, value, ledger)
-    _check_status(manifest, value, counted, ledger)
-    _check_caps(setting, counted, ledger)
-    _check_workloads(setting, value, ledger)
 
 
-def certified_bound(
-    bound: BoundReport, manifest: Manifest, counted: Sequence[LayerFigures]
-) -> Fraction | None:
-    """Return the bound that the certificate proves by its own closed form.
-
-    None if there is no certificate that can be checked again. Known kinds:
-
-    ``nothing_moves``
-        Loads are never negative: proves 0 for every objective.
-    ``mean_pairs``
-        A maximum over GPUs is at least the mean: proves, for ``gpu_tokens``, the
-        sum over layers (the largest, for ``worst_layer``) of pairs / GPUs.
-    """
-    kind = (bound.certificate or {}).get("kind")
-    if kind == "nothing_moves":
-        return Fraction(0)
-    if kind == "mean_pairs" and manifest.objective.name == "gpu_tokens":
-        means = [
-            Fraction(int(layer.pairs_G.sum()), layer.denominator * len(layer.pairs_G))
-            for layer in counted
-        ]
-        worst = manifest.objective.layers == "worst_layer"
-        return max(means) if worst else sum(means, Fraction(0))
-    return None
-
-
-def _check_bound(manifest: Manifest, value: Fraction, ledger: Ledger) -> None:
+def _check_bound(
+    manifest: Manifest, value: Fraction, certified: Fraction | None, ledger: Ledger
+) -> None:
     bound = manifest.bound
     if bound is None:
         ledger.expect(
             "bound and gap", manifest.gap is None, "gap: there is none without a bound"
         )
         return
+    if bound.certified_exact is not None:
+        found = None if certified is None else exact_text(certified)
+        ledger.equal(
+            "certificate", "bound.certified_exact", bound.certified_exact, found
+        )
+    ledger.expect(
+        "certificate",
+        certified is None or certified <= value,
+        "bound.certificate: proves more than the objective: the rules were broken",
+    )
     proven = Fraction(bound.value)
     ledger.expect(
         "bound and gap",
@@ -82,7 +126,7 @@ def _check_bound(manifest: Manifest, value: Fraction, ledger: Ledger) -> None:
 def _check_status(
     manifest: Manifest,
     value: Fraction,
-    counted: Sequence[LayerFigures],
+    certified: Fraction | None,
     ledger: Ledger,
 ) -> None:
     status, bound = manifest.status, manifest.bound
@@ -103,13 +147,7 @@ def _check_status(
         return
     ledger.expect(
         "status",
-        not bound.branching,
-        "status: a proof that needed branching is solver_claimed, not proven_optimal",
-    )
-    certified = certified_bound(bound, manifest, counted)
-    ledger.expect(
-        "status",
-        certified is not None and Fraction(bound.value) <= certified * TOLERANCE,
+        certified is not None and value <= certified * TOLERANCE,
         "status: proven_optimal needs a certificate that proves the bound again; "
         + (
             "this one cannot be checked"
@@ -138,22 +176,24 @@ def _check_caps(
                 )
 
 
-def _check_workloads(setting: Setting, value: Fraction, ledger: Ledger) -> None:
-    """One workload: it is the whole objective (rule 25)."""
-    manifest = setting.manifest
-    ledger.expect(
-        "workloads",
-        len(manifest.workloads) == len(manifest.inputs.traces),
-        "workloads: one per trace is needed",
-    )
-    for name, workload in manifest.workloads.items():
-        where = f"workloads.{name}"
-        tokens = float(tokens_of(setting.parts.planning))
-        ledger.equal(
-            "workloads", f"{where}.traffic", workload.traffic, manifest.traffic
-        )
-        ledger.equal("workloads", f"{where}.weight", workload.weight, "1/1")
-        ledger.equal("workloads", f"{where}.tokens", workload.tokens, tokens)
-        ledger.equal(
-            "workloads", f"{where}.objective", workload.objective, float(value)
-        )
+def _check_workloads(
+    counted: Counted, tokens: Sequence[Fraction], ledger: Ledger
+) -> None:
+    """What is said of each workload; their weights sum to 1 (rule 25)."""
+    manifest = counted[0][0].manifest
+    objective = manifest.objective
+    ledger.equal("workloads", "traffic", manifest.traffic, counted[0][0].traffic)
+    weights = sum((setting.weight for setting, _ in counted), Fraction(0))
+    ledger.expect("workloads", weights == 1, "inputs.traces: weights must sum to 1")
+    for pair, count in zip(counted, tokens, strict=True):
+        setting = pair[0]
+        where, claimed = f"workloads.{setting.name}", manifest.workloads[setting.name]
+        value = joint_values([pair], [count])[objective.name][objective.layers]
+        weight = exact_text(setting.weight)
+        for name, said, found in (
+            ("traffic", claimed.traffic, setting.traffic),
+            ("weight", claimed.weight, weight),
+            ("tokens", claimed.tokens, float(count)),
+            ("objective", claimed.objective, float(value)),
+        ):
+            ledger.equal("workloads", f"{where}.{name}", said, found)

@@ -139,20 +139,17 @@ def parts_of(
     layout: ParallelLayout,
     model: MoEModelSpec,
     overrides: Overrides = NO_OVERRIDES,
+    index: int = 0,
 ) -> Parts:
-    """Return the scored parts of the trace, split again by the recorded options.
+    """Return the scored parts of a trace, split again by the recorded options.
 
     Raises
     ------
     ManifestError
-        For several traces, a trace of another model, or options that no rule knows.
+        For a trace of another model, or options that no rule knows.
     """
-    if len(manifest.inputs.traces) != 1:
-        raise ManifestError(
-            "several workloads cannot be verified yet", where="/inputs/traces"
-        )
-    options, item = recorded_options(manifest), manifest.inputs.traces[0]
-    place = trace_place(manifest, folder, 0, overrides)
+    options, item = recorded_options(manifest), manifest.inputs.traces[index]
+    place = trace_place(manifest, folder, index, overrides)
     trace: Trace
     if isinstance(place, Path):
         trace = load_trace(place, workload=item.workload)
@@ -162,13 +159,13 @@ def parts_of(
     if facts != (model.experts, model.top_k, model.moe_layers):
         raise ManifestError(
             "is a trace of another model than /inputs/model",
-            where="/inputs/traces/0",
+            where=f"/inputs/traces/{index}",
             value=f"{facts[0]} experts, top-{facts[1]}, {len(facts[2])} layers",
             fix="plan again",
         )
     try:
         planning, holdout, homes = split_parts(
-            trace, layout, manifest.homes, options.holdout, options.phase
+            trace, layout, manifest.homes, options.holdout, item.phase or options.phase
         )
     except UsageError as error:
         raise ManifestError(

@@ -1,24 +1,24 @@
 """Memory: the bytes of every GPU again, and whether they fit."""
 
+from collections.abc import Sequence
+
+import numpy as np
+
+from planner.arrays import IntArray
 from planner.verifier.ledger import Ledger
 from planner.verifier.setting import Setting
 from planner.witness.memory import memory_of_gpus
 
 
-def check_memory(setting: Setting, ledger: Ledger) -> None:
-    """Compare needs and limits per GPU, and see that everything fits."""
-    manifest, options = setting.manifest, setting.options
-    needs_G, limit_G = memory_of_gpus(
-        setting.model,
-        setting.topology,
-        setting.layout,
-        slots_per_layer=[len(layer.slots[0]) for layer in manifest.layers],
-        traffic=manifest.traffic,
-        message=setting.message,
-        batch_tokens=options.batch_tokens,
-        kv_tokens=options.kv_tokens,
-        mem_fraction=options.mem_fraction,
-    )
+def check_memory(settings: Sequence[Setting], ledger: Ledger) -> None:
+    """Compare needs and limits per GPU, and see that everything fits.
+
+    The buffers must do for every workload: the largest need counts.
+    """
+    manifest = settings[0].manifest
+    bills = [_bill(setting) for setting in settings]
+    needs_G = np.max([needs for needs, _ in bills], axis=0)
+    limit_G = bills[0][1]
     for index, gpu in enumerate(manifest.prediction.gpus):
         where = f"prediction.gpus {gpu.gpu}"
         ledger.equal(
@@ -36,3 +36,18 @@ def check_memory(setting: Setting, ledger: Ledger) -> None:
             f"{where}: needs {needs_G[index]} bytes and has {limit_G[index]}",
         )
         ledger.equal("GPUs in EP order", where, gpu.gpu, manifest.gpus[index])
+
+
+def _bill(setting: Setting) -> tuple[IntArray, IntArray]:
+    manifest, options = setting.manifest, setting.options
+    return memory_of_gpus(
+        setting.model,
+        setting.topology,
+        setting.layout,
+        slots_per_layer=[len(layer.slots[0]) for layer in manifest.layers],
+        traffic=setting.traffic,
+        message=setting.message,
+        batch_tokens=options.batch_tokens,
+        kv_tokens=options.kv_tokens,
+        mem_fraction=options.mem_fraction,
+    )

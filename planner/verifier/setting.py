@@ -1,10 +1,12 @@
 """Everything a manifest names, read again and put in order for counting."""
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
+from planner.errors import VerificationError
 from planner.layout import ParallelLayout
 from planner.manifest import Manifest
 from planner.topology.graph import ClusterTopology
@@ -28,10 +30,12 @@ from planner.workload.model_spec import MoEModelSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Setting:
-    """The inputs of a manifest.
+    """The inputs of a manifest as one of its workloads sees them.
 
     Attributes
     ----------
+    name, traffic, endpoint, weight
+        Of the workload (rule 25).
     model
         At the precision in force.
     message
@@ -41,6 +45,10 @@ class Setting:
     """
 
     manifest: Manifest
+    name: str
+    traffic: str
+    endpoint: str
+    weight: Fraction
     options: RecordedOptions
     topology: ClusterTopology
     routes: Routes
@@ -50,13 +58,15 @@ class Setting:
     parts: Parts
 
 
-def setting_of(
+def settings_of(
     manifest: Manifest,
     folder: Path,
     overrides: Overrides = NO_OVERRIDES,
     ledger: Ledger | None = None,
-) -> Setting:
+) -> tuple[Setting, ...]:
     """Read the inputs of a manifest and see that its slots and groups make a plan.
+
+    Returns one setting per workload, in the order of the traces.
 
     Parameters
     ----------
@@ -80,17 +90,54 @@ def setting_of(
     check_structure(manifest, topology, model, ledger)
     ledger.raise_findings()
     options = recorded_options(manifest)
-    layout = _layout(manifest, topology)
-    return Setting(
-        manifest=manifest,
-        options=options,
-        topology=topology,
-        routes=routes_of(manifest, topology),
-        model=replace(model, precision=options.precision or model.precision),
-        layout=layout,
-        message=options.message_bytes or message_bytes(model, manifest.traffic),
-        parts=parts_of(manifest, folder, layout, model, overrides),
-    )
+    layout, routes = _layout(manifest, topology), routes_of(manifest, topology)
+    settings = []
+    for index, name in enumerate(workload_names(manifest)):
+        trace, workload = manifest.inputs.traces[index], manifest.workloads[name]
+        settings.append(
+            Setting(
+                manifest=manifest,
+                name=name,
+                traffic=trace.traffic,
+                endpoint=workload.endpoint or manifest.endpoint,
+                weight=Fraction(trace.weight),
+                options=options,
+                topology=topology,
+                routes=routes,
+                model=replace(model, precision=options.precision or model.precision),
+                layout=layout,
+                message=options.message_bytes or message_bytes(model, trace.traffic),
+                parts=parts_of(manifest, folder, layout, model, overrides, index),
+            )
+        )
+    return tuple(settings)
+
+
+def workload_names(manifest: Manifest) -> list[str]:
+    """Return the key in ``workloads`` of every trace.
+
+    It is the trace's workload or name, numbered where one comes twice.
+
+    Raises
+    ------
+    VerificationError
+        If ``workloads`` has other keys.
+    """
+    names = [trace.workload or trace.name for trace in manifest.inputs.traces]
+    keys = [
+        name if names.count(name) == 1 else f"{name}:{names[:at].count(name) + 1}"
+        for at, name in enumerate(names)
+    ]
+    if len(keys) == 1 and len(manifest.workloads) == 1:
+        return list(manifest.workloads)
+    if set(keys) != set(manifest.workloads):
+        raise VerificationError(
+            [
+                "workloads: one per trace is needed, under its workload or name: "
+                f"{keys}, not {sorted(manifest.workloads)}"
+            ]
+        )
+    return keys
 
 
 def _layout(manifest: Manifest, topology: ClusterTopology) -> ParallelLayout:

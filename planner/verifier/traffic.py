@@ -37,7 +37,7 @@ def count_again(setting: Setting, part: Part) -> list[LayerFigures]:
                 slots_GJ, split, manifest.selection, part.tokens_LE[index], layout
             )
             transfers_GG = tables.transfers_of_pairs(pairs_GG)
-            if manifest.endpoint == "dest_forward":
+            if setting.endpoint == "dest_forward":
                 transfers_GG = forwarded(transfers_GG, layout)
             pairs_G = pairs_GG.sum(axis=0)
         else:
@@ -53,7 +53,7 @@ def count_again(setting: Setting, part: Part) -> list[LayerFigures]:
                 layout,
             )
             transfers_GG = transfer_counts(
-                manifest.traffic, manifest.endpoint, targets_TK, part.source_T, layout
+                setting.traffic, setting.endpoint, targets_TK, part.source_T, layout
             )
             pairs_G = gpu_pairs(targets_TK, layout.gpu_count)
         result.append(

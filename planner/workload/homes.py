@@ -26,7 +26,7 @@ class AttentionLayout(Protocol):
         """GPUs per attention group."""
 
 
-HOMES = ("trace", "by_token", "round_robin", "balanced")
+HOMES = ("trace", "by_token", "round_robin", "balanced", "by_tag")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -82,8 +82,10 @@ def assign_homes(trace: RoutingTrace, policy: str | None, dp: int) -> Homes:
         rank_T = np.arange(trace.token_count, dtype=np.int64) % dp
     elif wanted == "round_robin":
         rank_T = trace.sequence_T % dp
-    else:
+    elif wanted == "balanced":
         rank_T = _balanced(trace, dp)
+    else:
+        rank_T = _by_tag(trace, dp)
     return Homes(
         policy=wanted, rank_T=rank_T, tokens_S=np.bincount(rank_T, minlength=dp)
     )
@@ -135,5 +137,27 @@ def _balanced(trace: RoutingTrace, dp: int) -> IntArray:
         rank = int(held_S.argmin())
         rank_of[sequence] = rank
         held_S[rank] += lengths[sequence]
+    ranks: IntArray = rank_of[trace.sequence_T]
+    return ranks
+
+
+def _by_tag(trace: RoutingTrace, dp: int) -> IntArray:
+    """Tags by name get consecutive blocks of ranks by tokens, sequences in turn inside.
+
+    Sequences without a tag make a block of their own, the first.
+    """
+    lengths = np.bincount(trace.sequence_T, minlength=trace.sequence_count)
+    _, first_row = np.unique(trace.sequence_T, return_index=True)
+    tag_of = trace.tag_T[first_row]
+    rank_of = np.zeros(lengths.size, dtype=np.int64)
+    before, total = 0, trace.token_count
+    # Codes ascend with the names, and sequence numbers with the ids.
+    for tag in np.unique(tag_of).tolist():
+        members = np.flatnonzero(tag_of == tag)
+        own = int(lengths[members].sum())
+        first = dp * before // total
+        end = max(first + 1, dp * (before + own) // total)
+        rank_of[members] = first + np.arange(members.size) % (end - first)
+        before += own
     ranks: IntArray = rank_of[trace.sequence_T]
     return ranks

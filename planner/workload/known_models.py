@@ -1,5 +1,7 @@
 """Models known by name, with where their published dimensions come from."""
 
+from dataclasses import replace
+
 from planner.workload.model_spec import Attention, MoEModelSpec
 
 _TINY_MOE = MoEModelSpec(
@@ -43,6 +45,39 @@ _DEEPSEEK_V2_LITE = MoEModelSpec(
     source="deepseek-ai/DeepSeek-V2-Lite config.json; arXiv:2405.04434 appendix B",
 )
 
+_DEEPSEEK_V3 = MoEModelSpec(
+    name="deepseek-v3",
+    layers=61,
+    moe_layers=tuple(range(3, 61)),
+    experts=256,
+    top_k=8,
+    hidden=7168,
+    expert_ffn=2048,
+    shared_ffn=2048,
+    dense_ffn=18432,
+    ffn_matrices=3,
+    attention=Attention(
+        heads=128,
+        kv_heads=128,
+        head_dim=128,
+        q_lora_rank=1536,
+        kv_lora_rank=512,
+        rope_head_dim=64,
+        v_head_dim=128,
+    ),
+    vocab=129280,
+    routing_groups=8,
+    precision="fp8",
+    source="deepseek-ai/DeepSeek-V3 config.json; arXiv:2412.19437 section 4.2 (weights "
+    "in FP8; the multi-token prediction module is left out)",
+)
+
+_DEEPSEEK_R1 = replace(
+    _DEEPSEEK_V3,
+    name="deepseek-r1",
+    source="deepseek-ai/DeepSeek-R1 config.json: the dimensions of DeepSeek-V3",
+)
+
 _MIXTRAL_8X7B = MoEModelSpec(
     name="mixtral-8x7b",
     layers=32,
@@ -77,6 +112,34 @@ _PAPER_16X16 = MoEModelSpec(
     "assumed",
 )
 
+_PAPER_61X256 = MoEModelSpec(
+    name="paper-61x256",
+    layers=61,
+    moe_layers=tuple(range(3, 61)),
+    experts=256,
+    top_k=8,
+    hidden=7168,
+    expert_ffn=2048,
+    shared_ffn=2048,
+    dense_ffn=18432,
+    ffn_matrices=3,
+    attention=Attention(
+        heads=128,
+        kv_heads=128,
+        head_dim=56,
+        kv_lora_rank=512,
+        rope_head_dim=64,
+        v_head_dim=56,
+    ),
+    vocab=100256,
+    routing_groups=8,
+    source="'Large-scale cross-node expert parallelism for MoE inference', second "
+    "model: 3 dense and 58 MoE layers x 256 experts, D 7168, FFN 18432, MLA 128 x 56; "
+    "18432 is read as the dense FFN, and top-8, the routed experts' 2048, the shared "
+    "expert, MLA ranks and 8 groups are DeepSeek-V3's, BF16, vocabulary as in the "
+    "paper's first model",
+)
+
 _TOY_64E_GROUPED = MoEModelSpec(
     name="toy-moe-64e-grouped",
     layers=6,
@@ -103,8 +166,11 @@ KNOWN_MODELS: dict[str, MoEModelSpec] = {
     for spec in (
         _TINY_MOE,
         _DEEPSEEK_V2_LITE,
+        _DEEPSEEK_V3,
+        _DEEPSEEK_R1,
         _TOY_64E_GROUPED,
         _PAPER_16X16,
+        _PAPER_61X256,
         _MIXTRAL_8X7B,
     )
 }

@@ -58,8 +58,14 @@ def fits(trace: Trace, model: MoEModelSpec) -> list[str]:
 
 
 def known_fits(trace: Trace) -> list[str]:
-    """Return the names of the known models that the trace fits."""
-    return [name for name, spec in KNOWN_MODELS.items() if not fits(trace, spec)]
+    """Return the names of the known models that the trace fits.
+
+    Models of one shape are told apart by the model that the trace names, which then
+    comes first.
+    """
+    found = [name for name, spec in KNOWN_MODELS.items() if not fits(trace, spec)]
+    said = trace.model.lower()
+    return sorted(found, key=lambda name: name not in said)
 
 
 def fitting_preset(trace: Trace) -> str:

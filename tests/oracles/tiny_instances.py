@@ -4,13 +4,15 @@ from typing import Any
 
 import numpy as np
 
-from planner.instance import Caps, Objective, PlacementInstance
+from planner.instance import Caps, Objective, PlacementInstance, Workload
 from planner.layout import ParallelLayout
 from planner.topology.paths import build_routes
 from planner.topology.schema import load_topology
 from planner.workload.model_spec import Attention, MoEModelSpec
 from planner.workload.parts import CountsPart, Part
 from tests.oracles.brute_force import EXPERT_BYTES, RESERVED_BYTES, Case
+
+WORKLOAD = ("traffic", "endpoint", "message_bytes", "planning", "holdout")
 
 
 def tiny_model(experts: int, layers: int = 1, top_k: int = 1) -> MoEModelSpec:
@@ -76,7 +78,9 @@ def tiny_instance(
         "memory_bytes_G": np.full(gpus, need, dtype=np.int64),
         "memory_limit_G": np.full(gpus, need, dtype=np.int64),
     }
-    return PlacementInstance(**(values | changes))
+    values |= changes
+    workload = Workload(**{name: values.pop(name) for name in WORKLOAD})
+    return PlacementInstance(workloads=(workload,), **values)
 
 
 def placement_of_plan(slots_GJ: Any) -> tuple[tuple[int, ...], ...]:

@@ -10,7 +10,7 @@ from fractions import Fraction
 from math import floor
 
 
-def homes(policy, sequence_of_row, rank_of_row, ranks):
+def homes(policy, sequence_of_row, rank_of_row, ranks, tag_of_row=()):
     """DP rank of every row of the file (rule 12)."""
     rows = range(len(sequence_of_row))
     if policy == "trace" and all(rank is not None for rank in rank_of_row):
@@ -24,6 +24,8 @@ def homes(policy, sequence_of_row, rank_of_row, ranks):
             place[name] = i % ranks
         return [place[name] for name in sequence_of_row]
     tokens = Counter(sequence_of_row)
+    if policy == "by_tag":
+        return _homes_by_tag(sequence_of_row, tag_of_row, tokens, ranks)
     held = [0] * ranks
     place = {}
     for name in sorted(ids, key=lambda name: (-tokens[name], name)):
@@ -31,6 +33,24 @@ def homes(policy, sequence_of_row, rank_of_row, ranks):
         rank = held.index(fewest)
         place[name] = rank
         held[rank] += tokens[name]
+    return [place[name] for name in sequence_of_row]
+
+
+def _homes_by_tag(sequence_of_row, tag_of_row, tokens, ranks):
+    tag_of = {}
+    for name, tag in zip(sequence_of_row, tag_of_row, strict=True):
+        tag_of.setdefault(name, tag)
+    place = {}
+    before = 0
+    for tag in sorted(set(tag_of.values()), key=lambda tag: (tag is not None, tag)):
+        members = sorted(name for name in tag_of if tag_of[name] == tag)
+        own = sum(tokens[name] for name in members)
+        start = floor(Fraction(ranks * before, len(sequence_of_row)))
+        end = floor(Fraction(ranks * (before + own), len(sequence_of_row)))
+        width = max(start + 1, end) - start
+        for i, name in enumerate(members):
+            place[name] = start + i % width
+        before += own
     return [place[name] for name in sequence_of_row]
 
 

@@ -169,7 +169,8 @@ def test_relabelling_experts_relabels_what_is_found(
     start_GJ = published_plan(problem, "contiguous").slots_LGJ[0]
     reached = []
     for tokens, slots_GJ in ((part, start_GJ), (renamed, name_E[start_GJ])):
-        again = replace(problem, planning=tokens)
+        (workload,) = problem.workloads
+        again = replace(problem, workloads=(replace(workload, planning=tokens),))
         found = search_layer(
             network_of(again),
             tokens_of(again, 0, 1),

@@ -139,7 +139,9 @@ def compare(
         assert as_dict == oracle.distinct_sets(layers[layer], sources)
 
 
-@pytest.mark.parametrize("policy", ["trace", "by_token", "round_robin", "balanced"])
+@pytest.mark.parametrize(
+    "policy", ["trace", "by_token", "round_robin", "balanced", "by_tag"]
+)
 @laws
 @given(
     trace=recorded(),
@@ -160,7 +162,7 @@ def test_parts_are_those_of_the_rules(
     write(file, trace)
     loaded = load_trace(file)
     assert isinstance(loaded, RoutingTrace)
-    ranks = oracle.homes(policy, trace.sequences, trace.ranks, layout.dp)
+    ranks = oracle.homes(policy, trace.sequences, trace.ranks, layout.dp, trace.tags)
     sources = oracle.sources(ranks, layout.attention_groups)
     held = oracle.held_out(trace.sequences, trace.tags, share)
     rows = kept(trace, phase)

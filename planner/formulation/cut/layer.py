@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from planner.formulation.cut.decode import (
 )
 from planner.formulation.cut.encode import CutModel, encode
 from planner.formulation.cut.fold import folded
+from planner.formulation.cut.prices import prices_of
 from planner.formulation.cut.problem import LayerProblem
 from planner.formulation.mathopt import (
     BARRIER_COLUMNS,
@@ -32,9 +34,9 @@ from planner.plan import SplitWeights
 Judge = Callable[[IdArray, Mapping[int, SplitWeights]], tuple[Fraction, Fraction]]
 """Objective of slots and a split, and by how much they exceed the caps."""
 
-ROUNDING = 1e-9
+ROUNDING = 2e-10
 """Bounds are lowered by this, relative: the model's numbers are doubles."""
-CLOSED = 1 + 10 * ROUNDING
+CLOSED = 1 + 4 * ROUNDING
 """A value within this factor of a bound leaves nothing to gain."""
 MOST_COLUMNS = 400_000
 """Models beyond this are bounded by their folded LP and by counting only."""
@@ -65,6 +67,8 @@ class LayerSolve:
     ) -> None:
         self.problem = problem
         self.bound = 0.0
+        self.certificate: Mapping[str, Any] | None = None
+        self.method = "count"
         self.branched = self.finished = False
         self.trouble: str | None = None
         self.value, self.excess = Fraction(0), Fraction(0)
@@ -165,8 +169,14 @@ class LayerSolve:
             raise self._infeasible()
         if outcome.duals_R is not None:
             proven = cut.model.dual_bound(outcome.duals_R) * cut.scale.time_unit
-            self.bound = max(self.bound, proven * (1 - ROUNDING))
+            self._raise_bound(proven * (1 - ROUNDING), "cut-lp")
+            if cut.problem.size_G.max() == 1:
+                self.certificate = prices_of(cut, outcome.duals_R)
         return outcome
+
+    def _raise_bound(self, value: float, method: str) -> None:
+        if value > self.bound:
+            self.bound, self.method = value, method
 
     def branch(self, seconds: float, gap: float, seed: int) -> None:
         """Search by branch and bound from the best slots.
@@ -192,7 +202,8 @@ class LayerSolve:
         self.finished = outcome.reason == "optimal"
         claimed = outcome.bound * cut.scale.time_unit * (1 - ROUNDING)
         if np.isfinite(claimed) and claimed > self.bound * (1 + ROUNDING):
-            self.bound, self.branched = claimed, True
+            self._raise_bound(claimed, "cut-milp")
+            self.branched = True
         for values_V in outcome.solutions:
             self.offer_best_split(placement_of(cut, values_V), seconds / 3)
 

@@ -5,8 +5,8 @@ flow <= t in the unit of the objective (seconds or tokens). Axes: R rows, H leve
 G GPUs, Y entries of rows that need both ends.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
@@ -41,6 +41,10 @@ class LegRows:
         the transfers of pair s·G + d.
     weight
         Weight of this t in the objective.
+    names
+        By leg that this t stands for (``dispatch``, ``combine``): the link of every
+        row, those of ``out_RHG`` before those of ``row_Y``; empty where rows are
+        not of single links.
     """
 
     out_RHG: FloatArray
@@ -49,6 +53,7 @@ class LegRows:
     pair_Y: IntArray
     value_Y: FloatArray
     weight: float
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,17 +91,34 @@ def ports_of(instance: PlacementInstance) -> Ports:
     dispatch = leg_rows(instance, combine=False)
     combine = leg_rows(instance, combine=True)
     ratio = common_ratio(dispatch, combine)
-    weighed = [(dispatch, Fraction(1)), (combine, Fraction(1))]
+    timed = [
+        _Timed(legs={"dispatch": dispatch}, weight=Fraction(1)),
+        _Timed(legs={"combine": combine}, weight=Fraction(1)),
+    ]
     if ratio is not None:
         # t_combine = ratio · t_dispatch for every flow: one t is enough.
-        weighed = [(dispatch, 1 + ratio)]
-    hierarchy = _chosen_hierarchy(instance, plain, [rows for rows, _ in weighed])
-    encoded = [_encoded(rows, hierarchy, weight) for rows, weight in weighed]
+        both = {"dispatch": dispatch, "combine": combine}
+        timed = [_Timed(legs=both, weight=1 + ratio)]
+    hierarchy = _chosen_hierarchy(instance, plain, [each.rows for each in timed])
+    encoded = [_encoded(each, hierarchy) for each in timed]
     return Ports(
         hierarchy=hierarchy,
         legs=tuple(leg for leg, _ in encoded),
         relaxed=tuple(dict.fromkeys(name for _, names in encoded for name in names)),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Timed:
+    """Legs under one t; the rows of the first are those of all, up to a factor."""
+
+    legs: Mapping[str, Rows]
+    weight: Fraction
+
+    @property
+    def rows(self) -> Rows:
+        """The rows that are encoded."""
+        return next(iter(self.legs.values()))
 
 
 def _chosen_hierarchy(
@@ -122,14 +144,14 @@ def _split_count(rows: Iterable[Row], hierarchy: Hierarchy) -> int:
     return sum(potentials(row.dense(gpus), hierarchy) is not None for row in rows)
 
 
-def _encoded(
-    rows: Rows, hierarchy: Hierarchy, weight: Fraction
-) -> tuple[LegRows, list[str]]:
+def _encoded(timed: _Timed, hierarchy: Hierarchy) -> tuple[LegRows, list[str]]:
     """Return the rows as floats, and the links that need both ends and may bind."""
     gpus = hierarchy.gpu_count
     split: list[tuple[Row, Potentials]] = []
     joint: list[Row] = []
-    for row in rows.values():
+    key_of: dict[str, bytes] = {}
+    for key, row in timed.rows.items():
+        key_of[row.link] = key
         found = potentials(row.dense(gpus), hierarchy)
         if found is None:
             joint.append(row)
@@ -141,6 +163,7 @@ def _encoded(
         out_RHG[at] = float(row.factor) * found.out_HG.astype(np.float64)
         in_RHG[at] = float(row.factor) * found.in_HG.astype(np.float64)
     binding = [row for row in joint if _may_bind(row, hierarchy, out_RHG, in_RHG)]
+    kept = [key_of[row.link] for row in [row for row, _ in split] + binding]
     leg = LegRows(
         out_RHG=out_RHG,
         in_RHG=in_RHG,
@@ -155,7 +178,11 @@ def _encoded(
                 *(float(row.factor) * row.value_X.astype(float) for row in binding),
             ]
         ),
-        weight=float(weight),
+        weight=float(timed.weight),
+        names={
+            name: tuple(rows[key].link for key in kept)
+            for name, rows in timed.legs.items()
+        },
     )
     return leg, [row.link for row in binding]
 

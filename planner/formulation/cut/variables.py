@@ -14,6 +14,9 @@ from planner.formulation.cut.ports import LegRows
 from planner.formulation.cut.problem import LayerProblem
 from planner.formulation.linear_model import ModelBuilder
 
+ROOM = 2.0
+"""Flows get boxes that never bind: what a box would pay, no price could show."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scale:
@@ -112,25 +115,29 @@ def create_variables(
     placed = builder.variables(
         "placed", (experts, problem.ranks), upper=1.0, integer=True
     )
-    out = builder.variables("out", (levels, experts, gpus), upper=there_HEG)
-    into = builder.variables("into", (levels, experts, gpus), upper=amounts.around_HEG)
+    out = builder.variables("out", (levels, experts, gpus), upper=ROOM * there_HEG)
+    into = builder.variables(
+        "into", (levels, experts, gpus), upper=ROOM * amounts.around_HEG
+    )
     held, arrived = [], []
     for level in range(1, levels + 1):
         block_G = hierarchy.block_KG[level]
         shape = (experts, hierarchy.count(level))
         size_B = np.bincount(block_G).astype(np.float64)
-        held.append(builder.variables(f"held_{level}", shape, upper=size_B))
+        held.append(builder.variables(f"held_{level}", shape, upper=ROOM * size_B))
         inside = block_sum(demand_EG, block_G)
-        arrived.append(builder.variables(f"arrived_{level}", shape, upper=inside))
+        arrived.append(
+            builder.variables(f"arrived_{level}", shape, upper=ROOM * inside)
+        )
     total_out = builder.variables(
-        "total_out", (levels, gpus), upper=there_HEG.sum(axis=1)
+        "total_out", (levels, gpus), upper=ROOM * there_HEG.sum(axis=1)
     )
     total_into = builder.variables(
-        "total_into", (levels, gpus), upper=amounts.around_HEG.sum(axis=1)
+        "total_into", (levels, gpus), upper=ROOM * amounts.around_HEG.sum(axis=1)
     )
     pairs_Y = _pairs_needed(problem)
     most_Y = demand_EG.sum(axis=0)[pairs_Y // gpus]
-    transfer = builder.variables("transfer", pairs_Y.shape, upper=most_Y)
+    transfer = builder.variables("transfer", pairs_Y.shape, upper=ROOM * most_Y)
     return Variables(
         placed_ER=placed,
         out_HEG=out,

@@ -9,10 +9,11 @@ from typing import Protocol
 import numpy as np
 
 from planner.arrays import FloatArray, IdArray, IntArray
+from planner.evaluator.joint import planning_tokens
 from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan
 from planner.registry import Registry
-from planner.workload.parts import CountsPart
+from planner.workload.parts import CountsPart, Part
 
 
 class AbsentBaselineError(Exception):
@@ -28,14 +29,31 @@ class Baseline(Protocol):
 
 
 BASELINES: Registry[Baseline] = Registry("baseline")
+_PARTS = 10**9
 
 
 def expert_loads(instance: PlacementInstance) -> IntArray:
-    """Return (token, expert) pairs of the planning part, int64 [L, E]."""
-    part = instance.planning
+    """Return (token, expert) pairs of the planning part, int64 [L, E].
+
+    Of several workloads the weighted mean of pairs per token, in billionths.
+    """
+    loads = [_loads(view.planning, instance.model.experts) for view in instance.views]
+    if len(loads) == 1:
+        return loads[0]
+    mean_LE = sum(
+        load_LE * float(workload.weight * _PARTS / tokens)
+        for load_LE, workload, tokens in zip(
+            loads, instance.workloads, planning_tokens(instance), strict=True
+        )
+        if tokens
+    )
+    whole_LE: IntArray = np.rint(np.asarray(mean_LE)).astype(np.int64)
+    return whole_LE
+
+
+def _loads(part: Part, experts: int) -> IntArray:
     if isinstance(part, CountsPart):
         return part.tokens_LE
-    experts = instance.model.experts
     counts = [
         np.bincount(ids_TK[ids_TK >= 0].astype(np.int64), minlength=experts)
         for ids_TK in part.experts_LTK

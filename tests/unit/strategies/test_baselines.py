@@ -30,7 +30,7 @@ def instance_of(
     tokens: list[list[int]], *, domains: list[int], slots: int, groups: int = 1
 ) -> Any:
     """Only what baselines look at: counts, slots, domains and routing groups."""
-    return SimpleNamespace(
+    instance = SimpleNamespace(
         planning=CountsPart(tokens_LE=np.asarray(tokens), top_k=1),
         model=SimpleNamespace(
             experts=len(tokens[0]),
@@ -41,6 +41,8 @@ def instance_of(
         slot_count=slots * len(domains),
         layer_count=len(tokens),
     )
+    instance.views = (instance,)
+    return instance
 
 
 README = instance_of(README_WEIGHTS, domains=[0] * 4 + [1] * 4, slots=2, groups=4)

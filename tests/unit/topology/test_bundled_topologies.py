@@ -39,13 +39,16 @@ def _egress_gbs(topology, link_class):
     }
 
 
-def test_five_clusters_ship():
+def test_these_clusters_ship():
     """The names that solve, describe and the service offer."""
     assert bundled.topology_names() == [
         "dgx-h100-1",
         "h100-4x8-rail",
+        "h100-8x8-rail",
         "paper-h100-32x8-hdr",
+        "paper-h100-32x8-hdr-rail8",
         SUPERPOD,
+        "superpod-h100-1su",
         "toy-2x2",
     ]
 
@@ -59,7 +62,8 @@ def test_every_number_has_a_source(name):
     assert all(entry["source"] and entry["basis"] for entry in entries)
     assert "profiles" in said
     if "generator" in file:
-        wanted = ("nvlink.bandwidth_gbs", "nic_gbs", "pcie_gbs", "su_nodes", "pod_su")
+        shape = {"pod_su", "su_nodes", "spines"} & file["generator"].keys()
+        wanted = ("nvlink.bandwidth_gbs", "nic_gbs", "pcie_gbs", *shape)
     else:
         kinds = {edge["kind"] for edge in file["edges"]}
         wanted = [f"edges[kind={kind}].bandwidth_gbs" for kind in kinds]
@@ -136,6 +140,53 @@ def test_h100_4x8_rail_has_as_many_cables_up_as_down():
         for rail in range(8):
             assert (f"n{host}/nic{rail}", f"leaf{rail}") in edges
     assert build_routes(topology).q == 4
+
+
+def test_h100_8x8_rail_doubles_hosts_and_spines():
+    """8 rail leaves of 8 hosts, 8 spines: 64 cables up, 64 down, shares of 1/8."""
+    topology = load_topology("h100-8x8-rail")
+    assert _kinds(topology) == {
+        "gpu": 64,
+        "nic": 64,
+        "nvswitch": 8,
+        "switch0": 8,
+        "switch1": 8,
+    }
+    assert set(_classes(topology).values()) == {64}
+    assert _cables(topology, "ib:nic>switch0") == 64
+    assert _cables(topology, "ib:switch0>switch1") == 64
+    assert build_routes(topology).q == 8
+
+
+def test_one_su_of_h100_has_256_cables_to_hosts_and_to_spines():
+    """32 hosts, 8 leaves, 4 spines: 8 cables of 50 GB/s between leaf and spine."""
+    topology = load_topology("superpod-h100-1su")
+    assert _kinds(topology) == {
+        "gpu": 256,
+        "nic": 256,
+        "nvswitch": 32,
+        "switch0": 8,
+        "switch1": 4,
+    }
+    assert _cables(topology, "ib:nic>switch0") == 256
+    assert _cables(topology, "ib:switch0>switch1") == 256
+    assert _egress_gbs(topology, "ib:switch0>switch1") == {8 * 50}
+
+
+def test_the_papers_cluster_with_eight_rails_has_200_gb_s_per_host():
+    """8 HDR ports per host: 16 leaves (2 per rail), 8 spines, 2 cables per pair."""
+    topology = load_topology("paper-h100-32x8-hdr-rail8")
+    assert _kinds(topology) == {
+        "gpu": 256,
+        "nic": 256,
+        "nvswitch": 32,
+        "switch0": 16,
+        "switch1": 8,
+    }
+    ports = [k for k in topology.links if k.link_class == "ib:nic>switch0"]
+    assert sum(k.nominal_bytes_per_s for k in ports) == 8 * 800 * 10**9
+    assert _cables(topology, "ib:switch0>switch1") == 256
+    assert _egress_gbs(topology, "ib:switch0>switch1") == {2 * 25}
 
 
 def test_the_papers_cluster_has_25_gb_s_per_host():

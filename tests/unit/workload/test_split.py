@@ -75,6 +75,21 @@ def test_balanced_places_the_longest_first() -> None:
     assert homes.tokens_S.tolist() == [5, 4]
 
 
+def test_by_tag_gives_tags_blocks_of_ranks() -> None:
+    """9 tokens on 4 ranks: tag x has 6 (sequences a, b, c), ranks 0 … ⌊24/9⌋ − 1 = 1;
+    y has 1 (d) from ⌊24/9⌋ = 2 to max(3, ⌊28/9⌋) − 1 = 2; z has 2 (e), rank 3."""
+    trace = trace_of("eebbbcaad", tags="zzxxxxxxy")
+    homes = assign_homes(trace, "by_tag", 4)
+    assert homes.rank_T.tolist() == [3, 3, 1, 1, 1, 0, 0, 0, 2]
+
+
+def test_without_tags_by_tag_is_round_robin() -> None:
+    """One block of all ranks, sequences in turn."""
+    trace = trace_of("ccabd")
+    by_tag = assign_homes(trace, "by_tag", 3).rank_T
+    assert by_tag.tolist() == assign_homes(trace, "round_robin", 3).rank_T.tolist()
+
+
 def test_recorded_ranks_come_first_and_must_exist() -> None:
     """A complete column wins; a rank the layout lacks is invalid (rule 12)."""
     trace = replace(trace_of("aab"), rank_T=np.array([1, 0, 2]))
@@ -87,7 +102,9 @@ def test_recorded_ranks_come_first_and_must_exist() -> None:
 
 def test_an_unknown_policy_is_a_usage_error() -> None:
     """The message lists the policies."""
-    with pytest.raises(UsageError, match="trace, by_token, round_robin, balanced"):
+    with pytest.raises(
+        UsageError, match="trace, by_token, round_robin, balanced, by_tag"
+    ):
         assign_homes(trace_of("a"), "by_magic", 1)
 
 

@@ -52,6 +52,7 @@ def test_info_tells_what_a_trace_holds(small: Path) -> None:
         "by_token": 1.0,
         "round_robin": 1.5,
         "balanced": 1.5,
+        "by_tag": 1.5,
     }
     assert figures["fits"] == ["mixtral-8x7b"]
     text = run("info", small).stdout

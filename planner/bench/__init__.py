@@ -1,0 +1,1 @@
+"""Benchmark cases, their baseline and the gate on placement quality."""

@@ -1,0 +1,1 @@
+"""The same verdict for every reader: terminal, Markdown, JUnit, GitHub, CSV."""

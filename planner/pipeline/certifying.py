@@ -1,0 +1,57 @@
+"""Have the certificates of a bound checked before anything is claimed from them."""
+
+from fractions import Fraction
+
+from planner.evaluator.objective import scope_of
+from planner.instance import PlacementInstance
+from planner.strategies.base import Bound
+from planner.verifier.certificates import Evidence, proven
+
+Certified = tuple[Fraction, ...]
+
+
+def certified_layers(
+    instance: PlacementInstance, bound: Bound | None
+) -> Certified | None:
+    """Return what the verifier's checkers prove for every layer; None if nothing.
+
+    A layer without a certificate proves 0.
+    """
+    if bound is None or all(layer.certificate is None for layer in bound.layers):
+        return None
+    return tuple(
+        Fraction(0)
+        if each.certificate is None
+        else proven(each.certificate, evidence(instance, layer))
+        for layer, each in enumerate(bound.layers)
+    )
+
+
+def certified_whole(instance: PlacementInstance, layers: Certified) -> Fraction:
+    """Return the bound of the whole objective that the layers' add up to."""
+    if instance.objective.layers == "worst_layer":
+        return max(layers)
+    return sum(layers, Fraction(0))
+
+
+def evidence(instance: PlacementInstance, layer: int) -> Evidence:
+    """Return what a checker may see of one layer of the planning part."""
+    links, caps = instance.topology.links, instance.caps
+    inside_A = scope_of(links, instance.objective.link_classes)
+    return Evidence(
+        topology=instance.topology,
+        routes=instance.routes,
+        layout=instance.layout,
+        traffic=instance.traffic,
+        selection=instance.selection,
+        endpoint=instance.endpoint,
+        objective=instance.objective.name,
+        experts=instance.model.experts,
+        slots_per_gpu=instance.slots_per_gpu,
+        message=instance.message_bytes,
+        scope=frozenset(link.name for link in links if inside_A[link.index]),
+        cap_gpu=None if caps.gpu is None else Fraction(str(caps.gpu)),
+        cap_domain=None if caps.domain is None else Fraction(str(caps.domain)),
+        part=instance.planning,
+        layer=layer,
+    )

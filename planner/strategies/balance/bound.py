@@ -1,0 +1,42 @@
+"""A layer's lower bound with what proves it, and the bound by the mean."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from planner.strategies.balance.problem import BalanceLayer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerBound:
+    """No placement's busiest GPU carries less than ``value``.
+
+    Attributes
+    ----------
+    method
+        ``mean``, ``count`` or ``threshold``.
+    certificate
+        Plain JSON from which the bound can be checked; rationals are "p/q".
+    branching
+        Whether the proof splits cases (each case has its own multipliers).
+    """
+
+    value: Fraction
+    method: str
+    certificate: Mapping[str, Any]
+    branching: bool = False
+
+
+def mean_bound(layer: BalanceLayer) -> LayerBound:
+    """Return the mean load of a GPU."""
+    return LayerBound(
+        value=Fraction(layer.total, layer.gpus),
+        method="mean",
+        certificate={"kind": "mean_pairs"},
+    )
+
+
+def ratio_text(value: Fraction) -> str:
+    """Return "p/q"."""
+    return f"{value.numerator}/{value.denominator}"
