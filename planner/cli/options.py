@@ -1,5 +1,6 @@
 """The flags of design §8, declared once and shared by the verbs."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -88,3 +89,8 @@ def check_format(text: str) -> str:
     if text not in ("human", "json"):
         raise UsageError(f"--format {text!r} is neither human nor json")
     return text
+
+
+def width() -> int | None:
+    """Tables keep their columns when the output is piped or redirected."""
+    return None if os.isatty(1) else 110

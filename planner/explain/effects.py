@@ -1,14 +1,11 @@
-"""Why a plan is as good as it is: what binds, and whether links can gain at all."""
+"""Whether links can gain at all: the effects through which placement lightens them."""
 
-from collections import Counter
 from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
 
 from planner.arrays import BoolArray, FloatArray
-from planner.evaluator import Evaluation
-from planner.evaluator.objective import leg_peaks
 from planner.instance import PlacementInstance
 from planner.traffic.base import TRAFFIC
 from planner.workload.parts import CountsPart, TokenPart
@@ -50,23 +47,6 @@ def why_links_cannot_gain(instance: PlacementInstance) -> str | None:
         "links cannot gain here, only balance can: every GPU's ports carry a fixed "
         f"share of its experts' load wherever they sit ({reasons})"
     )
-
-
-def what_binds(evaluation: Evaluation) -> list[tuple[str, int]]:
-    """Return the link classes of the busiest links with how many legs each binds.
-
-    For ``gpu_tokens`` the only class is ``gpu``.
-    """
-    instance = evaluation.instance
-    name = instance.objective.name
-    links = instance.topology.links
-    found: Counter[str] = Counter()
-    for loads in evaluation.layers:
-        for leg in leg_peaks(instance, loads, name):
-            if leg.value > 0:
-                is_gpu = name == "gpu_tokens"
-                found["gpu" if is_gpu else links[leg.index].link_class] += 1
-    return found.most_common()
 
 
 def _dedup(instance: PlacementInstance) -> Effect:
