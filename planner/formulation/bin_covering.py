@@ -1,7 +1,7 @@
 """Multipliers for covering bins: the dual of the configuration relaxation.
 
-Items e have sizes s_e of either sign; a set B is a *cover* if Σ_{e∈B} s_e ≥ s. Every item
-goes into one bin and K bins have to be covers. The relaxation chooses covers with
+Items e have sizes s_e of either sign; a set B is a *cover* if Σ_{e∈B} s_e ≥ s. Every
+item goes into one bin and K bins have to be covers. The relaxation chooses covers with
 fractions that use every item once; its dual gives every item a multiplier y_e such
 that Σ_{e∈B} y_e ≥ 1 for all covers B, and Σ_e y_e < K proves that K are not possible.
 

@@ -14,15 +14,16 @@ def compile_kernels() -> None:
     for traffic in TRAFFIC.names():
         options = SolveOptions(traffic=traffic, strategy="search", time_limit=0.2)
         solve("toy-2x2", options=options)
-    loads = SolveOptions(
-        objective="gpu_tokens",
-        selection="even",
-        traffic="copies",
-        redundant="8",
-        strategy="balance",
-        time_limit=0.2,
-    )
-    solve("toy-2x2", options=loads)
+    for selection in ("even", "weighted"):
+        loads = SolveOptions(
+            objective="gpu_tokens",
+            selection=selection,
+            traffic="copies",
+            redundant="8",
+            strategy="balance",
+            time_limit=0.2,
+        )
+        solve("toy-2x2", options=loads)
     free = SolveOptions(
         traffic="copies",
         selection="weighted",

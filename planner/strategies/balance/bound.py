@@ -15,16 +15,17 @@ class LayerBound:
     Attributes
     ----------
     method
-        ``mean``, ``count`` or ``threshold``.
+        ``mean``, ``count``, ``threshold``, ``covering`` or ``partition``.
     certificate
-        Plain JSON from which the bound can be checked; rationals are "p/q".
+        Plain JSON from which the bound can be checked; rationals are "p/q". None
+        where the proof is a search that would have to be repeated.
     branching
         Whether the proof splits cases (each case has its own multipliers).
     """
 
     value: Fraction
     method: str
-    certificate: Mapping[str, Any]
+    certificate: Mapping[str, Any] | None
     branching: bool = False
 
 

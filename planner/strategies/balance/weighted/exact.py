@@ -1,10 +1,10 @@
 """Small layers under a free split, exactly: the best partition into blocks.
 
-By the theorem of :mod:`~planner.strategies.balance.weighted_fill` the least busiest
+By the theorem of :mod:`~planner.strategies.balance.weighted.fill` the least busiest
 load is the least max W_b/g_b over partitions into K = E - (J-1)·G blocks of
-v_b = (J-1)·g_b + 1 experts, g_b ≥ 1. Dynamic programming over sets of experts: the block
-of a set's first expert is any of its subsets, and the rest is a smaller set. About 3ᴱ/2
-pairs of sets; loads are multiplied by the least common multiple of the g_b.
+v_b = (J-1)·g_b + 1 experts, g_b ≥ 1. Dynamic programming over sets of experts: the
+block of a set's first expert is any of its subsets, and the rest is a smaller set.
+About 3ᴱ/2 pairs of sets; loads are multiplied by the least common multiple of the g_b.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from numba import njit
 
 from planner.arrays import IntArray
 from planner.errors import SolverError
-from planner.strategies.balance.weighted_fill import Block
-from planner.strategies.balance.weighted_search import block_count
+from planner.strategies.balance.weighted.fill import Block
+from planner.strategies.balance.weighted.search import block_count
 
 MOST_EXPERTS = 16
 INT64_LIMIT = 2**62

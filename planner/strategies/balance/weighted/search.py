@@ -1,6 +1,6 @@
 """More experts than blocks hold: which experts share a block, by annealing.
 
-By the theorem of :mod:`~planner.strategies.balance.weighted_fill`, what is sought is
+By the theorem of :mod:`~planner.strategies.balance.weighted.fill`, what is sought is
 a partition of E experts into K = E - (J-1)·G blocks of v_b = (J-1)·g_b + 1
 experts, g_b ≥ 1, with the least max W_b/g_b. Annealed is what blocks carry above a
 level, Σ_b max(0, W_b - level·g_b), for one level after the other: a plain maximum
@@ -9,6 +9,7 @@ would be blind to all blocks but one.
 Axes: E experts, K blocks.
 """
 
+import time
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -16,16 +17,19 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from planner.arrays import FloatArray, IntArray
-from planner.strategies.balance.weighted_fill import Block
+from planner.arrays import IntArray
+from planner.strategies.balance.chance import seeded, taken
+from planner.strategies.balance.weighted.fill import Block
+from planner.strategies.search.anneal import draw
 from planner.strategies.search.compiling import inner
 
 HEAT = (0.01, 0.0001)
 """First and last temperature, in mean loads of a GPU."""
 PRECISION = 2e-4
 """Levels closer together than this are not told apart."""
-DIRECTED = 0.3
-"""Share of the moves that take an expert of the block furthest above the level."""
+TENTHS = 10
+DIRECTED, GIVING = 3, 3
+"""Tenths of the moves that start at the block furthest above the level; that give."""
 NOTHING = 1e-12
 
 
@@ -55,7 +59,7 @@ def packed_blocks(load_E: Sequence[int], gpus: int, slots_per_gpu: int) -> list[
     lots = _lots(order[count:], slots_per_gpu - 1)
     for lot in lots:
         added = sum(load_E[expert] for expert in lot)
-        open_blocks = range(count)
+        open_blocks = list(range(count))
         if held.count(0) == gpus - sum(held):
             open_blocks = [block for block in range(count) if not held[block]]
         chosen = min(open_blocks, key=lambda b: (carried[b] + added) / (held[b] + 1))
@@ -85,7 +89,8 @@ def searched_blocks(
     floor: Fraction,
     ceiling: Fraction,
     proposals: int,
-    seed: int = 0,
+    seed: int,
+    deadline: float,
 ) -> list[Block]:
     """Return the best partition found from ``start``, by bisection of the level.
 
@@ -103,10 +108,11 @@ def searched_blocks(
     size_E = np.asarray(load_E, dtype=np.float64) / float(mean)
     value = block_value(best, load_E)
     low, high = float(floor / mean), float(min(value, ceiling) / mean)
-    while high - low > PRECISION * high:
+    random_1 = seeded(seed)
+    while high - low > PRECISION * high and time.monotonic() < deadline:
         level = (low + high) / 2
         block_E, gpus_K = _as_arrays(best, len(load_E))
-        _anneal(size_E, block_E, gpus_K, level, HEAT, proposals, seed)
+        _anneal(size_E, block_E, gpus_K, level, HEAT, proposals, random_1)
         found = _as_blocks(block_E, gpus_K)
         reached = block_value(found, load_E)
         if reached < value:
@@ -136,33 +142,10 @@ def _above(load: float, gpus: int, level: float) -> float:
     return max(0.0, load - level * gpus)
 
 
-@inner  # type: ignore[untyped-decorator]
-def _pick(member_KE: Any, place_E: Any, block: int, size: int, lot: int) -> None:
-    """Bring ``lot`` random members of a block to the end of its list."""
-    for last in range(size - 1, size - 1 - lot, -1):
-        place = np.random.randint(last + 1)
-        one, two = member_KE[block, place], member_KE[block, last]
-        member_KE[block, place], member_KE[block, last] = two, one
-        place_E[one], place_E[two] = last, place
-
-
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _anneal(
-    size_E: FloatArray,
-    block_E: IntArray,
-    gpus_K: IntArray,
-    level: float,
-    heat: tuple[float, float],
-    proposals: int,
-    seed: int,
-) -> None:
-    """Anneal in place until no block is above the level.
-
-    A move exchanges two experts, or gives a lot of J - 1 experts with one GPU to
-    another block.
-    """
-    np.random.seed(seed)
-    experts, blocks = size_E.size, gpus_K.size
+def _members(size_E: Any, block_E: Any, blocks: int) -> Any:
+    """Return loads and numbers of blocks, their experts, and where each stands."""
+    experts = size_E.size
     load_K, count_K = np.zeros(blocks), np.zeros(blocks, dtype=np.int64)
     member_KE = np.zeros((blocks, experts), dtype=np.int64)
     place_E = np.zeros(experts, dtype=np.int64)
@@ -172,55 +155,94 @@ def _anneal(
         place_E[expert] = count_K[block]
         member_KE[block, count_K[block]] = expert
         count_K[block] += 1
+    return load_K, count_K, member_KE, place_E
+
+
+@inner  # type: ignore[untyped-decorator]
+def _picked(
+    random_1: Any, member_E: Any, place_E: Any, size_E: Any, count: int, lot: int
+) -> Any:
+    """Bring ``lot`` random members of a block to its end; return what they carry."""
+    carried = 0.0
+    for last in range(count - 1, count - 1 - lot, -1):
+        place = draw(random_1, last + 1)
+        one, two = member_E[place], member_E[last]
+        member_E[place], member_E[last] = two, one
+        place_E[one], place_E[two] = last, place
+        carried += size_E[one]
+    return carried
+
+
+@inner  # type: ignore[untyped-decorator]
+def _give(
+    block_E: Any, count_K: Any, member_KE: Any, place_E: Any, a: int, b: int, lot: int
+) -> None:
+    """Move the last ``lot`` members of block ``a`` to block ``b``."""
+    for _ in range(lot):
+        count_K[a] -= 1
+        expert = member_KE[a, count_K[a]]
+        member_KE[b, count_K[b]], place_E[expert] = expert, count_K[b]
+        count_K[b] += 1
+        block_E[expert] = b
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _anneal(
+    size_E: Any,
+    block_E: Any,
+    gpus_K: Any,
+    level: float,
+    heat: tuple[float, float],
+    proposals: int,
+    random_1: Any,
+) -> None:
+    """Anneal in place until no block is above the level.
+
+    A move exchanges two experts, or gives a lot of J - 1 experts with one GPU to
+    another block.
+    """
+    experts, blocks = size_E.size, gpus_K.size
+    load_K, count_K, member_KE, place_E = _members(size_E, block_E, blocks)
     lot = (experts - blocks) // gpus_K.sum()
     excess = 0.0
     for block in range(blocks):
         excess += _above(load_K[block], gpus_K[block], level)
-    heat_now, cooling = heat[0], (heat[1] / heat[0]) ** (1.0 / proposals)
-    worst = 0
+    temperature, cooling = heat[0], (heat[1] / heat[0]) ** (1.0 / proposals)
+    worst = np.int64(0)
     for turn in range(proposals):
         if excess < NOTHING:
             return
-        heat_now *= cooling
+        temperature *= cooling
         if turn % blocks == 0:
             worst = np.argmax(load_K - level * gpus_K)
-        one, two = np.random.randint(experts), np.random.randint(experts)
-        if np.random.random() < DIRECTED:
-            one = member_KE[worst, np.random.randint(count_K[worst])]
-            if np.random.random() < 0.5:
+        one, two = draw(random_1, experts), draw(random_1, experts)
+        if draw(random_1, TENTHS) < DIRECTED:
+            one = member_KE[worst, draw(random_1, count_K[worst])]
+            if draw(random_1, 2) == 0:
                 one, two = two, one
         a, b = block_E[one], block_E[two]
-        if a == b:
-            continue
-        gives = np.random.random() < 0.3
-        if gives and gpus_K[a] < 2:
+        gives = draw(random_1, TENTHS) < GIVING
+        if a == b or (gives and gpus_K[a] < 2):
             continue
         moved, gpus = size_E[one] - size_E[two], 0
         if gives:
-            _pick(member_KE, place_E, a, count_K[a], lot)
-            moved, gpus = 0.0, 1
-            for place in range(count_K[a] - lot, count_K[a]):
-                moved += size_E[member_KE[a, place]]
+            gpus = 1
+            moved = _picked(random_1, member_KE[a], place_E, size_E, count_K[a], lot)
         change = (
             _above(load_K[a] - moved, gpus_K[a] - gpus, level)
             + _above(load_K[b] + moved, gpus_K[b] + gpus, level)
             - _above(load_K[a], gpus_K[a], level)
             - _above(load_K[b], gpus_K[b], level)
         )
-        if change > 0 and np.random.random() >= np.exp(-change / heat_now):
+        if not taken(random_1, change, temperature):
             continue
         excess += change
         load_K[a] -= moved
         load_K[b] += moved
+        gpus_K[a] -= gpus
+        gpus_K[b] += gpus
         if gives:
-            for _ in range(lot):
-                count_K[a] -= 1
-                expert = member_KE[a, count_K[a]]
-                member_KE[b, count_K[b]], place_E[expert] = expert, count_K[b]
-                count_K[b] += 1
-                block_E[expert] = b
-            gpus_K[a] -= 1
-            gpus_K[b] += 1
+            _give(block_E, count_K, member_KE, place_E, a, b, lot)
         else:
             member_KE[a, place_E[one]], member_KE[b, place_E[two]] = two, one
             place_E[one], place_E[two] = place_E[two], place_E[one]

@@ -3,7 +3,7 @@
 Covers are found as they are needed: the multipliers that suffice for the covers known
 are rounded up to n/N, and dynamic programming over their sums finds covers that cost
 too little. When there are none, the rounded multipliers are a certificate, and what
-:func:`~planner.strategies.balance.weighted_check.covering_holds` confirms is claimed.
+:func:`~planner.strategies.balance.weighted.check.covering_holds` confirms is claimed.
 
 Axes: E experts by ascending load, C classes of a set's length, I sums of multipliers.
 """
@@ -19,21 +19,19 @@ from numba import njit
 from planner.arrays import FloatArray, IntArray
 from planner.formulation.bin_covering import covering_model
 from planner.formulation.mathopt import solve_linear
-from planner.strategies.balance.weighted_bound import LayerBound, ratio_text
-from planner.strategies.balance.weighted_check import (
+from planner.strategies.balance.bound import LayerBound, ratio_text
+from planner.strategies.balance.weighted.check import (
     INT64_LIMIT,
     covering_holds,
     following,
     greatest_size,
     item_sizes,
 )
-from planner.strategies.balance.weighted_search import block_count
+from planner.strategies.balance.weighted.search import block_count
 
 UNIT = 2048
 """N: rounding costs at most E/N of one of K blocks."""
 LEVEL_BITS = 30
-PRECISION = Fraction(1, 2000)
-"""Levels closer together than this are not told apart."""
 FIRST_STEP = Fraction(1, 500)
 FIRST_LENGTHS = 4
 SOLVER_NOISE = 1e-7
@@ -49,19 +47,20 @@ def covering_bound(
     *,
     value: Fraction,
     floor: Fraction,
-    seconds: float,
+    precision: Fraction,
+    deadline: float,
 ) -> LayerBound | None:
     """Return the best bound above ``floor`` found for a plan of this ``value``.
 
     Levels go down from the value in growing steps until one is proven; then the
-    interval is halved. None if nothing above the floor was proven.
+    interval is halved, to a relative width of ``precision``. None if nothing above
+    the floor was proven.
     """
-    deadline = time.monotonic() + seconds
     if slots_per_gpu < 2 or block_count(len(load_E), gpus, slots_per_gpu) < 2:
         return None
     prover = _Prover(load_E, gpus, slots_per_gpu)
     best, low, high, step = None, floor, value, FIRST_STEP
-    while high - low > PRECISION * value and time.monotonic() < deadline:
+    while high - low > precision * value and time.monotonic() < deadline:
         aim = (low + high) / 2 if best else max(low, value * (1 - step))
         level = short_level(max(aim, (low * 3 + high) / 4))
         found = prover.proof(level, deadline) if level > low else None
@@ -186,7 +185,7 @@ def _cheap_covers(
     follow_C = following(slots)
     width = UNIT - min(0, int(number_E.min()))
     search = _Sums(size_E[:light], number_E[:light], 0, width, follow_C)
-    covers = set()
+    covers: set[Cover] = set()
     for at in search.reaching(needed, UNIT, (slots,)):
         covers.add(search.traced(*at))
     before = tuple(np.flatnonzero(follow_C == slots).tolist())
@@ -229,7 +228,7 @@ class _Sums:
 
         The least sum comes first.
         """
-        found = []
+        found: list[tuple[int, int]] = []
         for length in classes:
             sums = np.flatnonzero(self.best_CI[length, :limit] >= needed)
             if sums.size:
@@ -257,7 +256,7 @@ def _greatest(
     """Return the greatest sizes [C, I], and whence each expert came there or -1."""
     classes = follow_C.size
     best_CI = np.full((classes, width), NEVER, dtype=np.int64)
-    from_ECI = np.full((size_E.size, classes, width), -1, dtype=np.int8)
+    from_ECI = np.full((size_E.size, classes, width), -1, dtype=np.int16)
     best_CI[0, below] = 0
     for expert in range(size_E.size):
         number, size = number_E[expert], size_E[expert]

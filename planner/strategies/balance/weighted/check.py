@@ -3,7 +3,7 @@
 What is claimed: E > (J-1)·G + 1 experts cannot be placed so that every GPU carries
 at most t. A placement that did would give K = E - (J-1)·G blocks of v_b = (J-1)·g_b + 1
 experts, g_b ≥ 1, and of load W_b ≤ g_b·t (see
-:mod:`~planner.strategies.balance.weighted_fill`). Multiplied by J - 1 this reads
+:mod:`~planner.strategies.balance.weighted.fill`). Multiplied by J - 1 this reads
 Σ_{e∈b} (t - (J-1)·w_e) ≥ t: every block is a *cover*, a set of J, 2J - 1, 3J - 2, …
 experts of which this holds.
 
