@@ -1,9 +1,9 @@
 """One layer of an instance under ``even``, or under any rule without spare copies."""
 
-from dataclasses import replace
 from functools import partial
 
 from planner.instance import PlacementInstance
+from planner.strategies.balance.bound import of_one_set
 from planner.strategies.balance.domains import rows_by_domain
 from planner.strategies.balance.layer import Effort, search_of
 from planner.strategies.balance.placed import PlacedLayer
@@ -22,18 +22,17 @@ def place_even(
     """Place and bound one layer by what pays most.
 
     EP sets of a counts table are alike: each carries its share of the tokens, so the
-    bound is that of one set with all of them, divided by the number of sets. The
-    certificate is of the undivided problem.
+    bound is that of one set with all of them, divided by the number of sets.
     """
     search = search_of(layer_problem(instance, index), effort)
 
     def placed(seconds: float, *, thorough: bool) -> PlacedLayer:
         solution = search.work(seconds, thorough=thorough)
-        bound, slots_GJ = solution.bound, solution.slots_GJ
+        slots_GJ = solution.slots_GJ
         load_G = copy_sizes(search.layer, slots_GJ)[slots_GJ].sum(axis=1)
         return PlacedLayer(
             slots_GJ=slots_GJ[rows_by_domain(instance, load_G)],
-            bound=replace(bound, value=bound.value / instance.layout.sets),
+            bound=of_one_set(solution.bound, instance.layout.sets),
             finished=solution.finished,
             more=None if search.at_goal else partial(placed, thorough=True),
         )

@@ -59,18 +59,18 @@ def covering(certificate: Certificate, evidence: Evidence) -> Fraction:
 @CHECKERS.register("partition")
 def partition(certificate: Certificate, evidence: Evidence) -> Fraction:
     """``gpu_tokens``, few experts: no partition into K blocks is below ``level``."""
-    level = Fraction(certificate["level"])
+    level, blocks = Fraction(certificate["level"]), _blocks(evidence)
     fits = (
         evidence.objective == "gpu_tokens"
         and evidence.experts <= MOST_EXPERTS
-        and _blocks(evidence) > 1
+        and blocks > 1
         and level > 0
     )
     if not fits:
         return Fraction(0)
     for load_E in evidence.load_SE:
         sizes, needed = _sizes(load_E, level, evidence.slots_per_gpu)
-        if not _parts_into_covers(sizes, needed, evidence.slots_per_gpu):
+        if _most_covers(sizes, needed, evidence.slots_per_gpu) < blocks:
             return level
     return Fraction(0)
 
@@ -126,34 +126,28 @@ def _moved(reached: IntArray, number: int) -> IntArray:
     return moved
 
 
-def _parts_into_covers(sizes: list[int], needed: int, slots: int) -> bool:
-    """Tell whether the experts part into sets of a block's length above a level.
+def _most_covers(sizes: list[int], needed: int, slots: int) -> int:
+    """Return into how many sets of a block's length above a level experts part.
 
-    Strictly above: Σ size > t means W < g·t. All sets of experts, as bits.
+    Strictly above: Σ size > t means W < g·t. All sets of experts, as bits; -1 if the
+    experts do not part into such sets.
     """
-    total = [0] * (1 << len(sizes))
-    for chosen in range(1, len(total)):
-        lowest = (chosen & -chosen).bit_length() - 1
-        total[chosen] = total[chosen & (chosen - 1)] + sizes[lowest]
-    covers = [
-        chosen
-        for chosen in range(1, len(total))
-        if total[chosen] > needed
-        and chosen.bit_count() >= slots
-        and (chosen.bit_count() - 1) % (slots - 1) == 0
-    ]
-    by_first: dict[int, list[int]] = {}
-    for cover in covers:
-        by_first.setdefault(cover & -cover, []).append(cover)
-    # What is left after whole covers; the first expert left is in the next one.
-    open_sets, seen = [len(total) - 1], {len(total) - 1}
-    while open_sets:
-        left = open_sets.pop()
-        if left == 0:
-            return True
-        for cover in by_first.get(left & -left, ()):
-            rest = left & ~cover
-            if cover & left == cover and rest not in seen:
-                seen.add(rest)
-                open_sets.append(rest)
-    return False
+    everyone = (1 << len(sizes)) - 1
+    total = [0] * (everyone + 1)
+    covers_of: dict[int, list[int]] = {}
+    for chosen in range(1, everyone + 1):
+        first = chosen & -chosen
+        total[chosen] = total[chosen ^ first] + sizes[first.bit_length() - 1]
+        count = chosen.bit_count()
+        if count >= slots and (count - 1) % (slots - 1) == 0 and total[chosen] > needed:
+            covers_of.setdefault(first, []).append(chosen)
+    # The first expert that is left is in the next cover.
+    most = [-1] * everyone + [0]
+    for left in range(everyone, 0, -1):
+        if most[left] < 0:
+            continue
+        for cover in covers_of.get(left & -left, ()):
+            if cover & left == cover:
+                rest = left ^ cover
+                most[rest] = max(most[rest], most[left] + 1)
+    return most[0]

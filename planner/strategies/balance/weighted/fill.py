@@ -29,7 +29,7 @@ theirs.
 """
 
 import bisect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd, lcm
 
@@ -46,6 +46,8 @@ COMMON_BITS = 128
 """Weights are exact while the sums' least common multiple has at most these."""
 MARGINS = tuple(5**step * 2**12 // 4**step for step in range(45))
 """Levels tried for rounded weights exceed the exact one by 2⁻⁴⁸ of it times these."""
+FINER = (13, 14, 15)
+"""Sixteenths of the first margin that suffices which are tried then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,11 +143,17 @@ def _filled_in_weights(
         grain_E={expert: max(1, load_E[expert]) for expert in block.experts},
     )
     level = -(-sum(scale.amount_E.values()) // block.gpus)
-    for margin in MARGINS:
-        allowed = level + (level * margin >> 48)
-        rows = _rows(block, scale, allowed, slots_per_gpu)
-        if rows is not None:
-            return rows
+
+    def tried(margins: Iterable[int]) -> Iterator[tuple[int, list[Row]]]:
+        for margin in margins:
+            allowed = level + (level * margin >> 48)
+            rows = _rows(block, scale, allowed, slots_per_gpu)
+            if rows is not None:
+                yield margin, rows
+
+    for enough, rows in tried(MARGINS):
+        finer = next(tried(enough * part // 16 for part in FINER), None)
+        return finer[1] if finer else rows
     raise ValueError("the rounded weights of a block exceed every level tried")
 
 

@@ -1,8 +1,6 @@
 """One layer of an instance under ``weighted``."""
 
 from collections.abc import Mapping
-from dataclasses import replace
-from fractions import Fraction
 from functools import partial
 
 import numpy as np
@@ -10,7 +8,7 @@ import numpy as np
 from planner.arrays import IdArray
 from planner.instance import PlacementInstance
 from planner.plan import SplitWeights
-from planner.strategies.balance.bound import LayerBound, ratio_text
+from planner.strategies.balance.bound import of_one_set
 from planner.strategies.balance.domains import rows_by_domain
 from planner.strategies.balance.layer import Effort
 from planner.strategies.balance.placed import PlacedLayer, slot_weights
@@ -45,17 +43,6 @@ def place_weighted(
         )
 
     return placed(seconds, thorough=False)
-
-
-def of_one_set(bound: LayerBound, sets: int) -> LayerBound:
-    """Return the bound of loads that so many EP sets share."""
-    if sets == 1:
-        return bound
-    certificate = bound.certificate
-    if certificate is not None and "level" in certificate:
-        level = Fraction(certificate["level"]) / sets
-        certificate = {**certificate, "level": ratio_text(level)}
-    return replace(bound, value=bound.value / sets, certificate=certificate)
 
 
 def _dealt(
