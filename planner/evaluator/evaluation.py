@@ -72,10 +72,9 @@ class Evaluation:
     def inter_domain_bytes(self) -> Fraction:
         """Bytes between different domains, both legs (rule 27)."""
         domain_G = self.instance.layout.domain_G
-        far = domain_G[:, None] != domain_G[None, :]
         transfers = sum(
             (
-                Fraction(int(loads.transfers_GG[far].sum()), loads.denominator)
+                Fraction(loads.transfers.between(domain_G), loads.denominator)
                 for loads in self.layers
             ),
             Fraction(0),
@@ -130,7 +129,10 @@ def _domain_max_over_mean(
     total = int(np.sum(pairs_G))
     if not total:
         return Fraction(1)
-    per_gpu = max(
-        Fraction(int(pairs_G[list(gpus)].sum()), len(gpus)) for gpus in domains
-    )
+    # Of domains of one size only the fullest can have the most per GPU.
+    fullest: dict[int, int] = {}
+    for gpus in domains:
+        pairs = int(pairs_G[list(gpus)].sum())
+        fullest[len(gpus)] = max(pairs, fullest.get(len(gpus), 0))
+    per_gpu = max(Fraction(pairs, size) for size, pairs in fullest.items())
     return per_gpu * len(pairs_G) / total

@@ -8,8 +8,9 @@ import numpy as np
 from planner.arrays import ExactArray, IdArray
 from planner.evaluator.counts import expected_pairs
 from planner.instance import PlacementInstance
+from planner.pair_counts import PairCounts
 from planner.plan import SplitWeights
-from planner.traffic.base import TRAFFIC, pair_counts
+from planner.traffic.base import TRAFFIC
 from planner.traffic.copies import transfers_of_pairs
 from planner.traffic.selection import chosen_targets
 from planner.workload.parts import CountsPart, Part
@@ -23,7 +24,7 @@ class LayerLoads:
     ----------
     pairs_G
         (token, expert) pairs computed on each GPU, over ``denominator``.
-    transfers_GG
+    transfers
         Dispatch transfers per ordered GPU pair, over ``denominator``; combine is
         the transpose (rule 21).
     loads_2A
@@ -33,7 +34,7 @@ class LayerLoads:
     """
 
     pairs_G: ExactArray
-    transfers_GG: ExactArray
+    transfers: PairCounts
     loads_2A: ExactArray
     denominator: int
 
@@ -58,7 +59,8 @@ def layer_loads(
     layout = instance.layout
     if isinstance(part, CountsPart):
         pairs_GG, denominator = expected_pairs(instance, part, layer, slots_GJ, split)
-        transfers_GG = transfers_of_pairs(pairs_GG, layout, instance.endpoint)
+        pairs = PairCounts.of_matrix(pairs_GG)
+        transfers = transfers_of_pairs(pairs, layout, instance.endpoint)
         pairs_G = pairs_GG.sum(axis=0)
     else:
         denominator = 1
@@ -72,13 +74,14 @@ def layer_loads(
             experts=instance.model.experts,
         )
         mode = TRAFFIC.get(instance.traffic)
-        transfers_GG = mode.count(targets_TK, part.source_T, layout, instance.endpoint)
-        pairs_G = pair_counts(targets_TK, part.source_T, layout.gpu_count).sum(axis=0)
-    dispatch_A = instance.routes.loads(transfers_GG)
-    combine_A = instance.routes.loads(np.ascontiguousarray(transfers_GG.T))
+        transfers = mode.count(targets_TK, part.source_T, layout, instance.endpoint)
+        served = targets_TK[targets_TK >= 0]
+        pairs_G = np.bincount(served, minlength=layout.gpu_count).astype(np.int64)
+    dispatch_A = instance.routes.loads(transfers)
+    combine_A = instance.routes.loads(transfers.transposed())
     return LayerLoads(
         pairs_G=pairs_G,
-        transfers_GG=transfers_GG,
+        transfers=transfers,
         loads_2A=np.stack([dispatch_A, combine_A]),
         denominator=denominator,
     )

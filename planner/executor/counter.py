@@ -44,7 +44,7 @@ def count(
         )
         dispatch_LGG[layer] = transfer_counts(
             traffic, endpoint, targets_TK, part.source_T, layout
-        )
+        ).matrix()
         pairs_LG[layer] = gpu_pairs(targets_TK, gpus)
     return Moved(
         dispatch_LGG=dispatch_LGG,

@@ -1,29 +1,32 @@
 """``copies``: one transfer per (token, expert); DeepEP low latency."""
 
-import numpy as np
-
-from planner.arrays import ExactArray, IntArray
+from planner.arrays import IntArray
 from planner.layout import ParallelLayout
-from planner.traffic.base import TRAFFIC, TrafficMode, pair_counts, through_relays
+from planner.pair_counts import PairCounts
+from planner.traffic.base import TRAFFIC, TrafficMode, through_relays
 
 
 def transfers_of_pairs(
-    pairs_GG: ExactArray, layout: ParallelLayout, endpoint: str
-) -> ExactArray:
+    pairs: PairCounts, layout: ParallelLayout, endpoint: str
+) -> PairCounts:
     """Return the transfers that (source, serving GPU) pair counts cause."""
-    direct_GG = pairs_GG.copy()
-    np.fill_diagonal(direct_GG, 0)
-    if endpoint == "dest_forward":
-        return through_relays(direct_GG, layout)
-    return direct_GG
+    moved = pairs.source_n != pairs.target_n
+    direct = PairCounts(
+        gpus=pairs.gpus,
+        source_n=pairs.source_n[moved],
+        target_n=pairs.target_n[moved],
+        count_n=pairs.count_n[moved],
+    )
+    return through_relays(direct, layout) if endpoint == "dest_forward" else direct
 
 
 def count_copies(
     targets_TK: IntArray, source_T: IntArray, layout: ParallelLayout, endpoint: str
-) -> IntArray:
+) -> PairCounts:
     """Count one transfer for every (token, expert) served elsewhere."""
-    pairs_GG = pair_counts(targets_TK, source_T, layout.gpu_count)
-    return transfers_of_pairs(pairs_GG, layout, endpoint)
+    key_TK = source_T[:, None] * layout.gpu_count + targets_TK
+    pairs = PairCounts.of_keys(layout.gpu_count, key_TK[targets_TK >= 0])
+    return transfers_of_pairs(pairs, layout, endpoint)
 
 
 TRAFFIC.register("copies")(

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 
 from planner.arrays import ExactArray
-from planner.manifest import digest_of_counts, exact_text
+from planner.manifest import digest_of_counts, digest_of_pairs, exact_text
 from planner.manifest.schema import (
     GpuPrediction,
     LayerPrediction,
@@ -30,15 +30,14 @@ def count_again(setting: Setting, part: Part) -> list[LayerFigures]:
     for index, layer in enumerate(manifest.layers):
         slots_GJ = np.asarray(layer.slots, dtype=np.int16)
         split = {int(expert): by for expert, by in (layer.split or {}).items()}
-        transfers_GG: ExactArray
         pairs_G: ExactArray
         if isinstance(part, CountsPart):
             pairs_GG, denominator = tables.expected_pairs(
                 slots_GJ, split, manifest.selection, part.tokens_LE[index], layout
             )
-            transfers_GG = tables.transfers_of_pairs(pairs_GG)
+            transfers = tables.transfers_of_pairs(pairs_GG)
             if setting.endpoint == "dest_forward":
-                transfers_GG = forwarded(transfers_GG, layout)
+                transfers = forwarded(transfers, layout)
             pairs_G = pairs_GG.sum(axis=0)
         else:
             denominator = 1
@@ -52,12 +51,12 @@ def count_again(setting: Setting, part: Part) -> list[LayerFigures]:
                 part.ordinal_T,
                 layout,
             )
-            transfers_GG = transfer_counts(
+            transfers = transfer_counts(
                 setting.traffic, setting.endpoint, targets_TK, part.source_T, layout
             )
             pairs_G = gpu_pairs(targets_TK, layout.gpu_count)
         result.append(
-            figures.layer_figures(pairs_G, transfers_GG, denominator, setting.routes)
+            figures.layer_figures(pairs_G, transfers, denominator, setting.routes)
         )
     return result
 
@@ -98,11 +97,12 @@ def check_prediction(
     )
     for layer, found in zip(claimed.layers, counted, strict=False):
         at = f"{where} layer {layer.layer}"
-        far = layout.domain_G[:, None] != layout.domain_G[None, :]
         over = found.denominator
         totals = {
-            "transfers_exact": _total(found.transfers_GG, over),
-            "inter_domain_transfers_exact": _total(found.transfers_GG[far], over),
+            "transfers_exact": exact_text(Fraction(found.transfers.total, over)),
+            "inter_domain_transfers_exact": exact_text(
+                Fraction(found.transfers.between(layout.domain_G), over)
+            ),
         }
         for name, total in totals.items():
             ledger.equal("transfers", f"{at} {name}", getattr(layer, name), total)
@@ -110,7 +110,7 @@ def check_prediction(
             "transfers",
             f"{at} transfers_sha256",
             layer.transfers_sha256,
-            digest_of_counts(found.transfers_GG, over),
+            digest_of_pairs(found.transfers, over),
         )
         ledger.equal(
             "link loads",
@@ -167,11 +167,17 @@ def _check_busiest(
     expected: dict[tuple[str, str], tuple[object, ...]] = {}
     for leg, loads_A, size in legs:
         slowest: dict[str, tuple[Fraction, Link]] = {}
-        for link in links:
-            load = int(loads_A[link.index])
+        heaviest: dict[tuple[str, Fraction], int] = {}
+        for index in np.flatnonzero(loads_A).tolist():
+            link, load = links[index], int(loads_A[index])
+            kind = (link.link_class, link.bytes_per_s)
+            # Among equally fast links of a class only a heavier one is slower.
+            if load <= heaviest.get(kind, 0):
+                continue
+            heaviest[kind] = load
             seconds = Fraction(load * size, over) / link.bytes_per_s
             known = slowest.get(link.link_class)
-            if load and (known is None or seconds > known[0]):
+            if known is None or seconds > known[0]:
                 slowest[link.link_class] = (seconds, link)
         for name, (seconds, link) in slowest.items():
             carried = Fraction(int(loads_A[link.index]) * size, over)
@@ -203,7 +209,3 @@ def _check_busiest(
             claimed.get((leg, name)),
             expected.get((leg, name)),
         )
-
-
-def _total(counts: ExactArray, over: int) -> str:
-    return exact_text(Fraction(int(counts.sum()), over) if counts.size else Fraction(0))

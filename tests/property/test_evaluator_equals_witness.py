@@ -118,4 +118,7 @@ def test_copies_and_transfers_agree(selection: str, case: Case) -> None:
                 targets_TK, part.source_T, layout, endpoint
             )
             witnessed = transfer_counts(mode, endpoint, again_TK, part.source_T, layout)
-            assert counted.tolist() == witnessed.tolist(), (mode, endpoint)
+            assert counted.matrix().tolist() == witnessed.matrix().tolist(), (
+                mode,
+                endpoint,
+            )

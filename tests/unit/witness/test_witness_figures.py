@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from planner.layout import ParallelLayout
+from planner.pair_counts import PairCounts
 from planner.topology.graph import Link
 from planner.witness.figures import (
     LayerFigures,
@@ -54,7 +55,9 @@ def figures(dispatch, combine, pairs=(0, 0, 0), transfers=None, denominator=1):
     """Counts of one layer over Q = 2."""
     return LayerFigures(
         pairs_G=np.asarray(pairs),
-        transfers_GG=np.asarray(transfers if transfers else np.zeros((3, 3), int)),
+        transfers=PairCounts.of_matrix(
+            np.asarray(transfers if transfers else np.zeros((3, 3), int))
+        ),
         dispatch_A=np.asarray(dispatch),
         combine_A=np.asarray(combine),
         denominator=denominator,
@@ -169,12 +172,12 @@ def test_combine_mirrors_dispatch() -> None:
     class Outgoing:
         """One link per GPU: what it sends."""
 
-        def loads(self, transfers_GG):
-            return transfers_GG.sum(axis=1)
+        def loads(self, transfers):
+            return transfers.matrix().sum(axis=1)
 
     found = layer_figures(
         np.asarray([1, 1, 1]),
-        np.asarray([[0, 2, 3], [0, 0, 4], [0, 0, 0]]),
+        PairCounts.of_matrix(np.asarray([[0, 2, 3], [0, 0, 4], [0, 0, 0]])),
         1,
         Outgoing(),
     )
