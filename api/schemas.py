@@ -144,7 +144,7 @@ class PlanOptions(Strict):
     """The options of ``planner solve`` under the same names (design §8)."""
 
     phase: Literal["prefill", "decode"] = "prefill"
-    traffic: Literal["copies", "dedup_gpu", "dedup_domain"] | None = None
+    traffic: Literal["copies", "dedup_gpu", "dedup_domain", "direct"] | None = None
     selection: Literal["nearest", "even", "weighted"] = "nearest"
     objective: Literal["link_time", "link_tokens", "gpu_tokens"] = "link_time"
     layers: Literal["sequential", "pipelined", "worst_layer"] = "sequential"

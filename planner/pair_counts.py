@@ -96,6 +96,25 @@ class PairCounts:
             count_n=self.count_n[order],
         )
 
+    def apart(self) -> Self:
+        """Return the counts without those from a GPU to itself."""
+        moved = self.source_n != self.target_n
+        return type(self)(
+            gpus=self.gpus,
+            source_n=self.source_n[moved],
+            target_n=self.target_n[moved],
+            count_n=self.count_n[moved],
+        )
+
+    def plus(self, other: Self) -> Self:
+        """Return the sums of both, pair by pair."""
+        return self.summed(
+            self.gpus,
+            np.concatenate([self.source_n, other.source_n]),
+            np.concatenate([self.target_n, other.target_n]),
+            np.concatenate([self.count_n, other.count_n]),
+        )
+
     @property
     def total(self) -> int:
         """Sum of all counts."""

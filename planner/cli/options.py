@@ -1,5 +1,6 @@
 """The flags of design §8, declared once and shared by the verbs."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -29,7 +30,9 @@ Combine = Annotated[
     str, typer.Option(help="Several workloads: their weighted mean, or the worst.")
 ]
 Phase = Annotated[str, typer.Option(help="prefill (dedup_domain) or decode (copies).")]
-Traffic = Annotated[str | None, typer.Option(help="copies, dedup_gpu or dedup_domain.")]
+Traffic = Annotated[
+    str | None, typer.Option(help="copies, dedup_gpu, dedup_domain or direct.")
+]
 Selection = Annotated[str, typer.Option(help="nearest, even or weighted.")]
 ObjectiveName = Annotated[
     str, typer.Option("--objective", help="link_time, link_tokens or gpu_tokens.")
@@ -88,3 +91,8 @@ def check_format(text: str) -> str:
     if text not in ("human", "json"):
         raise UsageError(f"--format {text!r} is neither human nor json")
     return text
+
+
+def width() -> int | None:
+    """Tables keep their columns when the output is piped or redirected."""
+    return None if os.isatty(1) else 110

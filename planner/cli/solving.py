@@ -1,7 +1,6 @@
 """``planner solve`` and ``planner evaluate``: options in, a judged plan out."""
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -96,7 +95,7 @@ def solve(
     )
     if output is not None:
         write_manifest(manifest, output)
-    stdout = Console(highlight=False, width=_width())
+    stdout = Console(highlight=False, width=flags.width())
     if output_format == "json":
         print(pretty_json(manifest_data(manifest)))
         return
@@ -144,9 +143,4 @@ def evaluate(
     if output_format == "json":
         print(json.dumps(scores, indent=2))
         return
-    show_evaluation(scores, Console(highlight=False, width=_width()))
-
-
-def _width() -> int | None:
-    """Tables keep their columns when the output is piped or redirected."""
-    return None if os.isatty(1) else 110
+    show_evaluation(scores, Console(highlight=False, width=flags.width()))

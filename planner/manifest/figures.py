@@ -42,6 +42,8 @@ class LayerCounts:
         Loads of every link in dispatch and combine, over ``denominator`` · Q.
     imbalance, domain_imbalance
         Rule 26, per GPU and per domain.
+    combine
+        Combine transfers likewise; None where they mirror dispatch.
     """
 
     layer: int
@@ -50,6 +52,7 @@ class LayerCounts:
     denominator: int
     imbalance: Fraction
     domain_imbalance: Fraction
+    combine: PairCounts | None = None
 
 
 def exact_text(value: Fraction | int) -> str:
@@ -129,6 +132,9 @@ def layer_prediction(
             Fraction(counts.transfers.between(domain_G), over)
         ),
         transfers_sha256=digest_of_pairs(counts.transfers, over),
+        combine_sha256=None
+        if counts.combine is None
+        else digest_of_pairs(counts.combine, over),
         links_sha256=digest_of_counts(counts.loads_2A, over * q),
         imbalance=float(counts.imbalance),
         domain_imbalance=float(counts.domain_imbalance),

@@ -35,11 +35,14 @@ class TrafficMode:
 
     ``endpoints`` are accepted, the first is the default. ``linear`` says that
     traffic is a sum over (token, expert) pairs, so that counts are enough.
+    ``chained`` says that a token leaves from where the layer before took it, and
+    that combine is not dispatch mirrored.
     """
 
     count: CountTransfers
     endpoints: tuple[str, ...]
     linear: bool
+    chained: bool = False
 
 
 TRAFFIC: Registry[TrafficMode] = Registry("traffic mode")
@@ -57,3 +60,9 @@ def through_relays(direct: PairCounts, layout: ParallelLayout) -> PairCounts:
         np.concatenate([relay, target[onward]]),
         np.concatenate([direct.count_n, direct.count_n[onward]]),
     )
+
+
+def pair_counts(targets_TK: IntArray, source_T: IntArray, gpus: int) -> PairCounts:
+    """Return (token, expert) pairs by source and serving GPU."""
+    key_TK = source_T[:, None] * gpus + targets_TK
+    return PairCounts.of_keys(gpus, key_TK[targets_TK >= 0])

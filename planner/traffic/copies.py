@@ -3,20 +3,14 @@
 from planner.arrays import IntArray
 from planner.layout import ParallelLayout
 from planner.pair_counts import PairCounts
-from planner.traffic.base import TRAFFIC, TrafficMode, through_relays
+from planner.traffic.base import TRAFFIC, TrafficMode, pair_counts, through_relays
 
 
 def transfers_of_pairs(
     pairs: PairCounts, layout: ParallelLayout, endpoint: str
 ) -> PairCounts:
     """Return the transfers that (source, serving GPU) pair counts cause."""
-    moved = pairs.source_n != pairs.target_n
-    direct = PairCounts(
-        gpus=pairs.gpus,
-        source_n=pairs.source_n[moved],
-        target_n=pairs.target_n[moved],
-        count_n=pairs.count_n[moved],
-    )
+    direct = pairs.apart()
     return through_relays(direct, layout) if endpoint == "dest_forward" else direct
 
 
@@ -24,8 +18,7 @@ def count_copies(
     targets_TK: IntArray, source_T: IntArray, layout: ParallelLayout, endpoint: str
 ) -> PairCounts:
     """Count one transfer for every (token, expert) served elsewhere."""
-    key_TK = source_T[:, None] * layout.gpu_count + targets_TK
-    pairs = PairCounts.of_keys(layout.gpu_count, key_TK[targets_TK >= 0])
+    pairs = pair_counts(targets_TK, source_T, layout.gpu_count)
     return transfers_of_pairs(pairs, layout, endpoint)
 
 

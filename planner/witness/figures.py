@@ -32,26 +32,35 @@ class LayerFigures:
         (token, expert) pairs per GPU, over ``denominator``.
     transfers
         Dispatch transfers per ordered GPU pair, over ``denominator``.
+    combine
+        Combine transfers likewise.
     dispatch_A, combine_A
         Load of every link in transfers, over ``denominator`` · Q.
     """
 
     pairs_G: ExactArray
     transfers: PairCounts
+    combine: PairCounts
     dispatch_A: ExactArray
     combine_A: ExactArray
     denominator: int
 
 
 def layer_figures(
-    pairs_G: ExactArray, transfers: PairCounts, denominator: int, routes: Routes
+    pairs_G: ExactArray,
+    transfers: PairCounts,
+    denominator: int,
+    routes: Routes,
+    combine: PairCounts | None = None,
 ) -> LayerFigures:
-    """Return the figures of a layer; combine mirrors dispatch (rule 21)."""
+    """Return the figures of a layer; by default combine mirrors dispatch (rule 21)."""
+    back = transfers.transposed() if combine is None else combine
     return LayerFigures(
         pairs_G=pairs_G,
         transfers=transfers,
+        combine=back,
         dispatch_A=routes.loads(transfers),
-        combine_A=routes.loads(transfers.transposed()),
+        combine_A=routes.loads(back),
         denominator=denominator,
     )
 
@@ -61,7 +70,7 @@ def message_bytes(model: MoEModelSpec, traffic: str) -> tuple[int, int]:
     hidden, top_k = model.hidden, model.top_k
     scales = 4 * ceil(Fraction(hidden, 128))
     fp8 = model.dispatch_dtype == "fp8"
-    if traffic == "copies":
+    if traffic in ("copies", "direct"):
         return 16 + (hidden + scales if fp8 else 2 * hidden), 2 * hidden
     payload = hidden + scales if fp8 else 2 * hidden
     dispatch = ceil(Fraction(payload + 8 + 8 * top_k, 16)) * 16
@@ -162,14 +171,13 @@ def inter_domain_bytes(
     layers: Sequence[LayerFigures], layout: ParallelLayout, message: tuple[int, int]
 ) -> Fraction:
     """Return the bytes between different domains, both legs (rule 27)."""
-    crossing = sum(
-        (
-            Fraction(figures.transfers.between(layout.domain_G), figures.denominator)
-            for figures in layers
-        ),
-        Fraction(0),
-    )
-    return crossing * sum(message)
+    total = Fraction(0)
+    for found in layers:
+        sent, back = (
+            leg.between(layout.domain_G) for leg in (found.transfers, found.combine)
+        )
+        total += Fraction(sent * message[0] + back * message[1], found.denominator)
+    return total
 
 
 def _modes(loads: Sequence[Sequence[ExactArray]], over: int) -> dict[str, Fraction]:

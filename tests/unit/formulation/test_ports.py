@@ -60,6 +60,7 @@ def check(instance: PlacementInstance, seed: int) -> None:
         loads = LayerLoads(
             pairs_G=flows.sum(axis=0),
             transfers=moved,
+            combine=moved.transposed(),
             loads_2A=np.stack(
                 [
                     instance.routes.loads(moved),
