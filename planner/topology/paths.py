@@ -15,14 +15,16 @@ from typing import NoReturn
 import numpy as np
 
 from planner.arrays import BoolArray, ExactArray, IntArray
-from planner.errors import TopologyError, UsageError
+from planner.errors import TopologyError
 from planner.pair_counts import PairCounts
 from planner.topology.bundles import Bundles, BundleStore
+from planner.topology.flow_paths import FlowPaths
 from planner.topology.graph import ClusterTopology
 from planner.topology.kernel import accumulate, spread
 from planner.topology.nics import Endpoints, Port
 from planner.topology.pairs import PlaneUsers
 from planner.topology.planes import build_plane
+from planner.topology.policies.base import path_policy
 from planner.topology.sections import HOST, SCALE_UP, Rules, section
 from planner.topology.tables import (
     FABRIC_CASE,
@@ -35,8 +37,6 @@ from planner.topology.tables import (
 )
 from planner.topology.wide import WideTable, leaves_of
 
-POLICIES = ("ecmp_fractional",)
-_LATER = ("dmodk", "ecmp_hash", "explicit")
 _EXACT_LIMIT = 2.0**61
 WIDE_GPUS = 4_096
 """Above so many GPUs nothing is kept per pair of them, where that is possible."""
@@ -229,22 +229,25 @@ class Routes:
 def build_routes(topology: ClusterTopology, policy: str = "ecmp_fractional") -> Routes:
     """Return the routes of every pair of plan GPUs (rules 4-6).
 
+    Parameters
+    ----------
+    policy
+        ``ecmp_fractional``, ``dmodk``, ``ecmp_hash(SEED[,FLOWS])`` or ``explicit``.
+        The latter three choose paths through the fabric, pair by pair; scale-up
+        links and the inside of a host divide as ever.
+
     Raises
     ------
     UsageError
-        A policy other than ``ecmp_fractional``.
+        An unknown policy, or one that lacks what it needs.
     TopologyError
-        A GPU that reaches no other GPU.
+        A GPU that reaches no other GPU; tables that lead nowhere.
     """
-    if policy not in POLICIES:
-        known = "comes later" if policy.split("(")[0] in _LATER else "is unknown"
-        raise UsageError(
-            f"routing policy {policy!r} {known}; supported: {', '.join(POLICIES)}"
-        )
+    choosing = path_policy(policy, topology)
     store = BundleStore()
     host_G = _numbers([gpu.host for gpu in topology.gpus])
     endpoints = Endpoints(topology)
-    if topology.gpu_count > WIDE_GPUS:
+    if choosing is None and topology.gpu_count > WIDE_GPUS:
         wide = _wide_table(topology, endpoints, store)
         if wide is not None:
             return _checked(topology, store, wide)
@@ -255,6 +258,9 @@ def build_routes(topology: ClusterTopology, policy: str = "ecmp_fractional") -> 
     _fill_inside(topology, HOST, host_G, store, table)
     _fill_inside(topology, SCALE_UP, topology.domain_G, store, table)
     _fill_shared_nics(topology, fabric, host_G, table)
+    if choosing is not None:
+        paths = FlowPaths(topology, choosing)
+        fabric.fill_paths(table, paths.between)
     return _checked(topology, store, table)
 
 
