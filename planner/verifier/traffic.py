@@ -124,41 +124,51 @@ def check_prediction(
         f"{where}.layers: {len(claimed.layers)} layers, the plan has {len(counted)}",
     )
     for layer, found in zip(claimed.layers, counted, strict=False):
-        at = f"{where} layer {layer.layer}"
-        over = found.denominator
-        totals = {
-            "transfers_exact": exact_text(Fraction(found.transfers.total, over)),
-            "inter_domain_transfers_exact": exact_text(
-                Fraction(found.transfers.between(layout.domain_G), over)
-            ),
-        }
-        for name, total in totals.items():
-            ledger.equal("transfers", f"{at} {name}", getattr(layer, name), total)
-        ledger.equal(
-            "transfers",
-            f"{at} transfers_sha256",
-            layer.transfers_sha256,
-            digest_of_pairs(found.transfers, over),
-        )
-        combine = None
-        if setting.traffic == "direct":
-            combine = digest_of_pairs(found.combine, over)
-        ledger.equal("transfers", f"{at} combine_sha256", layer.combine_sha256, combine)
-        ledger.equal(
-            "link loads",
-            f"{at} links_sha256",
-            layer.links_sha256,
-            digest_of_counts(np.stack([found.dispatch_A, found.combine_A]), over * q),
-        )
-        balance = figures.imbalance(found)
-        ledger.equal("imbalance", f"{at} imbalance", layer.imbalance, float(balance))
-        ledger.equal(
-            "imbalance",
-            f"{at} domain_imbalance",
-            layer.domain_imbalance,
-            float(figures.domain_imbalance(found, layout)),
-        )
-        _check_busiest(at, layer, found, setting, ledger)
+        _check_layer(f"{where} layer {layer.layer}", layer, found, setting, ledger)
+
+
+def _check_layer(
+    at: str,
+    layer: LayerPrediction,
+    found: LayerFigures,
+    setting: Setting,
+    ledger: Ledger,
+) -> None:
+    """Compare the counts of one layer."""
+    layout, over, q = setting.layout, found.denominator, setting.routes.q
+    totals = {
+        "transfers_exact": exact_text(Fraction(found.transfers.total, over)),
+        "inter_domain_transfers_exact": exact_text(
+            Fraction(found.transfers.between(layout.domain_G), over)
+        ),
+    }
+    for name, total in totals.items():
+        ledger.equal("transfers", f"{at} {name}", getattr(layer, name), total)
+    ledger.equal(
+        "transfers",
+        f"{at} transfers_sha256",
+        layer.transfers_sha256,
+        digest_of_pairs(found.transfers, over),
+    )
+    combine = None
+    if setting.traffic == "direct":
+        combine = digest_of_pairs(found.combine, over)
+    ledger.equal("transfers", f"{at} combine_sha256", layer.combine_sha256, combine)
+    ledger.equal(
+        "link loads",
+        f"{at} links_sha256",
+        layer.links_sha256,
+        digest_of_counts(np.stack([found.dispatch_A, found.combine_A]), over * q),
+    )
+    balance = figures.imbalance(found)
+    ledger.equal("imbalance", f"{at} imbalance", layer.imbalance, float(balance))
+    ledger.equal(
+        "imbalance",
+        f"{at} domain_imbalance",
+        layer.domain_imbalance,
+        float(figures.domain_imbalance(found, layout)),
+    )
+    _check_busiest(at, layer, found, setting, ledger)
 
 
 def check_gpus(
