@@ -102,12 +102,12 @@ def test_small_layers_are_exact(case: tuple[list[int], int, int]) -> None:
     found = busiest(placed.slots_GJ.tolist(), placed.weights, loads)
     assert placed.slots_GJ.shape == (gpus, slots)
     assert search.value == placed.bound.value
-    assert 0 <= found - search.value <= search.value * Fraction(1, 10**9)
+    assert 0 <= found - search.value <= search.value * Fraction(gpus, 10**9)
 
 
 @given(st.lists(st.integers(0, 10**9), min_size=2, max_size=40), st.integers(0, 9))
 def test_whatever_fits_one_block_is_spread_evenly(loads: list[int], extra: int) -> None:
-    """Law: E ≤ (J-1)·G + 1 experts put the mean on every GPU, to 10⁻⁹."""
+    """Law: E ≤ (J-1)·G + 1 experts put the mean on every GPU, to G · 10⁻⁹."""
     for slots in (2, 3):
         if len(loads) < slots:
             continue
@@ -117,7 +117,7 @@ def test_whatever_fits_one_block_is_spread_evenly(loads: list[int], extra: int) 
         mean = Fraction(sum(loads), gpus)
         found = busiest(slots_GJ.tolist(), weights, loads)
         # A load 40 times the mean is shared in grains 40 times as coarse.
-        assert mean <= found <= mean * (1 + Fraction(len(loads), 10**9))
+        assert mean <= found <= mean * (1 + Fraction(gpus, 10**9))
 
 
 @given(st.lists(st.integers(0, 99), min_size=9, max_size=11), st.integers(0, 3))
