@@ -182,7 +182,7 @@ class PlanOptions(Strict):
     mem_fraction: float | None = Field(default=None, gt=0, le=1)
     batch_tokens: int = Field(default=4096, ge=1, le=2**24)
     precision: Literal["fp32", "bf16", "fp16", "fp8"] | None = None
-    endpoint: Literal["local_nic", "dest_forward"] | None = None
+    endpoint: Literal["local_nic", "pxn", "dest_forward"] | None = None
     routing: str | None = Field(
         default=None,
         max_length=64,

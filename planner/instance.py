@@ -23,7 +23,7 @@ from planner.workload.parts import Part
 
 TRAFFIC_MODES = ("copies", "dedup_gpu", "dedup_domain", "direct")
 SELECTIONS = ("nearest", "even", "weighted")
-ENDPOINTS = ("local_nic", "dest_forward")
+ENDPOINTS = ("local_nic", "pxn", "dest_forward")
 OBJECTIVES = ("link_time", "link_tokens", "gpu_tokens")
 LAYER_MODES = ("sequential", "pipelined", "worst_layer")
 COMBINATIONS = ("mean", "worst")

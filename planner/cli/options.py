@@ -67,7 +67,7 @@ MemFraction = Annotated[
 ]
 BatchTokens = Annotated[int, typer.Option(help="Tokens per DP rank in buffers.")]
 Precision = Annotated[str | None, typer.Option(help="fp32, bf16, fp16 or fp8.")]
-Endpoint = Annotated[str | None, typer.Option(help="local_nic or dest_forward.")]
+Endpoint = Annotated[str | None, typer.Option(help="local_nic, pxn or dest_forward.")]
 Routing = Annotated[
     str | None,
     typer.Option(

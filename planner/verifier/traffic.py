@@ -71,9 +71,9 @@ def _expected(setting: Setting, part: CountsPart, index: int) -> LayerFigures:
         part.tokens_LE[index],
         setting.layout,
     )
-    transfers = tables.transfers_of_pairs(pairs_GG)
-    if setting.endpoint == "dest_forward":
-        transfers = forwarded(transfers, setting.layout)
+    transfers = forwarded(
+        tables.transfers_of_pairs(pairs_GG), setting.layout, setting.endpoint
+    )
     return figures.layer_figures(
         pairs_GG.sum(axis=0), transfers, denominator, setting.routes
     )

@@ -82,6 +82,7 @@ def more(value: float) -> float:
         {},
         {"traffic": "copies", "endpoint": "local_nic"},
         {"traffic": "copies", "endpoint": "dest_forward", "selection": "even"},
+        {"traffic": "copies", "endpoint": "pxn", "selection": "even"},
         {"traffic": "dedup_gpu", "endpoint": "local_nic", "objective": "gpu_tokens"},
         {"selection": "weighted", "objective": "link_tokens", "layers": "worst_layer"},
         {
@@ -457,7 +458,7 @@ def test_inline_inputs_are_digested_as_canonical_json(
         verify_manifest(data, folder=folder)
 
 
-@pytest.mark.parametrize("endpoint", ["local_nic", "dest_forward"])
+@pytest.mark.parametrize("endpoint", ["local_nic", "pxn", "dest_forward"])
 def test_a_counts_table_is_counted_in_exact_shares(
     tmp_path: Path, endpoint: str
 ) -> None:

@@ -116,13 +116,9 @@ def _hops(
             (cell[first], source[first], relay[first]),
             (key, np.where(far, relay, source), target),
         ]
-    elif instance.endpoint == "dest_forward":
-        legs = [
-            (key, source, np.where(far, relay, target)),
-            (key[far], relay[far], target[far]),
-        ]
     else:
-        legs = [(key, source, target)]
+        stop = layout.first_stops(source, target, instance.endpoint)
+        legs = [(key, source, stop), (key, stop, target)]
     keys, start, end = (np.concatenate(part) for part in zip(*legs, strict=True))
     moved = start != end
     return keys[moved], (start * gpus + end)[moved]
