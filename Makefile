@@ -28,7 +28,7 @@ setup:
 	  echo "set-up: $$($(PYTHON) --version 2>&1) is too old, the planner needs 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@"$(PYTHON)" scripts/setup_env.py --torch "$(TORCH)" --torch-index "$(TORCH_INDEX)"
 
-# Compiling the numba kernels takes about 20 s once; afterwards they are loaded.
+# Compiling the numba kernels takes about a minute of one core once; afterwards they are loaded.
 kernels: setup
 	@$(BIN)/python -c 'from planner.pipeline import compile_kernels; compile_kernels()'
 

@@ -7,7 +7,7 @@ import numpy as np
 from ortools.math_opt import model_pb2
 from ortools.math_opt.python import mathopt
 
-from planner.arrays import FloatArray
+from planner.arrays import BoolArray, FloatArray, IntArray
 from planner.errors import SolverError
 from planner.formulation.linear_model import LinearModel
 
@@ -188,3 +188,75 @@ def _outcome(result: mathopt.SolveResult, opt_model: mathopt.Model) -> Outcome:
         solutions=tuple(found),
         bound=float(result.termination.objective_bounds.dual_bound),
     )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Vertex:
+    """An optimal solution of a :class:`LinearSession`.
+
+    ``value_C`` and ``dual_C`` are of the columns and rows that were asked for.
+    """
+
+    objective: float
+    value_C: FloatArray
+    dual_C: FloatArray
+
+
+class LinearSession:
+    """A linear model solved again and again with other columns closed.
+
+    Dual simplex from the last basis: a few closed columns take a few pivots.
+
+    Parameters
+    ----------
+    columns, rows
+        Whose values and multipliers are wanted; reading all would take longer than
+        solving.
+    """
+
+    def __init__(self, model: LinearModel, columns: IntArray, rows: IntArray) -> None:
+        self._model = _to_mathopt(model)
+        variables = list(self._model.variables())
+        constraints = list(self._model.linear_constraints())
+        self._columns = [variables[column] for column in columns.tolist()]
+        self._rows = [constraints[row] for row in rows.tolist()]
+        self._upper_C = model.upper_V[columns].tolist()
+        self._closed_C = np.zeros(columns.size, dtype=np.bool_)
+        self._filters = mathopt.ModelSolveParameters(
+            variable_values_filter=mathopt.VariableFilter(filtered_items=self._columns),
+            dual_values_filter=mathopt.LinearConstraintFilter(
+                filtered_items=self._rows
+            ),
+            reduced_costs_filter=mathopt.VariableFilter(filtered_items=[]),
+        )
+        self._solver = mathopt.IncrementalSolver(self._model, mathopt.SolverType.GLOP)
+
+    def solve(self, closed_C: BoolArray, seconds: float) -> Vertex | None:
+        """Solve with the columns ``closed_C`` (of those asked for) at 0.
+
+        None where there is no solution, or none was found in time.
+
+        Raises
+        ------
+        SolverError
+            If the solver fails.
+        """
+        for at in np.flatnonzero(closed_C != self._closed_C).tolist():
+            self._columns[at].upper_bound = 0.0 if closed_C[at] else self._upper_C[at]
+        self._closed_C = closed_C.copy()
+        params = mathopt.SolveParameters(time_limit=_duration(seconds))
+        params.glop.use_preprocessing = False
+        params.glop.use_dual_simplex = True
+        try:
+            result = self._solver.solve(params=params, model_params=self._filters)
+        except (RuntimeError, ValueError, AttributeError) as error:
+            cause = error.__context__ or error
+            raise SolverError(f"GLOP failed: {cause}") from error
+        if result.termination.reason is not mathopt.TerminationReason.OPTIMAL:
+            return None
+        values, duals = result.variable_values(), result.dual_values()
+        return Vertex(
+            objective=float(result.objective_value()),
+            value_C=np.asarray([values[column] for column in self._columns]),
+            dual_C=np.asarray([duals[row] for row in self._rows]),
+        )

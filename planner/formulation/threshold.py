@@ -18,6 +18,13 @@ import numpy as np
 from planner.arrays import BoolArray, FloatArray, IntArray
 from planner.formulation.linear_model import LinearModel, ModelBuilder
 
+TIE = 1e-12
+"""Sizes that fill the level up to this share of it are read as filling it exactly."""
+
+
+SPLIT_COPIES = 12
+"""Numbers of copies up to this are columns of their own."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Choices:
@@ -93,7 +100,8 @@ def _rows(
     row ends where a small choice follows a large one: between, large ones only add
     up, so the last of them makes the tightest row.
     """
-    key_Q = np.where(large_Q, level - choices.size_Q, choices.size_Q)
+    partner_Q = level * (1 + TIE) - choices.size_Q
+    key_Q = np.where(large_Q, partner_Q, choices.size_Q)
     order = np.lexsort((large_Q, key_Q))
     large = large_Q[order]
     turn = np.zeros(order.size, dtype=np.int64)
@@ -110,6 +118,7 @@ def _extremes(choices: Choices, large_Q: BoolArray, row_Q: IntArray) -> IntArray
 
     Choices of one expert that enter at the same row differ in r alone, and every
     coefficient is linear in r: mixing the first and the last gives those between.
+    Few copies are all kept, so that a range of them can be cut off anywhere.
     """
     alike = (
         (choices.expert_Q[1:] == choices.expert_Q[:-1])
@@ -118,4 +127,4 @@ def _extremes(choices: Choices, large_Q: BoolArray, row_Q: IntArray) -> IntArray
     )
     between = np.zeros(row_Q.size, dtype=np.bool_)
     between[1:-1] = alike[1:] & alike[:-1]
-    return np.flatnonzero(~between)
+    return np.flatnonzero(~between | (choices.copies_Q <= SPLIT_COPIES))

@@ -318,8 +318,12 @@ def _bound(instance: PlacementInstance, bound: Bound | None) -> BoundReport | No
         return None
     certified = certified_layers(instance, bound)
     certificates = [layer.certificate for layer in bound.layers]
+    value = bound.value
+    if certified is not None:
+        # Checked in exact arithmetic a certificate may prove a little more.
+        value = max(value, float(certified_whole(instance, certified)))
     return BoundReport(
-        value=bound.value,
+        value=value,
         method=bound.method,
         of=bound.of,
         branching=bound.branching,

@@ -6,11 +6,28 @@ from planner.traffic.base import TRAFFIC
 
 
 def compile_kernels() -> None:
-    """Plan a toy cluster in every traffic mode, which compiles what is not cached.
+    """Plan small clusters with every compiled strategy; what is cached is not redone.
 
-    Takes about 40 s of one core the first time and two seconds afterwards.
+    Takes about a minute of one core the first time and some seconds afterwards.
     """
     solve("toy-2x2", options=SolveOptions(strategy="fast"))
     for traffic in TRAFFIC.names():
         options = SolveOptions(traffic=traffic, strategy="search", time_limit=0.2)
         solve("toy-2x2", options=options)
+    loads = SolveOptions(
+        objective="gpu_tokens",
+        selection="even",
+        traffic="copies",
+        redundant="8",
+        strategy="balance",
+        time_limit=0.2,
+    )
+    solve("toy-2x2", options=loads)
+    free = SolveOptions(
+        traffic="copies",
+        selection="weighted",
+        redundant="8",
+        strategy="priced",
+        time_limit=0.2,
+    )
+    solve("dgx-h100-1", options=free)

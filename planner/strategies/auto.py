@@ -207,15 +207,20 @@ def _runs(
 
     A plan made for one workload is judged on all of them.
     """
+    if len(instance.views) == 1 or _balanced(instance):
+        return [(instance, name, share) for name, share in _members(instance)]
     members = [
         (view, name, share) for view in instance.views for name, share in _members(view)
     ]
-    if len(instance.views) == 1:
-        return members
     return [
         (view, name, 1.0 / (len(members) - at))
         for at, (view, name, _) in enumerate(members)
     ]
+
+
+def _balanced(instance: PlacementInstance) -> bool:
+    """Whether balance alone answers, for all workloads at once."""
+    return instance.objective.name == "gpu_tokens" and balance_why_not(instance) is None
 
 
 def _members(instance: PlacementInstance) -> list[tuple[str, float]]:
@@ -224,7 +229,7 @@ def _members(instance: PlacementInstance) -> list[tuple[str, float]]:
     The search places with equal weights; under ``weighted`` the MILP comes last and
     splits what the search placed.
     """
-    if instance.objective.name == "gpu_tokens" and balance_why_not(instance) is None:
+    if _balanced(instance):
         return [("balance", 1.0)]
     if not TRAFFIC.get(instance.traffic).linear:
         return [("search", 1.0)]

@@ -15,12 +15,7 @@ from planner.evaluator import layer_loads, layer_value
 from planner.instance import Caps, PlacementInstance
 from planner.strategies.baselines.base import published_plan, repaired
 from planner.strategies.search.anneal import anneal, peak_value
-from planner.strategies.search.layer import (
-    Knobs,
-    networks_of,
-    search_layer,
-    served_state,
-)
+from planner.strategies.search.layer import Knobs, search_layer, served_state
 from planner.strategies.search.network import Network, network_of
 from planner.strategies.search.tokens import State, tokens_of
 from planner.workload.parts import TokenPart
@@ -174,9 +169,10 @@ def test_relabelling_experts_relabels_what_is_found(
     start_GJ = published_plan(problem, "contiguous").slots_LGJ[0]
     reached = []
     for tokens, slots_GJ in ((part, start_GJ), (renamed, name_E[start_GJ])):
-        again = replace(problem, planning=tokens)
+        (workload,) = problem.workloads
+        again = replace(problem, workloads=(replace(workload, planning=tokens),))
         found = search_layer(
-            networks_of(again),
+            network_of(again),
             tokens_of(again, 0, 1),
             slots_GJ,
             seconds=60.0,

@@ -34,9 +34,9 @@ from planner.plan import SplitWeights
 Judge = Callable[[IdArray, Mapping[int, SplitWeights]], tuple[Fraction, Fraction]]
 """Objective of slots and a split, and by how much they exceed the caps."""
 
-ROUNDING = 1e-9
+ROUNDING = 2e-10
 """Bounds are lowered by this, relative: the model's numbers are doubles."""
-CLOSED = 1 + 10 * ROUNDING
+CLOSED = 1 + 4 * ROUNDING
 """A value within this factor of a bound leaves nothing to gain."""
 MOST_COLUMNS = 400_000
 """Models beyond this are bounded by their folded LP and by counting only."""

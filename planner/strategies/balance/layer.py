@@ -39,8 +39,9 @@ LEVELS = 2e-4
 """Relative width at which the level of the relaxation is known well enough."""
 LEVEL_STEPS = 10
 """… or this part of what was open."""
-FIRST_SOLVES, SPLIT_SOLVES, LAST_SOLVES = 16, 50, 80
-"""Relaxations that a proof by cases may take: at first, on the way, at last."""
+FIRST_SOLVES, SPLIT_SOLVES, LAST_SOLVES = (6, 16), (12, 50), (24, 100)
+"""Relaxations that a proof by cases may take: at first, on the way, at last; with
+few by either rule before many by either."""
 HALVINGS = 3
 FIRST_ROUNDS, EARLY_ROUNDS = 2, 4
 """Rounds of annealing before the first relaxation, and before anything thorough."""
@@ -270,12 +271,13 @@ class _Pairs(LayerSearch):
             else:
                 high = middle
 
-    def _excluded(self, share: float, solves: int) -> bool:
+    def _excluded(self, share: float, budgets: tuple[int, ...]) -> bool:
         """Try to exclude, by cases, a level between the bound (0) and the value (1)."""
         level = self._level(self.least + share * (self.value - self.least))
         return any(
             self._take(level, self._prover.split(level, solves, by_size=by_size))
-            for by_size in (True, False)
+            for solves in budgets
+            for by_size in (False, True)
         )
 
     def _prove(self) -> bool:

@@ -24,6 +24,7 @@ from planner.strategies.balance.even import (
     counted_value,
     place_even,
 )
+from planner.strategies.balance.joint import solve_joint, why_not_joint
 from planner.strategies.balance.layer import Effort, compile_searches
 from planner.strategies.base import (
     STRATEGIES,
@@ -85,6 +86,8 @@ def why_not(instance: PlacementInstance) -> str | None:
             f"balance with several copies is for selection {known}: under "
             f"{instance.selection} the load of a copy depends on where the others are"
         )
+    if len(instance.workloads) > 1:
+        return why_not_joint(instance)
     if instance.layout.sets > 1 and not isinstance(instance.planning, CountsPart):
         return "balance needs one EP set: the sets of a trace have different tokens"
     return None
@@ -113,6 +116,8 @@ def solve_balance(
     reason = why_not(instance)
     if reason is not None:
         raise UsageError(reason)
+    if len(instance.workloads) > 1:
+        return solve_joint(instance, limits, starts, progress)
     run = _Run(instance, limits, starts, progress)
     layers = run.all_layers()
     return _result(instance, layers, run.history)

@@ -11,7 +11,7 @@ from fractions import Fraction
 import numpy as np
 
 from planner.arrays import FloatArray, IntArray
-from planner.formulation.mathopt import solve_linear
+from planner.formulation.mathopt import LinearSession
 from planner.formulation.threshold import Choices, ThresholdModel, threshold_model
 from planner.strategies.balance.bound import LayerBound, ratio_text
 from planner.strategies.balance.problem import BalanceLayer
@@ -62,35 +62,82 @@ def just_below(load: Fraction) -> Fraction:
     return Fraction((load * (1 - JUST_BELOW)) // step) * step
 
 
-def relax(
-    layer: BalanceLayer, level: Fraction, ranges: Ranges, seconds: float
-) -> Relaxed:
-    """Solve the relaxation at a level within ranges."""
-    nothing = Farkas(rows={}, copies=Fraction(0))
-    if proves(layer, level, nothing, ranges):
-        return Relaxed(proof=nothing)
-    allowed = tightened(layer, level, ranges)
-    choices = _choices(layer, level, allowed)
-    built = threshold_model(
-        choices, level=float(level), experts=layer.experts, slots=layer.slots
-    )
-    outcome = solve_linear(built.model, seconds, simplex=True)
-    if not outcome.solutions or outcome.duals_R is None:
-        return _too_few(layer, level, ranges)
-    value = outcome.solutions[0]
-    v = float(value[built.model.variables["v"][0]])
-    if v > CLEAR:
-        proof = _rounded(layer, level, built, choices, outcome.duals_R)
-        if proves(layer, level, proof, ranges):
-            return Relaxed(proof=proof)
-    share_Q = value[built.model.variables["q"]]
-    expert_Q = choices.expert_Q[built.kept_Q]
-    copies_Q = choices.copies_Q[built.kept_Q]
-    mean_E: FloatArray = np.zeros(layer.experts)
-    square_E: FloatArray = np.zeros(layer.experts)
-    np.add.at(mean_E, expert_Q, share_Q * copies_Q)
-    np.add.at(square_E, expert_Q, share_Q * copies_Q**2)
-    return Relaxed(mean_E=mean_E, variance_E=square_E - mean_E**2, v=v)
+class _Level:
+    """The relaxation at one level, solved within any ranges of copies."""
+
+    def __init__(self, layer: BalanceLayer, level: Fraction) -> None:
+        self._layer, self.level = layer, level
+        self._allowed = tightened(layer, level, all_ranges(layer))
+        self._built: tuple[Choices, ThresholdModel, LinearSession] | None = None
+
+    def relax(self, ranges: Ranges, seconds: float) -> Relaxed:
+        """Solve the relaxation; prove if it shows that nothing fits."""
+        nothing = Farkas(rows={}, copies=Fraction(0))
+        if proves(self._layer, self.level, nothing, ranges):
+            return Relaxed(proof=nothing)
+        choices, built, session = self._session()
+        allowed = tightened(self._layer, self.level, ranges)
+        expert_Q = choices.expert_Q[built.kept_Q]
+        copies_Q = choices.copies_Q[built.kept_Q]
+        closed_Q = (copies_Q < allowed.low_E[expert_Q]) | (
+            copies_Q > allowed.high_E[expert_Q]
+        )
+        vertex = session.solve(closed_Q, seconds)
+        if vertex is None:
+            return self._too_few(ranges)
+        if vertex.objective > CLEAR:
+            proof = self._rounded(choices, built, vertex.dual_C)
+            if proves(self._layer, self.level, proof, ranges):
+                return Relaxed(proof=proof)
+        mean_E: FloatArray = np.zeros(self._layer.experts)
+        square_E: FloatArray = np.zeros(self._layer.experts)
+        np.add.at(mean_E, expert_Q, vertex.value_C * copies_Q)
+        np.add.at(square_E, expert_Q, vertex.value_C * copies_Q**2)
+        return Relaxed(
+            mean_E=mean_E, variance_E=square_E - mean_E**2, v=vertex.objective
+        )
+
+    def _session(self) -> tuple[Choices, ThresholdModel, LinearSession]:
+        if self._built is None:
+            layer = self._layer
+            choices = _choices(layer, self.level, self._allowed)
+            built = threshold_model(
+                choices,
+                level=float(self.level),
+                experts=layer.experts,
+                slots=layer.slots,
+            )
+            families = built.model.families
+            session = LinearSession(
+                built.model,
+                built.model.variables["q"],
+                np.concatenate([families["guard"], families["all"]]),
+            )
+            self._built = choices, built, session
+        return self._built
+
+    def _too_few(self, ranges: Ranges) -> Relaxed:
+        """The copies cannot add up to P, or the solver ran out of time."""
+        for sign in (1, -1):
+            proof = Farkas(rows={}, copies=Fraction(sign))
+            if proves(self._layer, self.level, proof, ranges):
+                return Relaxed(proof=proof)
+        return Relaxed()
+
+    def _rounded(
+        self, choices: Choices, built: ThresholdModel, dual_C: FloatArray
+    ) -> Farkas:
+        """Return the multipliers as rationals, s exact from the size behind it."""
+        whole_R = np.rint(-dual_C[:-1] * ROUNDING).astype(np.int64)
+        rows: dict[Fraction, Fraction] = {}
+        for row in np.flatnonzero((whole_R > 0) & (built.guard_R >= 0)).tolist():
+            choice = built.guard_R[row]
+            size = self._layer.size(
+                int(choices.expert_Q[choice]), int(choices.copies_Q[choice])
+            )
+            rows[self.level - size] = Fraction(int(whole_R[row]), ROUNDING)
+        per_slot = Fraction(round(float(dual_C[-1]) * ROUNDING), ROUNDING)
+        return Farkas(rows=rows, copies=per_slot)
 
 
 def _choices(layer: BalanceLayer, level: Fraction, allowed: Ranges) -> Choices:
@@ -106,34 +153,6 @@ def _choices(layer: BalanceLayer, level: Fraction, allowed: Ranges) -> Choices:
         copies_Q=at_Q + 1,
         size_Q=layer.least_ER[expert_Q, at_Q] / layer.divisor_R[at_Q],
     )
-
-
-def _too_few(layer: BalanceLayer, level: Fraction, ranges: Ranges) -> Relaxed:
-    """The copies cannot add up to P, or the solver ran out of time."""
-    for sign in (1, -1):
-        proof = Farkas(rows={}, copies=Fraction(sign))
-        if proves(layer, level, proof, ranges):
-            return Relaxed(proof=proof)
-    return Relaxed()
-
-
-def _rounded(
-    layer: BalanceLayer,
-    level: Fraction,
-    built: ThresholdModel,
-    choices: Choices,
-    duals_R: FloatArray,
-) -> Farkas:
-    """Return the multipliers as rationals, s exact from the size that defines it."""
-    y_R = -duals_R[built.model.families["guard"]]
-    whole_R = np.rint(y_R * ROUNDING).astype(np.int64)
-    rows: dict[Fraction, Fraction] = {}
-    for row in np.flatnonzero((whole_R > 0) & (built.guard_R >= 0)).tolist():
-        choice = built.guard_R[row]
-        size = layer.size(int(choices.expert_Q[choice]), int(choices.copies_Q[choice]))
-        rows[level - size] = Fraction(int(whole_R[row]), ROUNDING)
-    per_slot = float(duals_R[built.model.families["all"][0]])
-    return Farkas(rows=rows, copies=Fraction(round(per_slot * ROUNDING), ROUNDING))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -154,6 +173,7 @@ class Prover:
     def __init__(self, layer: BalanceLayer, deadline: float = np.inf) -> None:
         self._layer, self.deadline = layer, deadline
         self._budget, self._by_size = 0, False
+        self._last: _Level | None = None
         self.solved = 0
 
     @property
@@ -163,7 +183,7 @@ class Prover:
 
     def root(self, level: Fraction) -> Verdict:
         """Try to prove without cases."""
-        relaxed = self._relax(level, all_ranges(self._layer))
+        relaxed = self._relax(self._at(level), all_ranges(self._layer))
         return Verdict(proof=relaxed.proof, copies_E=_whole(relaxed))
 
     def split(self, level: Fraction, most_solves: int, *, by_size: bool) -> Verdict:
@@ -176,22 +196,29 @@ class Prover:
         """
         self._budget, self._by_size = self.solved + most_solves, by_size
         ranges = all_ranges(self._layer)
-        root = self._relax(level, ranges)
+        at = self._at(level)
+        root = self._relax(at, ranges)
         if root.variance_E is not None and _open(root).size > MOST_OPEN:
             return Verdict()
-        return self._prove(level, ranges, root)
+        return self._prove(at, ranges, root)
 
-    def _relax(self, level: Fraction, ranges: Ranges) -> Relaxed:
+    def _at(self, level: Fraction) -> _Level:
+        if self._last is None or self._last.level != level:
+            self._last = _Level(self._layer, level)
+        return self._last
+
+    def _relax(self, level: _Level, ranges: Ranges) -> Relaxed:
         self.solved += 1
-        return relax(self._layer, level, ranges, min(3600.0, max(0.01, self.left)))
+        return level.relax(ranges, min(3600.0, max(0.01, self.left)))
 
-    def _prove(self, level: Fraction, ranges: Ranges, relaxed: Relaxed) -> Verdict:
+    def _prove(self, level: _Level, ranges: Ranges, relaxed: Relaxed) -> Verdict:
         if relaxed.proof is not None:
             return Verdict(proof=relaxed.proof)
         copies_E = _whole(relaxed)
         if copies_E is not None:
             return Verdict(copies_E=copies_E)
-        if self.solved >= self._budget or self.left <= 0 or relaxed.mean_E is None:
+        spent = self.solved >= self._budget or self.left <= 0
+        if spent or relaxed.variance_E is None or not _open(relaxed).size:
             return Verdict()
         expert, at_most_, cases = self._best_split(level, ranges, relaxed)
         proofs: list[Proof] = []
@@ -204,7 +231,7 @@ class Prover:
         return Verdict(proof=split)
 
     def _best_split(
-        self, level: Fraction, ranges: Ranges, relaxed: Relaxed
+        self, level: _Level, ranges: Ranges, relaxed: Relaxed
     ) -> tuple[int, int, tuple[Relaxed, Relaxed]]:
         assert relaxed.mean_E is not None
         best: tuple[int, int, tuple[Relaxed, Relaxed]] | None = None

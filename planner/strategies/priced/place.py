@@ -26,7 +26,7 @@ from planner.strategies.priced.state import (
     state_of,
 )
 
-PROPOSALS_PER_SLOT = 30_000
+PROPOSALS_PER_SLOT = 10_000
 """Moves that one round tries for each slot, if time allows."""
 CHUNKS = 400
 HOT, COLD = 0.032, 0.0032

@@ -37,6 +37,8 @@ from planner.strategies.priced.place import CLOSED, place
 _DISAGREEMENT = 1e-6
 """A bound above a judged value by more than this means that the model is wrong."""
 _LEAST_SECONDS = 0.1
+_SHARE = 0.9
+"""Share of a layer's time for placing; judging and the certificate take the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +129,8 @@ class _Run:
         problem = layer_problem(instance, self._ports, number)
         level, experts = one_level_of(problem), problem.experts
         left = limits.seconds - (time.perf_counter() - self._begun)
-        seconds = max(_LEAST_SECONDS, left / (instance.layer_count - number))
+        waiting = instance.layer_count - number
+        seconds = max(_LEAST_SECONDS, _SHARE * left / waiting)
         found = place(
             level,
             replace(limits, seconds=seconds, seed=limits.seed * 1_000_003 + number),

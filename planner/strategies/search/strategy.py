@@ -21,12 +21,8 @@ from planner.strategies.baselines.base import (
     repaired,
 )
 from planner.strategies.judging import judged_layer
-from planner.strategies.search.layer import (
-    LayerResult,
-    Networks,
-    networks_of,
-    search_layer,
-)
+from planner.strategies.search.layer import LayerResult, search_layer
+from planner.strategies.search.network import Network, network_of
 from planner.strategies.search.tokens import tokens_of
 from planner.workload.parts import CountsPart
 
@@ -68,16 +64,16 @@ def solve_search(
     layers = _best_starts(instance, plans)
     judging = (time.perf_counter() - begun) / (len(layers) * len(plans))
     note = _why_not(instance)
-    networks = None
+    network = None
     if note is None:
         try:
-            networks = networks_of(instance)
+            network = network_of(instance)
         except ValueError as error:
             note = f"search left out: {error}"
-    if networks is None:
+    if network is None:
         return _result(instance, layers, "complete", (note or "",))
     deadline = begun + limits.seconds - RESERVE_SECONDS - 2 * judging
-    run = _Run(instance, networks, layers, limits, deadline)
+    run = _Run(instance, network, layers, limits, deadline)
     history: list[Event] = []
     with ThreadPoolExecutor(max_workers=run.threads) as pool:
         for layer, found in enumerate(pool.map(run.improve, range(len(layers)))):
@@ -98,12 +94,12 @@ class _Run:
     def __init__(
         self,
         instance: PlacementInstance,
-        networks: Networks,
+        network: Network,
         layers: Sequence[_Layer],
         limits: Limits,
         deadline: float,
     ) -> None:
-        self._instance, self._networks = instance, networks
+        self._instance, self._network = instance, network
         self._starts, self._seed, self._deadline = list(layers), limits.seed, deadline
         self._waiting, self._lock = len(layers), Lock()
         self.threads = max(1, min(limits.threads, len(layers)))
@@ -130,7 +126,7 @@ class _Run:
         copies = int(np.bincount(start_GJ[start_GJ >= 0]).max())
         tokens = tokens_of(self._instance, layer, copies)
         return search_layer(
-            self._networks,
+            self._network,
             tokens,
             start_GJ,
             seconds=max(0.0, seconds - (time.perf_counter() - begun)),
