@@ -59,10 +59,11 @@ def _open_groups(score_E, bias_E, kept, opened):  # type: ignore[no-untyped-def]
         first = second = np.float32(-np.inf)
         for e in range(g * width, (g + 1) * width):
             value = score_E[e] + bias_E[e]
-            if value > first:
-                first, second = value, first
-            elif value > second:
-                second = value
+            if value > second:  # rare: the common case is one comparison
+                if value > first:
+                    first, second = value, first
+                else:
+                    second = value
         sums[g] = first + second if width > 1 else first
         opened[g] = False
     for _ in range(kept):
@@ -79,12 +80,13 @@ def _pick(score_E, bias_E, opened, chosen_K, best_K):  # type: ignore[no-untyped
     width = score_E.size // opened.size
     last = chosen_K.size - 1
     best_K[:] = -np.inf
+    bar = best_K[last]
     for g in range(opened.size):
         if not opened[g]:
             continue
         for e in range(g * width, (g + 1) * width):
             value = score_E[e] + bias_E[e]
-            if value > best_K[last]:
+            if value > bar:
                 k = last
                 while k > 0 and value > best_K[k - 1]:
                     best_K[k] = best_K[k - 1]
@@ -92,6 +94,7 @@ def _pick(score_E, bias_E, opened, chosen_K, best_K):  # type: ignore[no-untyped
                     k -= 1
                 best_K[k] = value
                 chosen_K[k] = e
+                bar = best_K[last]
 
 
 @njit(cache=True)
