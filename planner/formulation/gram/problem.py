@@ -127,9 +127,7 @@ Hops = tuple[tuple[IntArray, IntArray, IntArray], ...]
 """Cells s·N + n with the GPUs that a transfer of their visit runs between."""
 
 
-def _hops(
-    instance: PlacementInstance, groups: tuple[tuple[int, ...], ...]
-) -> Hops:
+def _hops(instance: PlacementInstance, groups: tuple[tuple[int, ...], ...]) -> Hops:
     """Return the transfers that every visit causes; others only add to them."""
     layout, count = instance.layout, len(groups)
     source, group = (
@@ -156,9 +154,7 @@ def _hops(
     )
 
 
-def _loads(
-    instance: PlacementInstance, leg: int, hops: Hops, cells: int
-) -> FloatArray:
+def _loads(instance: PlacementInstance, leg: int, hops: Hops, cells: int) -> FloatArray:
     """Return the objective per visit on every link [A, V]."""
     links, gpus = instance.topology.links, instance.layout.gpu_count
     indptr, links_X, value_X = instance.routes.incidence()
@@ -173,9 +169,8 @@ def _loads(
         np.add.at(load_AV, (links_X[entry], np.repeat(cell_P, size_P)), share)
     if instance.objective.name == "link_time":
         size = instance.message_bytes[leg]
-        return load_AV * np.asarray(
-            [[float(size / link.bytes_per_s)] for link in links]
-        )
+        seconds_A = [float(size / link.bytes_per_s) for link in links]
+        return np.asarray(load_AV * np.asarray(seconds_A)[:, None])
     divided_AV = load_AV / np.asarray([[float(link.token_divisor)] for link in links])
     for link in links:
         if link.members:
@@ -185,9 +180,14 @@ def _loads(
 
 
 def _kept_rows(load_AV: FloatArray) -> IntArray:
-    """Return the slowest link of all that carry the same visits, in link order."""
+    """Return the slowest link of all that carry the same visits, in link order.
+
+    Where no link counts, the first stands for a load of 0.
+    """
     peak_A = load_AV.max(axis=1)
     used = np.flatnonzero(peak_A > 0)
+    if not used.size:
+        return np.zeros(1, dtype=np.int64)
     pattern = np.round(load_AV[used] / peak_A[used, None], _DIGITS)
     kept: dict[bytes, int] = {}
     for row, link in enumerate(used.tolist()):
@@ -202,9 +202,7 @@ def nets_of(instance: PlacementInstance, layer: int, visits: Visits) -> Nets:
     part = instance.planning
     assert isinstance(part, TokenPart)
     experts_TK = part.experts_LTK[layer].astype(np.int64)
-    raw_E = np.bincount(
-        experts_TK[experts_TK >= 0], minlength=instance.model.experts
-    )
+    raw_E = np.bincount(experts_TK[experts_TK >= 0], minlength=instance.model.experts)
     for later in range(1, experts_TK.shape[1]):
         again_T = _repeated(experts_TK, later)
         experts_TK[again_T, later] = -1

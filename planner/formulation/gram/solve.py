@@ -20,9 +20,9 @@ from planner.formulation.gram.problem import Nets
 
 SOFT = 0.1
 """Half the width of the mixture of two lines around a whole number."""
-_DUAL_STEP = 0.05
 _PRICE_STEP = 2.0
-_MOST_STEP = 10.0
+_REACH = 2.0
+"""Longest step in M: this times the size of M over that of its gradient."""
 _CLOSE = 0.003
 _EVERY = 25
 
@@ -132,7 +132,11 @@ class _State:
         relaxation.choose_lines(self.guide_EE)
         loads = relaxation.link_loads(self.matrix_NMM)
         self._scale = max(sum(float(load.max()) for load in loads), 1e-300)
-        self._smooth, self._gradient_NMM = 0.0, np.zeros_like(self.matrix_NMM)
+        held_NE, pair_NEE = relaxation.costs(relaxation.visit_prices(self._prices))
+        self._gradient_NMM = _gradient(held_NE / self._scale, pair_NEE / self._scale)
+        slope = max(float(np.linalg.norm(self._gradient_NMM)), 1e-12)
+        size = float(np.linalg.norm(self.matrix_NMM))
+        self._dual_step, self._smooth = slope / (2 * _REACH * size), 0.0
 
     @property
     def guide_EE(self) -> FloatArray:
@@ -155,17 +159,17 @@ class _State:
             change = float(np.linalg.norm(gradient_NMM - self._gradient_NMM))
             self._smooth = max(0.9 * self._smooth, change / moved)
         self._gradient_NMM = gradient_NMM
-        length = min(_MOST_STEP, 1 / (2 * _DUAL_STEP + self._smooth))
+        length = 1 / (2 * self._dual_step + self._smooth)
         cap_NMM = _outer(self.cap_NM, relaxation.q_NM)
         pull_NMM = gradient_NMM - self.cone_NMM + cap_NMM
         after_NMM = _on_rows(self.matrix_NMM - length * pull_NMM)
         ahead_NMM = 2 * after_NMM - self.matrix_NMM
         self._before_NMM, self.matrix_NMM = self.matrix_NMM, after_NMM
         self.cone_NMM = _on_dual_cone(
-            self.cone_NMM - _DUAL_STEP * ahead_NMM, relaxation.u_NM
+            self.cone_NMM - self._dual_step * ahead_NMM, relaxation.u_NM
         )
         over_NM = np.einsum("nij,nj->ni", ahead_NMM, relaxation.q_NM)
-        self.cap_NM = np.maximum(0.0, self.cap_NM + _DUAL_STEP * over_NM)
+        self.cap_NM = np.maximum(0.0, self.cap_NM + self._dual_step * over_NM)
         for leg, load_A in enumerate(relaxation.link_loads(ahead_NMM)):
             power = _PRICE_STEP * (load_A - load_A.max()) / scale
             price_A = self.price_A[leg] * np.exp(np.maximum(power, -5.0))
@@ -182,9 +186,7 @@ class _State:
             guide_EE=self.guide_EE,
             cone_NMM=cone_NMM,
             cap_NM=cap_NM,
-            value=relaxation.bound_at(
-                relaxation.visit_prices(self._prices), dual_NMM
-            ),
+            value=relaxation.bound_at(relaxation.visit_prices(self._prices), dual_NMM),
         )
 
     def relaxed_value(self) -> float:
@@ -245,7 +247,7 @@ def _on_simplex(held_NE: FloatArray) -> FloatArray:
     level_NE = (np.cumsum(sorted_NE, axis=0) - 1) / place_N
     last_E = (sorted_NE > level_NE).sum(axis=0) - 1
     level_E = np.take_along_axis(level_NE, last_E[None], axis=0)
-    return np.maximum(held_NE - level_E, 0.0)
+    return np.asarray(np.maximum(held_NE - level_E, 0.0))
 
 
 def _on_dual_cone(matrix_NMM: FloatArray, u_NM: FloatArray) -> FloatArray:

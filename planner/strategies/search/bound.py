@@ -9,7 +9,7 @@ from planner.formulation.gram.solve import solve_nets
 from planner.instance import PlacementInstance
 from planner.strategies.base import Bound, LayerBound, whole_bound
 
-SHARE = 0.15
+SHARE = 0.2
 """Largest share of the time that the bound of all layers gets."""
 MOST_STEPS = 600
 """Steps in one layer; where they fit the time, the bound depends on it no more."""

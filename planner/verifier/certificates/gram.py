@@ -40,7 +40,7 @@ _WORD = 2.0**62
 
 @CHECKERS.register("gram")
 def gram(certificate: Certificate, evidence: Evidence) -> Fraction:
-    """``dedup_domain`` and ``dedup_gpu``, link objectives, one EP set, one copy each."""
+    """Deduplicated traffic, link objectives, one EP set, one copy of each expert."""
     part = evidence.part
     fits = (
         evidence.traffic in ("dedup_domain", "dedup_gpu")

@@ -164,9 +164,7 @@ def _costs(certificate: Certificate, evidence: Evidence, unit: Fraction) -> Exac
         return np.repeat(row[None, :], gpus, axis=0)
     total = np.zeros((gpus, gpus), dtype=object)
     for number, leg in enumerate(_LEGS):
-        price_A, over = link_prices(
-            certificate["links"].get(leg, {}), number, evidence
-        )
+        price_A, over = link_prices(certificate["links"].get(leg, {}), number, evidence)
         route_GG = route_costs(price_A, evidence)
         if leg == "combine":
             route_GG = route_GG.T
