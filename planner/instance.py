@@ -11,7 +11,7 @@ from planner.topology.paths import Routes
 from planner.workload.model_spec import MoEModelSpec
 from planner.workload.parts import Part
 
-TRAFFIC_MODES = ("copies", "dedup_gpu", "dedup_domain")
+TRAFFIC_MODES = ("copies", "dedup_gpu", "dedup_domain", "direct")
 SELECTIONS = ("nearest", "even", "weighted")
 ENDPOINTS = ("local_nic", "dest_forward")
 OBJECTIVES = ("link_time", "link_tokens", "gpu_tokens")

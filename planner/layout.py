@@ -52,6 +52,14 @@ class ParallelLayout:
         return self.gpu_count // self.ep
 
     @cached_property
+    def groups_of_a_set(self) -> int:
+        """Most attention groups with a GPU in one EP set."""
+        seen = np.zeros((self.sets, self.dp), dtype=np.bool_)
+        for number, group in enumerate(self.attention_groups):
+            seen[self.set_G[list(group)], number] = True
+        return int(seen.sum(axis=1).max())
+
+    @cached_property
     def set_G(self) -> IntArray:
         """EP set of each GPU."""
         return np.arange(self.gpu_count, dtype=np.int64) // self.ep

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from planner import __version__
-from planner.cli import bench, plans, solving, topology, trace
+from planner.cli import bench, plans, solving, topology, trace, why
 from planner.errors import PlannerError, VerificationError
 
 INTERRUPTED = 130
@@ -28,6 +28,7 @@ app.command("solve")(solving.solve)
 app.command("evaluate")(solving.evaluate)
 app.command("verify")(plans.verify)
 app.command("show")(plans.show)
+app.command("explain")(why.explain)
 app.command("replay")(plans.replay)
 app.command("export")(plans.export)
 app.command("bench")(bench.run_bench)

@@ -1,7 +1,6 @@
 """``planner solve`` and ``planner evaluate``: options in, a judged plan out."""
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -96,7 +95,7 @@ def solve(
     )
     if output is not None:
         write_manifest(manifest, output)
-    stdout = Console(highlight=False, width=_width())
+    stdout = Console(highlight=False, width=flags.width())
     if output_format == "json":
         print(pretty_json(manifest_data(manifest)))
         return
@@ -119,6 +118,13 @@ def evaluate(
     homes: flags.Homes = None,
     layout: flags.Layout = "auto",
     endpoint: flags.Endpoint = None,
+    routing: flags.Routing = None,
+    routing_draws: Annotated[
+        int,
+        typer.Option(
+            help="Score under this many seeds of ecmp_hash too: median and p99."
+        ),
+    ] = 0,
     message_bytes: flags.MessageBytes = None,
     holdout: flags.Holdout = "0.5",
     output_format: flags.Format = "human",
@@ -135,18 +141,19 @@ def evaluate(
         homes=homes,
         layout=layout,
         endpoint=endpoint,
+        routing=routing,
         message_bytes=flags.message_bytes(message_bytes),
         holdout=holdout,
     )
     scores = pipeline.evaluate(
-        topology, plan=plan, trace=trace, model=model, options=chosen
+        topology,
+        plan=plan,
+        trace=trace,
+        model=model,
+        options=chosen,
+        routing_draws=routing_draws,
     )
     if output_format == "json":
         print(json.dumps(scores, indent=2))
         return
-    show_evaluation(scores, Console(highlight=False, width=_width()))
-
-
-def _width() -> int | None:
-    """Tables keep their columns when the output is piped or redirected."""
-    return None if os.isatty(1) else 110
+    show_evaluation(scores, Console(highlight=False, width=flags.width()))

@@ -171,6 +171,7 @@ def _sum_of_layers(layers: Sequence[LayerLoads]) -> LayerLoads:
     return LayerLoads(
         pairs_G=total("pairs_G"),
         transfers_GG=total("transfers_GG"),
+        combine_GG=total("combine_GG"),
         loads_2A=total("loads_2A"),
         denominator=common,
     )

@@ -41,6 +41,8 @@ class LayerCounts:
         Loads of every link in dispatch and combine, over ``denominator`` · Q.
     imbalance, domain_imbalance
         Rule 26, per GPU and per domain.
+    combine_GG
+        Combine transfers likewise; None where they mirror dispatch.
     """
 
     layer: int
@@ -49,6 +51,7 @@ class LayerCounts:
     denominator: int
     imbalance: Fraction
     domain_imbalance: Fraction
+    combine_GG: ExactArray | None = None
 
 
 def exact_text(value: Fraction | int) -> str:
@@ -129,6 +132,9 @@ def layer_prediction(
         transfers_exact=exact_text(_total(counts.transfers_GG, over)),
         inter_domain_transfers_exact=exact_text(_total(counts.transfers_GG[far], over)),
         transfers_sha256=digest_of_counts(counts.transfers_GG, over),
+        combine_sha256=None
+        if counts.combine_GG is None
+        else digest_of_counts(counts.combine_GG, over),
         links_sha256=digest_of_counts(counts.loads_2A, over * q),
         imbalance=float(counts.imbalance),
         domain_imbalance=float(counts.domain_imbalance),

@@ -34,6 +34,7 @@ from planner.pipeline.sources import (
 from planner.topology.graph import ClusterTopology
 from planner.topology.paths import build_routes
 from planner.topology.schema import load_topology
+from planner.traffic.base import TRAFFIC
 from planner.workload.counts import CountsTable, inline_counts
 from planner.workload.memory import MemoryBill, check_memory, memory_bill
 from planner.workload.memory_terms import all_reduce_bytes
@@ -41,6 +42,7 @@ from planner.workload.messages import message_bytes
 from planner.workload.model_spec import MoEModelSpec
 from planner.workload.presets import fitting_preset, load_model, require_fit
 from planner.workload.split import HomesReport, split_parts
+from planner.workload.tokens import RoutingTrace, require_router_order
 from planner.workload.trace import Trace, load_trace
 
 DEFAULT_TRACE = "tiny-moe"
@@ -252,6 +254,8 @@ def _workload(
     asked = given.place.traffic or (None if given.place.phase else options.traffic)
     counts_only = isinstance(given.trace, CountsTable)
     traffic = resolve_traffic(asked, phase, counts_only=counts_only)
+    if TRAFFIC.get(traffic).chained and isinstance(given.trace, RoutingTrace):
+        require_router_order(given.trace, traffic)
     planning, holdout, report = split_parts(
         given.trace, layout, options.homes, options.holdout, phase
     )

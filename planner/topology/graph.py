@@ -5,7 +5,8 @@ numbered in file order, which is the EP rank order of a plan; links are directed
 edges in file order, followed by the capacity groups (one more link each).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 
@@ -76,6 +77,8 @@ class ClusterTopology:
         Number of each GPU's scale-up domain, numbered by first appearance.
     routing, endpoint
         What ``graph.routing`` of the file asks for (rule 7).
+    routing_tables
+        Next node by switch and destination endpoint, for policy ``explicit``.
     workload
         ``model`` and ``trace`` named in the file (design §8).
     down
@@ -92,6 +95,7 @@ class ClusterTopology:
     links: tuple[Link, ...]
     domain_G: IntArray
     routing: str | None = None
+    routing_tables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     endpoint: str | None = None
     workload: dict[str, str] | None = None
     down: tuple[str, ...] = ()

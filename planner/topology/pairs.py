@@ -1,6 +1,6 @@
 """From routes between classes to the bundles of every GPU pair (rules 4 and 5)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import gcd, lcm
@@ -12,6 +12,7 @@ from planner.arrays import BoolArray, ExactArray, IntArray
 from planner.topology.bundles import BundleStore
 from planner.topology.nics import Port
 from planner.topology.planes import INT64_LIMIT, ClassRoute, Plane
+from planner.topology.sections import Shares
 
 Profile = tuple[tuple[int, Fraction], ...]
 """Class and share of each port of a GPU: what its routes depend on."""
@@ -89,14 +90,45 @@ class PlaneUsers:
             ]
         )
 
-    def add_single(self, table: PairTable, source: int, target: int) -> None:
-        """Write one pair's route as a bundle of its own."""
+    def fill_paths(
+        self, table: PairTable, between: Callable[[str, str], Shares]
+    ) -> None:
+        """Write the pairs of this case again, ``between`` their ports as it says."""
+        access: dict[Shares, int] = {}
+        for source, target in np.argwhere(table.case_GG == self._case).tolist():
+            out, back = self._out[source], self._back[target]
+            if len(out) > 1 or len(back) > 1 or out[0].node == back[0].node:
+                self.add_single(table, source, target, between)
+                continue
+            ends = [port.access for port in (out[0], back[0])]
+            for shares in ends:
+                if shares not in access:
+                    access[shares] = self._store.add_shares(dict(shares))
+            path = dict(between(out[0].node, back[0].node))
+            table.exit_GG[source, target] = access[ends[0]]
+            table.middle_GG[source, target] = self._store.add_shares(path)
+            table.entry_GG[source, target] = access[ends[1]]
+
+    def add_single(
+        self,
+        table: PairTable,
+        source: int,
+        target: int,
+        between: Callable[[str, str], Shares] | None = None,
+    ) -> None:
+        """Write one pair's route as a bundle of its own.
+
+        ``between`` gives the links from port to port; None: those of the plane.
+        """
         shares: dict[int, Fraction] = {}
         for p, r, share, route in self.crossings(source, target):
             out, back = self._out[source][p], self._back[target][r]
             parts = [(link, part) for link, part in (*out.access, *back.access)]
             if out.node != back.node:
-                parts += self._whole(route, out.node, back.node)
+                if between is None:
+                    parts += self._whole(route, out.node, back.node)
+                else:
+                    parts += between(out.node, back.node)
             for link, part in parts:
                 shares[link] = shares.get(link, Fraction(0)) + share * part
         if shares:

@@ -15,8 +15,9 @@ from typing import NoReturn
 import numpy as np
 
 from planner.arrays import BoolArray, ExactArray, IntArray
-from planner.errors import TopologyError, UsageError
+from planner.errors import TopologyError
 from planner.topology.bundles import Bundles, BundleStore
+from planner.topology.flow_paths import FlowPaths
 from planner.topology.graph import ClusterTopology
 from planner.topology.kernel import accumulate
 from planner.topology.nics import Endpoints, Port
@@ -28,10 +29,9 @@ from planner.topology.pairs import (
     PlaneUsers,
 )
 from planner.topology.planes import build_plane
+from planner.topology.policies.base import path_policy
 from planner.topology.sections import HOST, SCALE_UP, Rules, section
 
-POLICIES = ("ecmp_fractional",)
-_LATER = ("dmodk", "ecmp_hash", "explicit")
 _EXACT_LIMIT = 2.0**61
 _INCIDENCE_LIMIT = 2**28
 
@@ -202,18 +202,21 @@ class Routes:
 def build_routes(topology: ClusterTopology, policy: str = "ecmp_fractional") -> Routes:
     """Return the routes of every pair of plan GPUs (rules 4-6).
 
+    Parameters
+    ----------
+    policy
+        ``ecmp_fractional``, ``dmodk``, ``ecmp_hash(SEED[,FLOWS])`` or ``explicit``.
+        The latter three choose paths through the fabric, pair by pair; scale-up
+        links and the inside of a host divide as ever.
+
     Raises
     ------
     UsageError
-        A policy other than ``ecmp_fractional``.
+        An unknown policy, or one that lacks what it needs.
     TopologyError
-        A GPU that reaches no other GPU.
+        A GPU that reaches no other GPU; tables that lead nowhere.
     """
-    if policy not in POLICIES:
-        known = "comes later" if policy.split("(")[0] in _LATER else "is unknown"
-        raise UsageError(
-            f"routing policy {policy!r} {known}; supported: {', '.join(POLICIES)}"
-        )
+    choosing = path_policy(policy, topology)
     store, table = BundleStore(), PairTable.empty(topology.gpu_count)
     host_G = _numbers([gpu.host for gpu in topology.gpus])
     endpoints = Endpoints(topology)
@@ -223,6 +226,9 @@ def build_routes(topology: ClusterTopology, policy: str = "ecmp_fractional") -> 
     _fill_inside(topology, HOST, host_G, store, table)
     _fill_inside(topology, SCALE_UP, topology.domain_G, store, table)
     _fill_shared_nics(topology, fabric, host_G, table)
+    if choosing is not None:
+        paths = FlowPaths(topology, choosing)
+        fabric.fill_paths(table, paths.between)
     bundles = store.finish(topology.links)
     routes = Routes(topology=topology, q=bundles.q, bundles=bundles, table=table)
     _check_reach(routes)

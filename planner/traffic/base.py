@@ -35,11 +35,14 @@ class TrafficMode:
 
     ``endpoints`` are accepted, the first is the default. ``linear`` says that
     traffic is a sum over (token, expert) pairs, so that counts are enough.
+    ``chained`` says that a token leaves from where the layer before took it, and
+    that combine is not dispatch mirrored.
     """
 
     count: CountTransfers
     endpoints: tuple[str, ...]
     linear: bool
+    chained: bool = False
 
 
 TRAFFIC: Registry[TrafficMode] = Registry("traffic mode")

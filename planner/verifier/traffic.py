@@ -5,13 +5,15 @@ from fractions import Fraction
 
 import numpy as np
 
-from planner.arrays import ExactArray
+from planner.arrays import ExactArray, IdArray, IntArray
 from planner.manifest import digest_of_counts, exact_text
 from planner.manifest.schema import (
     GpuPrediction,
+    Layer,
     LayerPrediction,
     PartPrediction,
 )
+from planner.plan import SplitWeights
 from planner.topology.graph import Link
 from planner.verifier.ledger import Ledger
 from planner.verifier.setting import Setting
@@ -19,47 +21,75 @@ from planner.witness import counts as tables
 from planner.witness import figures
 from planner.witness.figures import LayerFigures
 from planner.witness.selection import chosen_ranks
-from planner.witness.transfers import forwarded, gpu_pairs, transfer_counts
-from planner.workload.parts import CountsPart, Part
+from planner.witness.transfers import both_legs, forwarded, gpu_pairs, homeward
+from planner.workload.parts import CountsPart, Part, TokenPart
 
 
 def count_again(setting: Setting, part: Part) -> list[LayerFigures]:
     """Return the exact counts of every layer on one part, by the witness."""
-    manifest, layout = setting.manifest, setting.layout
-    result = []
-    for index, layer in enumerate(manifest.layers):
-        slots_GJ = np.asarray(layer.slots, dtype=np.int16)
-        split = {int(expert): by for expert, by in (layer.split or {}).items()}
-        transfers_GG: ExactArray
-        pairs_G: ExactArray
-        if isinstance(part, CountsPart):
-            pairs_GG, denominator = tables.expected_pairs(
-                slots_GJ, split, manifest.selection, part.tokens_LE[index], layout
+    if isinstance(part, CountsPart):
+        return [_expected(setting, part, at) for at in range(len(_layers(setting)))]
+    result: list[LayerFigures] = []
+    stand_T = part.source_T
+    for index in range(len(_layers(setting))):
+        targets_TK = _targets(setting, part, index, stand_T)
+        sent_GG, back_GG, stand_T = both_legs(
+            setting.traffic, setting.endpoint, targets_TK, stand_T, setting.layout
+        )
+        if setting.traffic == "direct" and index + 1 == len(_layers(setting)):
+            back_GG = back_GG + homeward(
+                stand_T, part.source_T, setting.layout.gpu_count
             )
-            transfers_GG = tables.transfers_of_pairs(pairs_GG)
-            if setting.endpoint == "dest_forward":
-                transfers_GG = forwarded(transfers_GG, layout)
-            pairs_G = pairs_GG.sum(axis=0)
-        else:
-            denominator = 1
-            targets_TK = chosen_ranks(
-                slots_GJ,
-                split,
-                manifest.selection,
-                part.experts_LTK[index],
-                part.source_T,
-                part.rank_T,
-                part.ordinal_T,
-                layout,
-            )
-            transfers_GG = transfer_counts(
-                setting.traffic, setting.endpoint, targets_TK, part.source_T, layout
-            )
-            pairs_G = gpu_pairs(targets_TK, layout.gpu_count)
+        pairs_G = gpu_pairs(targets_TK, setting.layout.gpu_count)
         result.append(
-            figures.layer_figures(pairs_G, transfers_GG, denominator, setting.routes)
+            figures.layer_figures(pairs_G, sent_GG, 1, setting.routes, back_GG)
         )
     return result
+
+
+def _layers(setting: Setting) -> Sequence[Layer]:
+    return setting.manifest.layers
+
+
+def _targets(
+    setting: Setting, part: TokenPart, index: int, stand_T: IntArray
+) -> IntArray:
+    """GPU that serves each (token, expert), the tokens standing at ``stand_T``."""
+    return chosen_ranks(
+        *_slots_and_split(setting, index),
+        setting.manifest.selection,
+        part.experts_LTK[index],
+        stand_T,
+        part.rank_T,
+        part.ordinal_T,
+        setting.layout,
+    )
+
+
+def _expected(setting: Setting, part: CountsPart, index: int) -> LayerFigures:
+    """Figures of one layer of a counts table."""
+    pairs_GG, denominator = tables.expected_pairs(
+        *_slots_and_split(setting, index),
+        setting.manifest.selection,
+        part.tokens_LE[index],
+        setting.layout,
+    )
+    transfers_GG = tables.transfers_of_pairs(pairs_GG)
+    if setting.endpoint == "dest_forward":
+        transfers_GG = forwarded(transfers_GG, setting.layout)
+    return figures.layer_figures(
+        pairs_GG.sum(axis=0), transfers_GG, denominator, setting.routes
+    )
+
+
+def _slots_and_split(
+    setting: Setting, index: int
+) -> tuple[IdArray, dict[int, SplitWeights]]:
+    layer = _layers(setting)[index]
+    split: dict[int, SplitWeights] = {
+        int(expert): by for expert, by in (layer.split or {}).items()
+    }
+    return np.asarray(layer.slots, dtype=np.int16), split
 
 
 def check_prediction(
@@ -112,6 +142,10 @@ def check_prediction(
             layer.transfers_sha256,
             digest_of_counts(found.transfers_GG, over),
         )
+        combine = None
+        if setting.traffic == "direct":
+            combine = digest_of_counts(found.combine_GG, over)
+        ledger.equal("transfers", f"{at} combine_sha256", layer.combine_sha256, combine)
         ledger.equal(
             "link loads",
             f"{at} links_sha256",

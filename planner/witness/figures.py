@@ -29,26 +29,35 @@ class LayerFigures:
         (token, expert) pairs per GPU, over ``denominator``.
     transfers_GG
         Dispatch transfers per ordered GPU pair, over ``denominator``.
+    combine_GG
+        Combine transfers likewise.
     dispatch_A, combine_A
         Load of every link in transfers, over ``denominator`` · Q.
     """
 
     pairs_G: ExactArray
     transfers_GG: ExactArray
+    combine_GG: ExactArray
     dispatch_A: ExactArray
     combine_A: ExactArray
     denominator: int
 
 
 def layer_figures(
-    pairs_G: ExactArray, transfers_GG: ExactArray, denominator: int, routes: Routes
+    pairs_G: ExactArray,
+    transfers_GG: ExactArray,
+    denominator: int,
+    routes: Routes,
+    combine_GG: ExactArray | None = None,
 ) -> LayerFigures:
-    """Return the figures of a layer; combine mirrors dispatch (rule 21)."""
+    """Return the figures of a layer; by default combine mirrors dispatch (rule 21)."""
+    back_GG = transfers_GG.T.copy() if combine_GG is None else combine_GG
     return LayerFigures(
         pairs_G=pairs_G,
         transfers_GG=transfers_GG,
+        combine_GG=back_GG,
         dispatch_A=routes.loads(transfers_GG),
-        combine_A=routes.loads(transfers_GG.T.copy()),
+        combine_A=routes.loads(back_GG),
         denominator=denominator,
     )
 
@@ -58,7 +67,7 @@ def message_bytes(model: MoEModelSpec, traffic: str) -> tuple[int, int]:
     hidden, top_k = model.hidden, model.top_k
     scales = 4 * ceil(Fraction(hidden, 128))
     fp8 = model.dispatch_dtype == "fp8"
-    if traffic == "copies":
+    if traffic in ("copies", "direct"):
         return 16 + (hidden + scales if fp8 else 2 * hidden), 2 * hidden
     payload = hidden + scales if fp8 else 2 * hidden
     dispatch = ceil(Fraction(payload + 8 + 8 * top_k, 16)) * 16
@@ -155,15 +164,13 @@ def inter_domain_bytes(
 ) -> Fraction:
     """Return the bytes between different domains, both legs (rule 27)."""
     far = layout.domain_G[:, None] != layout.domain_G[None, :]
-    crossing = sum(
-        (
-            Fraction(int(figures.transfers_GG[far].sum()), figures.denominator)
-            for figures in layers
-            if far.any()
-        ),
-        Fraction(0),
-    )
-    return crossing * sum(message)
+    total = Fraction(0)
+    if far.any():
+        for found in layers:
+            sent, back = int(found.transfers_GG[far].sum()), found.combine_GG[far].sum()
+            carried = sent * message[0] + int(back) * message[1]
+            total += Fraction(carried, found.denominator)
+    return total
 
 
 def _tokens(

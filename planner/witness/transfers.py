@@ -23,18 +23,18 @@ def transfer_counts(
     Parameters
     ----------
     mode
-        ``copies``, ``dedup_gpu`` or ``dedup_domain``.
+        ``copies``, ``dedup_gpu``, ``dedup_domain`` or ``direct``.
     endpoint
         ``dest_forward`` relays ``copies`` and ``dedup_gpu`` as two unmerged
         transfers; ``dedup_domain`` always relays (rule 7).
     targets_TK
         GPU that serves each (token, expert); -1 for none.
     source_T
-        GPU each token leaves from.
+        GPU each token leaves from; under ``direct`` where it stands.
     """
     token_P, target_P = _pairs(targets_TK)
     source_P = source_T[token_P]
-    if mode == "copies":
+    if mode in ("copies", "direct"):
         counts_GG = _count(source_P, target_P, layout.gpu_count)
         return forwarded(counts_GG, layout) if endpoint == "dest_forward" else counts_GG
     token_P, target_P = _distinct(token_P, target_P, layout.gpu_count)
@@ -45,8 +45,38 @@ def transfer_counts(
     if mode == "dedup_domain":
         return _two_level(token_P, source_P, target_P, layout)
     raise ManifestError(
-        "must be copies, dedup_gpu or dedup_domain", where="/traffic", value=mode
+        "must be copies, dedup_gpu, dedup_domain or direct",
+        where="/traffic",
+        value=mode,
     )
+
+
+def both_legs(
+    mode: str,
+    endpoint: str,
+    targets_TK: IntArray,
+    stand_T: IntArray,
+    layout: ParallelLayout,
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Return dispatch and combine transfers, and where each token stands next.
+
+    Combine is dispatch turned round (rule 21). Under ``direct`` (rule 20) results
+    meet where the token's first expert ran, and there it stays; a token without a
+    first expert stays, and its results meet, where it stood.
+    """
+    counts_GG = transfer_counts(mode, endpoint, targets_TK, stand_T, layout)
+    if mode != "direct":
+        return counts_GG, counts_GG.T.copy(), stand_T
+    next_T = stand_T.astype(np.int64)
+    led = np.flatnonzero(targets_TK[:, 0] >= 0)
+    next_T[led] = targets_TK[led, 0]
+    token_P, target_P = _pairs(targets_TK)
+    return counts_GG, _count(target_P, next_T[token_P], layout.gpu_count), next_T
+
+
+def homeward(stand_T: IntArray, home_T: IntArray, gpu_count: int) -> IntArray:
+    """Return the transfers that take tokens home after the last layer."""
+    return _count(stand_T.astype(np.int64), home_T.astype(np.int64), gpu_count)
 
 
 def gpu_pairs(targets_TK: IntArray, gpu_count: int) -> IntArray:

@@ -142,7 +142,7 @@ def memory_bill(
     slots = layout.ep * slots_per_gpu
     per_batch_token = (
         copies_buffer_bytes(1, slots, messages)
-        if traffic == "copies"
+        if traffic in ("copies", "direct")
         else dedup_buffer_bytes(1, len(cluster.domains), messages)
     )
     slot = len(model.moe_layers) * model.expert_bytes

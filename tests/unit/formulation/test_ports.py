@@ -58,6 +58,7 @@ def check(instance: PlacementInstance, seed: int) -> None:
         loads = LayerLoads(
             pairs_G=flows.sum(axis=0),
             transfers_GG=moved,
+            combine_GG=moved.T,
             loads_2A=np.stack(
                 [
                     instance.routes.loads(moved),
