@@ -74,7 +74,8 @@ def why_not(instance: PlacementInstance) -> str | None:
     layout = instance.layout
     if len(instance.views) > 1 or not isinstance(instance.planning, TokenPart):
         return "only the tokens of one workload are bounded"
-    if instance.traffic == "copies" or instance.objective.name == "gpu_tokens":
+    deduplicated = instance.traffic in ("dedup_domain", "dedup_gpu")
+    if not deduplicated or instance.objective.name == "gpu_tokens":
         return "only deduplicated link loads are bounded"
     if instance.objective.layers == "pipelined":
         return "a pipelined sum of layers is not bounded"
