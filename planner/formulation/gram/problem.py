@@ -13,13 +13,12 @@ from math import floor
 import numpy as np
 
 from planner.arrays import BoolArray, FloatArray, IntArray
-from planner.evaluator.objective import scope_of
-from planner.instance import PlacementInstance
+from planner.instance import PlacementInstance, scope_of
 from planner.workload.parts import TokenPart
 
 MOST_EXPERTS = 160
 MOST_CELLS = 300_000
-MOST_ROUTES = 60_000_000
+MOST_ROUTES = 20_000_000
 _DIGITS = 9
 
 
@@ -143,7 +142,7 @@ def _hops(instance: PlacementInstance, groups: tuple[tuple[int, ...], ...]) -> H
     cell, target = source * count + group, first_N[group]
     far = layout.domain_G[source] != layout.domain_G[target]
     if instance.traffic == "dedup_domain" or instance.endpoint == "dest_forward":
-        stop = np.where(far, layout.relay_GG[source, target], target)
+        stop = np.where(far, layout.relays(source, target), target)
     else:
         stop = target
     onward = stop != target
