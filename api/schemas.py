@@ -140,11 +140,20 @@ Trace = Annotated[
 ]
 
 
+class WeightedTrace(Strict):
+    """One of several workloads that a plan serves (rule 25)."""
+
+    trace: Trace
+    weight: float = Field(default=1.0, gt=0, le=1e9, description="share of the mean")
+    traffic: Literal["copies", "dedup_gpu", "dedup_domain", "direct"] | None = None
+    phase: Literal["prefill", "decode"] | None = None
+
+
 class PlanOptions(Strict):
     """The options of ``planner solve`` under the same names (design §8)."""
 
     phase: Literal["prefill", "decode"] = "prefill"
-    traffic: Literal["copies", "dedup_gpu", "dedup_domain"] | None = None
+    traffic: Literal["copies", "dedup_gpu", "dedup_domain", "direct"] | None = None
     selection: Literal["nearest", "even", "weighted"] = "nearest"
     objective: Literal["link_time", "link_tokens", "gpu_tokens"] = "link_time"
     layers: Literal["sequential", "pipelined", "worst_layer"] = "sequential"
@@ -174,7 +183,11 @@ class PlanOptions(Strict):
     batch_tokens: int = Field(default=4096, ge=1, le=2**24)
     precision: Literal["fp32", "bf16", "fp16", "fp8"] | None = None
     endpoint: Literal["local_nic", "dest_forward"] | None = None
-    routing: Literal["ecmp_fractional"] | None = None
+    routing: str | None = Field(
+        default=None,
+        max_length=64,
+        description="ecmp_fractional, dmodk, ecmp_hash(SEED[,FLOWS]) or explicit.",
+    )
     message_bytes: list[Annotated[int, Field(ge=0, le=2**32)]] | None = Field(
         default=None, min_length=2, max_length=2, description="dispatch, combine"
     )
@@ -204,7 +217,19 @@ class PlanRequest(Strict):
     trace: Trace | None = Field(
         default=None, description="name of a bundled trace, or counts"
     )
+    workloads: list[WeightedTrace] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=16,
+        description="several traces instead of `trace`, judged by `options.combine`",
+    )
     options: PlanOptions = PlanOptions()
+
+    @model_validator(mode="after")
+    def _one_kind_of_traffic(self) -> Self:
+        if self.trace is not None and self.workloads is not None:
+            raise ValueError("give trace or workloads, not both")
+        return self
 
     def solve_options(self) -> SolveOptions:
         """Return the options as the planner takes them.

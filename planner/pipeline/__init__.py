@@ -9,11 +9,13 @@ from typing import Any
 from planner.errors import UsageError
 from planner.exporters.base import EXPORTERS
 from planner.pipeline.evaluating import evaluate
+from planner.pipeline.explaining import Explanation, explain
 from planner.pipeline.exporting import export
 from planner.pipeline.kernels import compile_kernels
 from planner.pipeline.problem import Problem, build_problem
 from planner.pipeline.replaying import ReplayReport, replay
 from planner.pipeline.solving import check_writable, load, solve
+from planner.pipeline.sources import TraceSource
 from planner.pipeline.verifying import check_inputs, verify
 from planner.registry import Registry
 from planner.strategies.base import STRATEGIES, Event
@@ -21,14 +23,17 @@ from planner.traffic.base import TRAFFIC
 
 __all__ = [
     "Event",
+    "Explanation",
     "Problem",
     "ReplayReport",
+    "TraceSource",
     "available",
     "build_problem",
     "check_inputs",
     "check_writable",
     "compile_kernels",
     "evaluate",
+    "explain",
     "export",
     "load",
     "plain",

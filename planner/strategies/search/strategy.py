@@ -10,10 +10,18 @@ from threading import Lock
 import numpy as np
 
 from planner.arrays import IdArray
+from planner.errors import UsageError
 from planner.evaluator.evaluation import layer_split
 from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan, SplitWeights
-from planner.strategies.base import STRATEGIES, Event, Limits, Progress, SolveResult
+from planner.strategies.base import (
+    STRATEGIES,
+    Bound,
+    Event,
+    Limits,
+    Progress,
+    SolveResult,
+)
 from planner.strategies.baselines.base import (
     BASELINES,
     AbsentBaselineError,
@@ -21,9 +29,11 @@ from planner.strategies.baselines.base import (
     repaired,
 )
 from planner.strategies.judging import judged_layer
+from planner.strategies.search.bound import dedup_bound
 from planner.strategies.search.layer import LayerResult, search_layer
 from planner.strategies.search.network import Network, network_of
 from planner.strategies.search.tokens import tokens_of
+from planner.traffic.base import TRAFFIC
 from planner.workload.parts import CountsPart
 
 PROPOSALS_PER_SLOT = 60_000
@@ -58,7 +68,17 @@ def solve_search(
 
     Never worse on the planning part than the best start that keeps the caps. Where
     the work ends before the time does, the result depends on the seed alone.
+
+    Raises
+    ------
+    UsageError
+        If traffic ties the layers together.
     """
+    if any(TRAFFIC.get(view.traffic).chained for view in instance.views):
+        raise UsageError(
+            f"strategy search improves layers one by one, which traffic "
+            f"{instance.traffic} ties together: use --strategy auto or flow"
+        )
     begun = time.perf_counter()
     plans = list(starts) or _own_starts(instance)
     layers = _best_starts(instance, plans)
@@ -70,8 +90,9 @@ def solve_search(
             network = network_of(instance)
         except ValueError as error:
             note = f"search left out: {error}"
+    bound = dedup_bound(instance, limits.seconds, limits.threads)
     if network is None:
-        return _result(instance, layers, "complete", (note or "",))
+        return _result(instance, layers, "complete", (note or "",), bound)
     deadline = begun + limits.seconds - RESERVE_SECONDS - 2 * judging
     run = _Run(instance, network, layers, limits, deadline)
     history: list[Event] = []
@@ -80,12 +101,13 @@ def solve_search(
             layers[layer] = min(layers[layer], found, key=lambda each: each.rank)
             value = _total(instance, layers)
             seconds = time.perf_counter() - begun
-            history.append(Event(seconds=seconds, objective=value, bound=None))
+            least = bound.value if bound else None
+            history.append(Event(seconds=seconds, objective=value, bound=least))
             if progress is not None:
                 progress(history[-1])
     reason = "complete" if run.finished else "limit"
     notes = (f"search tried {run.proposals:,} moves",)
-    return _result(instance, layers, reason, notes, history)
+    return _result(instance, layers, reason, notes, bound, history)
 
 
 class _Run:
@@ -171,6 +193,7 @@ def _result(
     layers: Sequence[_Layer],
     reason: str,
     notes: tuple[str, ...],
+    bound: Bound | None,
     history: Sequence[Event] = (),
 ) -> SolveResult:
     plan = PlacementPlan(
@@ -188,6 +211,7 @@ def _result(
         plan=plan,
         reason=reason,
         limit="seconds" if reason == "limit" else None,
+        bound=bound,
         history=tuple(history),
         layer_strategies=tuple(layer.origin for layer in layers),
         notes=notes,
