@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=0, help="0: all")
     parser.add_argument("--time-limit", type=float, default=60.0)
     parser.add_argument("--selection", default="nearest")
+    parser.add_argument("--plan-for", default="unseen", choices=("seen", "unseen"))
     parser.add_argument("--cap", help="in place of the row's cap")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
@@ -121,7 +122,8 @@ def _instance(row: Row, salt: str, given: argparse.Namespace) -> PlacementInstan
         holdout="0.5" if salt == "none" else f"0.5:{salt}",
     )
     trace = SHARED / f"traces/{row.trace}.parquet"
-    return load(row.topology, trace=trace, options=options).instance
+    problem = load(row.topology, trace=trace, options=options).instance
+    return replace(problem, unseen=given.plan_for == "unseen")
 
 
 def _some_layers(problem: PlacementInstance, count: int) -> PlacementInstance:
