@@ -1,5 +1,6 @@
 """The flags of design §8, declared once and shared by the verbs."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -29,7 +30,9 @@ Combine = Annotated[
     str, typer.Option(help="Several workloads: their weighted mean, or the worst.")
 ]
 Phase = Annotated[str, typer.Option(help="prefill (dedup_domain) or decode (copies).")]
-Traffic = Annotated[str | None, typer.Option(help="copies, dedup_gpu or dedup_domain.")]
+Traffic = Annotated[
+    str | None, typer.Option(help="copies, dedup_gpu, dedup_domain or direct.")
+]
 Selection = Annotated[str, typer.Option(help="nearest, even or weighted.")]
 ObjectiveName = Annotated[
     str, typer.Option("--objective", help="link_time, link_tokens or gpu_tokens.")
@@ -65,7 +68,13 @@ MemFraction = Annotated[
 BatchTokens = Annotated[int, typer.Option(help="Tokens per DP rank in buffers.")]
 Precision = Annotated[str | None, typer.Option(help="fp32, bf16, fp16 or fp8.")]
 Endpoint = Annotated[str | None, typer.Option(help="local_nic or dest_forward.")]
-Routing = Annotated[str | None, typer.Option(help="ecmp_fractional.")]
+Routing = Annotated[
+    str | None,
+    typer.Option(
+        help="ecmp_fractional, dmodk, ecmp_hash(SEED[,FLOWS]) or explicit "
+        "(graph.routing.tables)."
+    ),
+]
 MessageBytes = Annotated[
     str | None, typer.Option("--message-bytes", help="Dispatch,combine bytes: D,C.")
 ]
@@ -88,3 +97,8 @@ def check_format(text: str) -> str:
     if text not in ("human", "json"):
         raise UsageError(f"--format {text!r} is neither human nor json")
     return text
+
+
+def width() -> int | None:
+    """Tables keep their columns when the output is piped or redirected."""
+    return None if os.isatty(1) else 110

@@ -9,6 +9,7 @@ from typing import Any
 from planner.errors import UsageError
 from planner.exporters.base import EXPORTERS
 from planner.pipeline.evaluating import evaluate
+from planner.pipeline.explaining import Explanation, explain
 from planner.pipeline.exporting import export
 from planner.pipeline.kernels import compile_kernels
 from planner.pipeline.problem import Problem, build_problem
@@ -21,6 +22,7 @@ from planner.traffic.base import TRAFFIC
 
 __all__ = [
     "Event",
+    "Explanation",
     "Problem",
     "ReplayReport",
     "available",
@@ -29,6 +31,7 @@ __all__ = [
     "check_writable",
     "compile_kernels",
     "evaluate",
+    "explain",
     "export",
     "load",
     "plain",

@@ -99,7 +99,8 @@ def find_trace(text: str | Path) -> TraceSource:
         path = Path(name)
         if not path.exists() and name in bundled.traces():
             path = bundled.traces()[name]
-        if name and path.exists():
+        # A colon ends the name of a workload: what follows are settings.
+        if name and path.exists() and ":" not in workload:
             return _with_settings(
                 TraceSource(
                     name=name if name in bundled.traces() else path.stem,

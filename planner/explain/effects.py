@@ -1,14 +1,11 @@
-"""Why a plan is as good as it is: what binds, and whether links can gain at all."""
+"""Whether links can gain at all: the effects through which placement lightens them."""
 
-from collections import Counter
 from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
 
 from planner.arrays import BoolArray, FloatArray
-from planner.evaluator import Evaluation
-from planner.evaluator.objective import leg_peaks
 from planner.instance import PlacementInstance
 from planner.traffic.base import TRAFFIC
 from planner.workload.parts import CountsPart, TokenPart
@@ -34,6 +31,7 @@ def link_effects(instance: PlacementInstance) -> tuple[Effect, ...]:
     """
     return (
         _dedup(instance),
+        _direct_flow(instance),
         _correlated_homes(instance),
         _near_copies(instance),
         _unequal_links(instance),
@@ -52,31 +50,22 @@ def why_links_cannot_gain(instance: PlacementInstance) -> str | None:
     )
 
 
-def what_binds(evaluation: Evaluation) -> list[tuple[str, int]]:
-    """Return the link classes of the busiest links with how many legs each binds.
-
-    For ``gpu_tokens`` the only class is ``gpu``.
-    """
-    instance = evaluation.instance
-    name = instance.objective.name
-    links = instance.topology.links
-    found: Counter[str] = Counter()
-    for loads in evaluation.layers:
-        for leg in leg_peaks(instance, loads, name):
-            if leg.value > 0:
-                is_gpu = name == "gpu_tokens"
-                found["gpu" if is_gpu else links[leg.index].link_class] += 1
-    return found.most_common()
-
-
 def _dedup(instance: PlacementInstance) -> Effect:
-    linear = TRAFFIC.get(instance.traffic).linear
+    mode = TRAFFIC.get(instance.traffic)
+    linear = mode.linear or mode.chained
     because = (
         f"{instance.traffic} sends one transfer per (token, expert)"
         if linear
         else f"{instance.traffic} merges transfers of experts that sit together"
     )
     return Effect(name="dedup", applies=not linear, because=because)
+
+
+def _direct_flow(instance: PlacementInstance) -> Effect:
+    applies = TRAFFIC.get(instance.traffic).chained
+    word = "leave from their last best expert" if applies else "leave from home"
+    because = f"tokens of {instance.traffic} {word} in every layer"
+    return Effect(name="direct flow", applies=applies, because=because)
 
 
 def _correlated_homes(instance: PlacementInstance) -> Effect:
