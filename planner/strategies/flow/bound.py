@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from planner.arrays import BoolArray, FloatArray, IntArray
-from planner.evaluator.objective import scope_of
-from planner.instance import PlacementInstance
+from planner.instance import PlacementInstance, scope_of
 from planner.strategies.base import LayerBound
 from planner.strategies.flow.flows import Flows
 from planner.strategies.flow.matching import Together, together
