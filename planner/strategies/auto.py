@@ -5,13 +5,13 @@ layer of every plan is kept; the result is never worse on the planning part than
 baseline that keeps the caps and limits.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 
+from planner import clock
 from planner.errors import LimitError
 from planner.evaluator.evaluation import layer_split
 from planner.instance import PlacementInstance
@@ -120,7 +120,7 @@ def solve_auto(
     LimitError
         If no plan that keeps the caps was found.
     """
-    begun = time.perf_counter()
+    begun = clock.now()
     portfolio = Portfolio(instance)
     history: list[Event] = []
     bound: Bound | None = None
@@ -129,7 +129,7 @@ def solve_auto(
 
     def report() -> None:
         event = Event(
-            seconds=time.perf_counter() - begun,
+            seconds=clock.now() - begun,
             objective=float(portfolio.value),
             bound=bound.value if bound else None,
         )
@@ -142,7 +142,7 @@ def solve_auto(
         portfolio.offer(start, ("start",) * instance.layer_count)
     report()
     for view, name, share in _runs(instance):
-        left = limits.seconds - (time.perf_counter() - begun)
+        left = limits.seconds - (clock.now() - begun)
         if left <= 0:
             reasons.append("limit")
             break
@@ -167,7 +167,7 @@ def solve_auto(
     return SolveResult(
         plan=portfolio.plan(),
         reason=reason,
-        limit="seconds" if reason == "limit" else None,
+        limit=clock.limit_name() if reason == "limit" else None,
         bound=bound,
         history=tuple(history),
         layer_strategies=tuple(choice.origin for choice in portfolio.choices),

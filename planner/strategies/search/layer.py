@@ -1,11 +1,11 @@
 """One layer's search: anneal from a start, cooling with the work that is done."""
 
-import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from planner import clock
 from planner.arrays import IdArray
 from planner.strategies.search.anneal import anneal, excess_of, peak_value
 from planner.strategies.search.moves import fill
@@ -22,6 +22,10 @@ EVENING = 0.1
 CHUNKS = 400
 CHUNK_WORDS = 20_000_000
 """Words a chunk of moves may read, so that time is looked at often enough."""
+
+
+WORDS_PER_SECOND = 1.5e9
+"""Rate of counted work: a move reads as many words as ``CHUNK_WORDS`` takes it for."""
 
 
 class Knobs(NamedTuple):
@@ -64,7 +68,7 @@ def search_layer(
     The temperature falls geometrically with whichever is used up faster, so where
     the work ends first the result depends on the seed alone.
     """
-    begun = time.perf_counter()
+    begun = clock.now()
     state = served_state(network, tokens, start_GJ)
     best_GJ = state.slots_GJ.copy()
     value = peak_value(network, state.load_X, state.pairs_G)
@@ -73,7 +77,8 @@ def search_layer(
         state.pairs_G, state.pairs_N, network.domain_G, tokens.caps_G, tokens.caps_N
     )
     random_1 = np.asarray([(seed * 0x9E3779B97F4A7C15 + 1) % 2**64], dtype=np.uint64)
-    width = max(1, CHUNK_WORDS // (1000 + 8 * tokens.chose_EW.shape[1]))
+    words = 1000 + 8 * tokens.chose_EW.shape[1]
+    width = max(1, CHUNK_WORDS // words)
     chunk = max(1, min(width, most_proposals // CHUNKS))
     proposals, done, evening = 0, 0.0, False
     while done < 1.0:
@@ -84,7 +89,8 @@ def search_layer(
         best = (best_GJ, value, excess)
         value, excess = anneal(network, tokens, state, best, knobs, random_1)
         proposals += chunk
-        used = (time.perf_counter() - begun) / max(seconds, 1e-9)
+        clock.spend(chunk * words / WORDS_PER_SECOND)
+        used = (clock.now() - begun) / max(seconds, 1e-9)
         done = max(proposals / most_proposals, used)
     return LayerResult(
         slots_GJ=best_GJ, proposals=proposals, finished=proposals >= most_proposals
