@@ -30,6 +30,7 @@ CASES: dict[str, dict[str, Any]] = {
         "redundant": "4",
     },
     "fast": {"phase": "decode", "redundant": "4"},
+    "flow": {"traffic": "direct"},
     "milp": {"phase": "decode"},
     "priced": {"phase": "decode", "selection": "weighted", "redundant": "8"},
     "search": {"phase": "prefill", "redundant": "4"},

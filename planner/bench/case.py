@@ -35,6 +35,7 @@ class SynthDocument(_Strict):
     prefers the kind's share of the experts by ``affinity`` to 1; all tokens prefer
     low ids by 1 + ``skew`` to 1. ``affinity`` 0 means that it takes no others.
     ``ranks`` > 0 records homes: consecutive blocks of ranks for every kind.
+    ``order`` ``router`` keeps the experts of a token best first, else they ascend.
     """
 
     tokens: int = Field(ge=1, le=1_000_000)
@@ -46,6 +47,7 @@ class SynthDocument(_Strict):
     affinity: int = Field(default=1, ge=0, le=1000)
     skew: int = Field(default=0, ge=0, le=1000)
     ranks: int = Field(default=0, ge=0, le=4096)
+    order: Literal["router"] | None = None
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
 
 

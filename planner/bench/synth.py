@@ -38,7 +38,7 @@ def write_synth(path: Path, wanted: SynthDocument) -> None:
             "synthetic": "tagged",
             "num_experts": wanted.experts,
             "top_k": wanted.top_k,
-            "order": "sorted",
+            "order": wanted.order or "sorted",
             "seed": wanted.seed,
             "source": "synthetic: kinds of requests prefer shares of the experts",
         },
@@ -54,7 +54,7 @@ def write_synth(path: Path, wanted: SynthDocument) -> None:
 
 
 def choices(wanted: SynthDocument, layer: int, tag_T: IntArray) -> IntArray:
-    """Return the experts of every token in a layer, sorted [T, K].
+    """Return the experts of every token in a layer [T, K], in the order wanted.
 
     An expert's weight is its popularity times ``affinity`` within its kind's share;
     the k-th choice is drawn by weight from those not chosen yet.
@@ -79,7 +79,8 @@ def choices(wanted: SynthDocument, layer: int, tag_T: IntArray) -> IntArray:
             np.cumsum(weight_TE, axis=1) > ticket_T[:, None], axis=1
         )
         weight_TE[rows, chosen_TK[:, k]] = 0
-    chosen_TK.sort(axis=1)
+    if wanted.order is None:
+        chosen_TK.sort(axis=1)
     return chosen_TK
 
 

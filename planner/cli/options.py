@@ -30,7 +30,9 @@ Combine = Annotated[
     str, typer.Option(help="Several workloads: their weighted mean, or the worst.")
 ]
 Phase = Annotated[str, typer.Option(help="prefill (dedup_domain) or decode (copies).")]
-Traffic = Annotated[str | None, typer.Option(help="copies, dedup_gpu or dedup_domain.")]
+Traffic = Annotated[
+    str | None, typer.Option(help="copies, dedup_gpu, dedup_domain or direct.")
+]
 Selection = Annotated[str, typer.Option(help="nearest, even or weighted.")]
 ObjectiveName = Annotated[
     str, typer.Option("--objective", help="link_time, link_tokens or gpu_tokens.")
@@ -66,7 +68,13 @@ MemFraction = Annotated[
 BatchTokens = Annotated[int, typer.Option(help="Tokens per DP rank in buffers.")]
 Precision = Annotated[str | None, typer.Option(help="fp32, bf16, fp16 or fp8.")]
 Endpoint = Annotated[str | None, typer.Option(help="local_nic or dest_forward.")]
-Routing = Annotated[str | None, typer.Option(help="ecmp_fractional.")]
+Routing = Annotated[
+    str | None,
+    typer.Option(
+        help="ecmp_fractional, dmodk, ecmp_hash(SEED[,FLOWS]) or explicit "
+        "(graph.routing.tables)."
+    ),
+]
 MessageBytes = Annotated[
     str | None, typer.Option("--message-bytes", help="Dispatch,combine bytes: D,C.")
 ]

@@ -26,6 +26,8 @@ def show_manifest(manifest: Manifest, console: Console) -> None:
     console.print(_comparison(manifest))
     console.print(_busiest(manifest))
     console.print(_memory_line(manifest), soft_wrap=True)
+    for line in context_lines(manifest):
+        console.print(line, markup=False, soft_wrap=True)
     for note in manifest.provenance.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
 
@@ -171,12 +173,34 @@ def _memory_line(manifest: Manifest) -> str:
     )
 
 
+def context_lines(manifest: Manifest) -> list[str]:
+    """Return what the context of every workload under ``direct`` costs."""
+    lines = []
+    for name, load in manifest.workloads.items():
+        cost = load.context
+        if cost is None:
+            continue
+        fits = (
+            "which fits"
+            if not cost.missing_bytes
+            else f"{cost.missing_bytes / 1e9:.2f} GB too much for the fullest"
+        )
+        lines.append(
+            f"context of {name}: attention needs every token's keys and values on all "
+            f"{cost.groups} attention groups of an EP set: "
+            f"{cost.memory_bytes / 1e9:.2f} GB more per GPU, {fits}, and "
+            f"{cost.transfer_bytes / 1e6:,.1f} MB sent for the planned tokens (not in "
+            "the objective; nothing where blocks have no attention)"
+        )
+    return lines
+
+
 def show_evaluation(scores: dict[str, Any], console: Console) -> None:
     """Print all nine values of each part."""
     console.print(
         f"{scores['plan']}: traffic {scores['traffic']}, selection "
-        f"{scores['selection']}, endpoint {scores['endpoint']}, homes "
-        f"{scores['homes']}",
+        f"{scores['selection']}, endpoint {scores['endpoint']}, routing "
+        f"{scores['routing']}, homes {scores['homes']}",
         markup=False,
         soft_wrap=True,
     )
@@ -199,6 +223,12 @@ def show_evaluation(scores: dict[str, Any], console: Console) -> None:
             f"(worst {imbalance['domain_worst']:.3f}); "
             f"{found['inter_domain_bytes'] / 1e6:,.1f} MB between domains"
         )
+        if hashed := found.get("ecmp_hash"):
+            console.print(
+                f"link time ({hashed['layers']}) under {hashed['draws']} seeds of "
+                f"ecmp_hash: median {hashed['p50_s'] * 1e3:.5g} ms, 99th percentile "
+                f"{hashed['p99_s'] * 1e3:.5g} ms"
+            )
 
 
 def show_verification(report: VerificationReport, console: Console) -> None:

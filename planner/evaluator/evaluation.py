@@ -6,12 +6,12 @@ from functools import cached_property
 
 import numpy as np
 
-from planner.arrays import ExactArray
-from planner.evaluator.layer import LayerLoads, layer_loads
+from planner.arrays import ExactArray, IntArray
+from planner.evaluator.layer import LayerLoads, brought_home, layer_loads
 from planner.evaluator.objective import objective_value, values_of
 from planner.instance import OBJECTIVES, PlacementInstance
 from planner.plan import PlacementPlan, SplitWeights
-from planner.workload.parts import CountsPart, Part
+from planner.workload.parts import CountsPart, Part, TokenPart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,15 +72,18 @@ class Evaluation:
     def inter_domain_bytes(self) -> Fraction:
         """Bytes between different domains, both legs (rule 27)."""
         domain_G = self.instance.layout.domain_G
-        far = domain_G[:, None] != domain_G[None, :]
-        transfers = sum(
+        return sum(
             (
-                Fraction(int(loads.transfers_GG[far].sum()), loads.denominator)
+                Fraction(legs.between(domain_G), loads.denominator) * size
                 for loads in self.layers
+                for legs, size in zip(
+                    (loads.transfers, loads.combine),
+                    self.instance.message_bytes,
+                    strict=True,
+                )
             ),
             Fraction(0),
         )
-        return transfers * sum(self.instance.message_bytes)
 
     @property
     def tokens(self) -> Fraction:
@@ -96,13 +99,15 @@ def evaluate(
     Duplicates on a GPU are scored as they are (rule 29); limits and caps are the
     caller's to check.
     """
-    layers = tuple(
-        layer_loads(
-            instance, part, layer, plan.slots_LGJ[layer], layer_split(plan, layer)
-        )
-        for layer in range(len(plan.layer_numbers))
-    )
-    return Evaluation(instance=instance, part=part, layers=layers)
+    layers: list[LayerLoads] = []
+    at_T: IntArray | None = None
+    for layer, slots_GJ in enumerate(plan.slots_LGJ):
+        split = layer_split(plan, layer)
+        layers.append(layer_loads(instance, part, layer, slots_GJ, split, at_T))
+        at_T = layers[-1].after_T
+    if at_T is not None and isinstance(part, TokenPart):
+        layers[-1] = brought_home(instance, layers[-1], at_T, part.source_T)
+    return Evaluation(instance=instance, part=part, layers=tuple(layers))
 
 
 def tokens_of(part: Part, layers: int) -> Fraction:
@@ -130,7 +135,10 @@ def _domain_max_over_mean(
     total = int(np.sum(pairs_G))
     if not total:
         return Fraction(1)
-    per_gpu = max(
-        Fraction(int(pairs_G[list(gpus)].sum()), len(gpus)) for gpus in domains
-    )
+    # Of domains of one size only the fullest can have the most per GPU.
+    fullest: dict[int, int] = {}
+    for gpus in domains:
+        pairs = int(pairs_G[list(gpus)].sum())
+        fullest[len(gpus)] = max(pairs, fullest.get(len(gpus), 0))
+    per_gpu = max(Fraction(pairs, size) for size, pairs in fullest.items())
     return per_gpu * len(pairs_G) / total

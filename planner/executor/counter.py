@@ -6,7 +6,7 @@ from planner.executor.result import Moved
 from planner.layout import ParallelLayout
 from planner.plan import PlacementPlan, SplitWeights
 from planner.witness.selection import chosen_ranks
-from planner.witness.transfers import gpu_pairs, transfer_counts
+from planner.witness.transfers import both_legs, gpu_pairs, homeward
 from planner.workload.model_spec import MoEModelSpec
 from planner.workload.parts import TokenPart
 
@@ -30,25 +30,30 @@ def count(
     """
     layers, gpus = len(plan.layer_numbers), layout.gpu_count
     dispatch_LGG = np.zeros((layers, gpus, gpus), dtype=np.int64)
+    combine_LGG = np.zeros_like(dispatch_LGG)
     pairs_LG = np.zeros((layers, gpus), dtype=np.int64)
+    stand_T = part.source_T
     for layer in range(layers):
         targets_TK = chosen_ranks(
             plan.slots_LGJ[layer],
             split_of_layer(plan, layer),
             selection,
             part.experts_LTK[layer],
-            part.source_T,
+            stand_T,
             part.rank_T,
             part.ordinal_T,
             layout,
         )
-        dispatch_LGG[layer] = transfer_counts(
-            traffic, endpoint, targets_TK, part.source_T, layout
+        dispatch, combine, stand_T = both_legs(
+            traffic, endpoint, targets_TK, stand_T, layout
         )
+        dispatch_LGG[layer], combine_LGG[layer] = dispatch.matrix(), combine.matrix()
         pairs_LG[layer] = gpu_pairs(targets_TK, gpus)
+    if traffic == "direct":
+        combine_LGG[-1] += homeward(stand_T, part.source_T, gpus).matrix()
     return Moved(
         dispatch_LGG=dispatch_LGG,
-        combine_LGG=dispatch_LGG.transpose(0, 2, 1).copy(),
+        combine_LGG=combine_LGG,
         gpu_pairs_LG=pairs_LG,
         slot_bytes_G=np.tile((plan.slots_LGJ >= 0).sum(axis=(0, 2)), layout.sets)
         * model_spec.expert_bytes,

@@ -85,6 +85,10 @@ def replay(
             endpoint=endpoint,
         )
     else:
+        if traffic == "direct":
+            raise UsageError(
+                "back end local does not move traffic direct: use --executor counter"
+            )
         moved = _moved_by_torch(
             plan=plan,
             part=part,
@@ -94,7 +98,8 @@ def replay(
             text=None if gating == "forced" else (weights, token_ids, seq_ids),
             seed=seed,
         )
-    _check_mirrored(moved)
+    if traffic != "direct":
+        _check_mirrored(moved)
     return ReplayResult(
         backend=backend,
         gating=gating,

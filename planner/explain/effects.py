@@ -31,6 +31,7 @@ def link_effects(instance: PlacementInstance) -> tuple[Effect, ...]:
     """
     return (
         _dedup(instance),
+        _direct_flow(instance),
         _correlated_homes(instance),
         _near_copies(instance),
         _unequal_links(instance),
@@ -50,13 +51,21 @@ def why_links_cannot_gain(instance: PlacementInstance) -> str | None:
 
 
 def _dedup(instance: PlacementInstance) -> Effect:
-    linear = TRAFFIC.get(instance.traffic).linear
+    mode = TRAFFIC.get(instance.traffic)
+    linear = mode.linear or mode.chained
     because = (
         f"{instance.traffic} sends one transfer per (token, expert)"
         if linear
         else f"{instance.traffic} merges transfers of experts that sit together"
     )
     return Effect(name="dedup", applies=not linear, because=because)
+
+
+def _direct_flow(instance: PlacementInstance) -> Effect:
+    applies = TRAFFIC.get(instance.traffic).chained
+    word = "leave from their last best expert" if applies else "leave from home"
+    because = f"tokens of {instance.traffic} {word} in every layer"
+    return Effect(name="direct flow", applies=applies, because=because)
 
 
 def _correlated_homes(instance: PlacementInstance) -> Effect:

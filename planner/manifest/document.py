@@ -36,7 +36,7 @@ class Manifest(Record):
     gpus: tuple[str, ...] = Field(min_length=1)
     layers: tuple[Layer, ...] = Field(min_length=1)
     groups: Groups
-    traffic: Literal["copies", "dedup_gpu", "dedup_domain"]
+    traffic: Literal["copies", "dedup_gpu", "dedup_domain", "direct"]
     selection: Literal["nearest", "even", "weighted"]
     endpoint: Literal["local_nic", "dest_forward"]
     routing: str

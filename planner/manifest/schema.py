@@ -195,17 +195,28 @@ class BusiestLink(Record):
 class LayerPrediction(Record):
     """Loads of one layer; the digests cover every GPU pair and every link.
 
-    ``transfers`` and ``inter_domain_transfers`` count dispatch transfers.
+    ``transfers`` and ``inter_domain_transfers`` count dispatch transfers;
+    ``combine_sha256`` is there where combine does not mirror them (``direct``).
     """
 
     layer: Count
     transfers_exact: ExactText
     inter_domain_transfers_exact: ExactText
     transfers_sha256: Digest
+    combine_sha256: Digest | None = None
     links_sha256: Digest
     imbalance: Amount
     domain_imbalance: Amount
     busiest: tuple[BusiestLink, ...]
+
+    @model_serializer(mode="wrap")
+    def _without_mirrored_combine(
+        self, handler: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        if data.get("combine_sha256") is None:
+            data.pop("combine_sha256", None)
+        return data
 
 
 class GpuPrediction(Record):
@@ -289,12 +300,28 @@ class WorkloadPart(Record):
     prediction: PartPrediction
 
 
+class ContextReport(Record):
+    """What traffic ``direct`` costs beside its transfers.
+
+    All ``groups`` attention groups of an EP set hold every token's keys and values
+    (``token_bytes`` per GPU): ``memory_bytes`` more on every GPU, by which the fullest
+    lacks ``missing_bytes``, and ``transfer_bytes`` sent for the planned tokens.
+    """
+
+    groups: Positive
+    token_bytes: Count
+    memory_bytes: Count
+    missing_bytes: Count
+    transfer_bytes: Count
+
+
 class Workload(Record):
     """One workload of the objective (rule 25).
 
     ``objective`` is its own value on the planning part, before it is divided by its
     tokens. ``planning`` and ``holdout`` are there for every workload but the first,
     whose figures are the manifest's own ``prediction`` and ``holdout.prediction``.
+    ``context`` is there under traffic ``direct``.
     """
 
     traffic: str
@@ -305,6 +332,16 @@ class Workload(Record):
     endpoint: str | None = None
     planning: WorkloadPart | None = None
     holdout: WorkloadPart | None = None
+    context: ContextReport | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_empty_context(
+        self, handler: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        if data.get("context") is None:
+            data.pop("context", None)
+        return data
 
 
 class HistoryEntry(Record):

@@ -3,7 +3,7 @@
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 
@@ -14,9 +14,8 @@ from planner.evaluator import (
     evaluate_holdout,
     evaluate_planning,
 )
-from planner.evaluator.objective import scope_of
 from planner.explain import link_effects, what_binds, why_links_cannot_gain
-from planner.instance import PlacementInstance
+from planner.instance import PlacementInstance, scope_of
 from planner.manifest import (
     LayerCounts,
     Manifest,
@@ -32,6 +31,7 @@ from planner.manifest.schema import (
     Baseline,
     BoundReport,
     Caps,
+    ContextReport,
     Groups,
     HistoryEntry,
     Holdout,
@@ -59,6 +59,8 @@ from planner.strategies.baselines.base import (
     AbsentBaselineError,
     published_plan,
 )
+from planner.traffic.base import TRAFFIC
+from planner.workload.context import context_cost
 
 OPTIMAL_TOLERANCE = Fraction(1, 10**9)
 PACKAGES = ("ortools", "networkx", "numpy", "numba", "pyarrow")
@@ -275,8 +277,25 @@ def _workloads(
             endpoint=load.endpoint,
             planning=_workload_part(own, ratio) if at else None,
             holdout=_workload_part(seen, ratio) if at and seen else None,
+            context=_context(problem, own),
         )
     return found
+
+
+def _context(problem: Problem, planning: Evaluation) -> ContextReport | None:
+    """Record what replicated context costs; None where tokens go home."""
+    instance = planning.instance
+    if not TRAFFIC.get(instance.traffic).chained:
+        return None
+    cost = context_cost(
+        instance.model,
+        groups=instance.layout.groups_of_a_set,
+        tp=instance.layout.tp,
+        tokens=int(planning.tokens),
+        kv_tokens=problem.bill.kv_tokens,
+        free_G=instance.memory_limit_G - instance.memory_bytes_G,
+    )
+    return ContextReport(**asdict(cost))
 
 
 def _workload_part(evaluation: Evaluation, home_ratio: float) -> WorkloadPart:
@@ -351,15 +370,17 @@ def _bound(instance: PlacementInstance, bound: Bound | None) -> BoundReport | No
 
 def _layer_predictions(evaluation: Evaluation) -> tuple[LayerPrediction, ...]:
     instance = evaluation.instance
+    chained = TRAFFIC.get(instance.traffic).chained
     return tuple(
         layer_prediction(
             LayerCounts(
                 layer=instance.model.moe_layers[index],
-                transfers_GG=loads.transfers_GG,
+                transfers=loads.transfers,
                 loads_2A=loads.loads_2A,
                 denominator=loads.denominator,
                 imbalance=evaluation.gpu_imbalance_L[index],
                 domain_imbalance=evaluation.domain_imbalance_L[index],
+                combine=loads.combine if chained else None,
             ),
             links=instance.topology.links,
             domain_G=instance.layout.domain_G,

@@ -4,7 +4,7 @@ import re
 from math import ceil
 
 from planner.arrays import IntArray
-from planner.errors import InfeasibleError, UsageError
+from planner.errors import UsageError
 from planner.layout import ParallelLayout
 from planner.options import SolveOptions
 from planner.topology.graph import ClusterTopology
@@ -60,19 +60,10 @@ def choose_layout(
 def slots_per_gpu(experts: int, ep: int, options: SolveOptions) -> int:
     """Return the slots of every GPU in every layer (policies of design §5).
 
-    ``auto`` takes the smallest number of slots that holds every expert.
-
-    Raises
-    ------
-    InfeasibleError
-        If the policy leaves fewer slots than experts.
+    ``auto`` takes the smallest number of slots that holds every expert. Whether they
+    hold every expert, and none twice, is for the causes of infeasibility to say.
     """
     if options.policy == "one_expert_per_gpu":
-        if experts > ep:
-            raise InfeasibleError(
-                f"too few slots: one_expert_per_gpu gives {ep} slots per layer for "
-                f"{experts} experts; use --policy uniform, or {experts} GPUs"
-            )
         return 1
     if options.redundant == "auto":
         return ceil(experts / ep)
@@ -83,11 +74,6 @@ def slots_per_gpu(experts: int, ep: int, options: SolveOptions) -> int:
         raise UsageError(
             f"--redundant {options.redundant}: {experts} experts + "
             f"{options.redundant} slots do not divide over {ep} GPUs; use {near}"
-        )
-    if slots // ep > experts:
-        raise InfeasibleError(
-            f"{slots // ep} slots per GPU for {experts} experts would put two copies "
-            f"on one GPU; use --redundant {experts * ep - experts} or less"
         )
     return slots // ep
 

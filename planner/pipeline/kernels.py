@@ -12,7 +12,8 @@ def compile_kernels() -> None:
     """
     solve("toy-2x2", options=SolveOptions(strategy="fast"))
     for traffic in TRAFFIC.names():
-        options = SolveOptions(traffic=traffic, strategy="search", time_limit=0.2)
+        strategy = "flow" if TRAFFIC.get(traffic).chained else "search"
+        options = SolveOptions(traffic=traffic, strategy=strategy, time_limit=0.2)
         solve("toy-2x2", options=options)
     loads = SolveOptions(
         objective="gpu_tokens",

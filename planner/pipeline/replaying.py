@@ -102,7 +102,8 @@ def replay(
     manifest = read_manifest(path)
     settings = settings_of(manifest, path.parent)
     notes: list[str] = []
-    chosen = _executor(executor, notes)
+    chained = any(setting.traffic == "direct" for setting in settings)
+    chosen = _executor(executor, notes, chained=chained)
     mode = _gating(gating, manifest, chosen)
     parts = []
     for name, setting, predicted, tokens in _parts(part, manifest, settings):
@@ -117,7 +118,9 @@ def replay(
     )
 
 
-def _executor(wanted: str, notes: list[str]) -> str:
+def _executor(wanted: str, notes: list[str], *, chained: bool) -> str:
+    if chained and wanted != "local":
+        return "counter"
     has_torch = find_spec("torch") is not None
     if wanted == "local" and not has_torch:
         raise UsageError(
@@ -223,6 +226,9 @@ def _compared(
                 f"{where}: {total} transfers moved between GPUs differ from the "
                 f"{Fraction(layer.transfers_exact)} predicted, or from their pairs"
             )
+        answers = digest_of_counts(combine_LGG[index])
+        if layer.combine_sha256 not in (None, answers):
+            findings.append(f"{where}: combine transfers differ from the predicted")
         if digest_of_counts(result.numerators_L2A[index], result.q) != (
             layer.links_sha256
         ):

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from planner import clock
-from planner.errors import InputError, LimitError
-from planner.evaluator.evaluation import layer_split
+from planner.errors import InfeasibleError, InputError, LimitError
+from planner.evaluator import evaluate_planning
 from planner.instance import PlacementInstance
 from planner.manifest import Manifest
 from planner.options import SolveOptions
@@ -23,7 +23,7 @@ from planner.pipeline.problem import (
 from planner.pipeline.sources import Source
 from planner.plan import PlacementPlan
 from planner.strategies.base import STRATEGIES, Limits, Progress
-from planner.strategies.judging import judged_layer
+from planner.strategies.judging import excess_of
 
 Announce = Callable[[str], None]
 
@@ -103,14 +103,17 @@ def solve(
         seed=options.seed,
     )
     ready = time.perf_counter() - begun
-    if options.deterministic:
-        with clock.counting_work():
-            result = strategy(problem.instance, limits, progress=progress)
-            seconds = clock.now()
-    else:
-        shifted = None if progress is None else _shifted(progress, ready)
-        result = strategy(problem.instance, limits, progress=shifted)
-        seconds = time.perf_counter() - begun
+    try:
+        if options.deterministic:
+            with clock.counting_work():
+                result = strategy(problem.instance, limits, progress=progress)
+                seconds = clock.now()
+        else:
+            shifted = None if progress is None else _shifted(progress, ready)
+            result = strategy(problem.instance, limits, progress=shifted)
+            seconds = time.perf_counter() - begun
+    except InfeasibleError as error:
+        raise problem.feasibility.proven(error) from error
     check_kept(problem.instance, result.plan)
     return fill_manifest(problem, options.strategy, result, seconds=seconds)
 
@@ -125,9 +128,9 @@ def check_kept(instance: PlacementInstance, plan: PlacementPlan) -> None:
     """
     if instance.caps.gpu is None and instance.caps.domain is None:
         return
+    judged = evaluate_planning(instance, plan)
     for index, number in enumerate(instance.model.moe_layers):
-        split = layer_split(plan, index)
-        _, excess = judged_layer(instance, index, plan.slots_LGJ[index], split)
+        excess = max(excess_of(each, index) for each in judged.each)
         if excess > 0:
             raise LimitError(
                 f"no plan within the imbalance caps was found before the limit: layer "

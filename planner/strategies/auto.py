@@ -120,6 +120,9 @@ def solve_auto(
     LimitError
         If no plan that keeps the caps was found.
     """
+    instance = without_chains(instance)
+    if any(TRAFFIC.get(view.traffic).chained for view in instance.views):
+        return STRATEGIES.get("flow")(instance, limits, starts, progress)
     begun = clock.now()
     portfolio = Portfolio(instance)
     history: list[Event] = []
@@ -173,6 +176,24 @@ def solve_auto(
         layer_strategies=tuple(choice.origin for choice in portfolio.choices),
         notes=tuple(notes),
     )
+
+
+def without_chains(instance: PlacementInstance) -> PlacementInstance:
+    """Return the instance with layers apart where their ties cannot matter.
+
+    GPUs compute the same pairs wherever tokens come from, unless ``nearest`` chooses
+    among copies.
+    """
+    near_copies = (
+        instance.selection == "nearest" and instance.slot_count > instance.model.experts
+    )
+    if instance.objective.name != "gpu_tokens" or near_copies:
+        return instance
+    workloads = tuple(
+        replace(each, traffic="copies") if TRAFFIC.get(each.traffic).chained else each
+        for each in instance.workloads
+    )
+    return replace(instance, workloads=workloads)
 
 
 def tighter(one: Bound | None, other: Bound, layer_mode: str) -> Bound:

@@ -7,6 +7,7 @@ import numpy as np
 
 from planner import clock
 from planner.arrays import IdArray
+from planner.evaluator import Evaluation
 from planner.evaluator.joint import combined, planning_tokens
 from planner.evaluator.layer import layer_loads
 from planner.evaluator.objective import leg_peaks
@@ -34,6 +35,22 @@ def judged_layer(
     values = [value for value, _ in judged]
     excess = sum((excess for _, excess in judged), Fraction(0))
     return combined(instance, values, planning_tokens(instance)), excess
+
+
+def excess_of(evaluation: Evaluation, layer: int) -> Fraction:
+    """Return by how much a layer of a whole plan exceeds the caps (0 if kept)."""
+    caps = evaluation.instance.caps
+    return sum(
+        (
+            max(Fraction(0), reached_L[layer] - Fraction(str(cap)))
+            for cap, reached_L in (
+                (caps.gpu, evaluation.gpu_imbalance_L),
+                (caps.domain, evaluation.domain_imbalance_L),
+            )
+            if cap is not None
+        ),
+        Fraction(0),
+    )
 
 
 def _judged(

@@ -238,12 +238,12 @@ def _check_scope(instance: PlacementInstance) -> None:
     if instance.traffic != "copies":
         raise UsageError(
             f"strategy milp plans traffic copies, not {instance.traffic}: what a "
-            "merged transfer saves is not a sum over experts; use --strategy search"
+            "merged transfer saves is not a sum over experts; use --strategy auto"
         )
     if instance.objective.layers == "pipelined":
         raise UsageError(
             "strategy milp plans layers one by one, and pipelined adds their loads "
-            "per link; use --strategy search, or --layers sequential or worst_layer"
+            "per link; use --strategy auto, or --layers sequential or worst_layer"
         )
 
 

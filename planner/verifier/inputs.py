@@ -19,6 +19,7 @@ from planner.workload.model_spec import MoEModelSpec
 from planner.workload.parts import Part
 from planner.workload.presets import load_model
 from planner.workload.split import HomesReport, split_parts
+from planner.workload.tokens import RoutingTrace, require_router_order
 from planner.workload.trace import Trace, load_trace
 
 Content = Mapping[str, Any]
@@ -163,6 +164,14 @@ def parts_of(
             value=f"{facts[0]} experts, top-{facts[1]}, {len(facts[2])} layers",
             fix="plan again",
         )
+    if item.traffic == "direct":
+        if not isinstance(trace, RoutingTrace):
+            raise ManifestError(
+                "follows tokens from layer to layer: a counts table has none",
+                where=f"/inputs/traces/{index}/traffic",
+                value=item.traffic,
+            )
+        require_router_order(trace, item.traffic)
     try:
         planning, holdout, homes = split_parts(
             trace, layout, manifest.homes, options.holdout, item.phase or options.phase

@@ -1,12 +1,14 @@
 """Memory: the bytes of every GPU again, and whether they fit."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 
 from planner.arrays import IntArray
 from planner.verifier.ledger import Ledger
 from planner.verifier.setting import Setting
+from planner.witness.context import context_bytes
 from planner.witness.memory import memory_of_gpus
 
 
@@ -36,6 +38,31 @@ def check_memory(settings: Sequence[Setting], ledger: Ledger) -> None:
             f"{where}: needs {needs_G[index]} bytes and has {limit_G[index]}",
         )
         ledger.equal("GPUs in EP order", where, gpu.gpu, manifest.gpus[index])
+
+
+def check_context(setting: Setting, tokens: Fraction, ledger: Ledger) -> None:
+    """Compare what replicated context costs; only traffic ``direct`` has it."""
+    manifest, where = setting.manifest, f"workloads.{setting.name}.context"
+    claimed = manifest.workloads[setting.name].context
+    ledger.expect(
+        "context",
+        (claimed is not None) == (setting.traffic == "direct"),
+        f"{where}: belongs to traffic direct, and to no other",
+    )
+    if claimed is None:
+        return
+    found = context_bytes(
+        setting.model, setting.layout, int(tokens), setting.options.kv_tokens
+    )
+    for name, value in found.items():
+        ledger.equal("context", f"{where}.{name}", getattr(claimed, name), value)
+    over = max(
+        gpu.memory_bytes + found["memory_bytes"] - gpu.memory_limit_bytes
+        for gpu in manifest.prediction.gpus
+    )
+    ledger.equal(
+        "context", f"{where}.missing_bytes", claimed.missing_bytes, max(0, over)
+    )
 
 
 def _bill(setting: Setting) -> tuple[IntArray, IntArray]:

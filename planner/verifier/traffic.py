@@ -5,13 +5,15 @@ from fractions import Fraction
 
 import numpy as np
 
-from planner.arrays import ExactArray
-from planner.manifest import digest_of_counts, exact_text
+from planner.arrays import IdArray, IntArray
+from planner.manifest import digest_of_counts, digest_of_pairs, exact_text
 from planner.manifest.schema import (
     GpuPrediction,
+    Layer,
     LayerPrediction,
     PartPrediction,
 )
+from planner.plan import SplitWeights
 from planner.topology.graph import Link
 from planner.verifier.ledger import Ledger
 from planner.verifier.setting import Setting
@@ -19,47 +21,72 @@ from planner.witness import counts as tables
 from planner.witness import figures
 from planner.witness.figures import LayerFigures
 from planner.witness.selection import chosen_ranks
-from planner.witness.transfers import forwarded, gpu_pairs, transfer_counts
-from planner.workload.parts import CountsPart, Part
+from planner.witness.transfers import both_legs, forwarded, gpu_pairs, homeward
+from planner.workload.parts import CountsPart, Part, TokenPart
 
 
 def count_again(setting: Setting, part: Part) -> list[LayerFigures]:
     """Return the exact counts of every layer on one part, by the witness."""
-    manifest, layout = setting.manifest, setting.layout
-    result = []
-    for index, layer in enumerate(manifest.layers):
-        slots_GJ = np.asarray(layer.slots, dtype=np.int16)
-        split = {int(expert): by for expert, by in (layer.split or {}).items()}
-        transfers_GG: ExactArray
-        pairs_G: ExactArray
-        if isinstance(part, CountsPart):
-            pairs_GG, denominator = tables.expected_pairs(
-                slots_GJ, split, manifest.selection, part.tokens_LE[index], layout
-            )
-            transfers_GG = tables.transfers_of_pairs(pairs_GG)
-            if setting.endpoint == "dest_forward":
-                transfers_GG = forwarded(transfers_GG, layout)
-            pairs_G = pairs_GG.sum(axis=0)
-        else:
-            denominator = 1
-            targets_TK = chosen_ranks(
-                slots_GJ,
-                split,
-                manifest.selection,
-                part.experts_LTK[index],
-                part.source_T,
-                part.rank_T,
-                part.ordinal_T,
-                layout,
-            )
-            transfers_GG = transfer_counts(
-                setting.traffic, setting.endpoint, targets_TK, part.source_T, layout
-            )
-            pairs_G = gpu_pairs(targets_TK, layout.gpu_count)
-        result.append(
-            figures.layer_figures(pairs_G, transfers_GG, denominator, setting.routes)
+    if isinstance(part, CountsPart):
+        return [_expected(setting, part, at) for at in range(len(_layers(setting)))]
+    result: list[LayerFigures] = []
+    stand_T = part.source_T
+    for index in range(len(_layers(setting))):
+        targets_TK = _targets(setting, part, index, stand_T)
+        sent, back, stand_T = both_legs(
+            setting.traffic, setting.endpoint, targets_TK, stand_T, setting.layout
         )
+        if setting.traffic == "direct" and index + 1 == len(_layers(setting)):
+            gpus = setting.layout.gpu_count
+            back = back.plus(homeward(stand_T, part.source_T, gpus))
+        pairs_G = gpu_pairs(targets_TK, setting.layout.gpu_count)
+        result.append(figures.layer_figures(pairs_G, sent, 1, setting.routes, back))
     return result
+
+
+def _layers(setting: Setting) -> Sequence[Layer]:
+    return setting.manifest.layers
+
+
+def _targets(
+    setting: Setting, part: TokenPart, index: int, stand_T: IntArray
+) -> IntArray:
+    """GPU that serves each (token, expert), the tokens standing at ``stand_T``."""
+    return chosen_ranks(
+        *_slots_and_split(setting, index),
+        setting.manifest.selection,
+        part.experts_LTK[index],
+        stand_T,
+        part.rank_T,
+        part.ordinal_T,
+        setting.layout,
+    )
+
+
+def _expected(setting: Setting, part: CountsPart, index: int) -> LayerFigures:
+    """Figures of one layer of a counts table."""
+    pairs_GG, denominator = tables.expected_pairs(
+        *_slots_and_split(setting, index),
+        setting.manifest.selection,
+        part.tokens_LE[index],
+        setting.layout,
+    )
+    transfers = tables.transfers_of_pairs(pairs_GG)
+    if setting.endpoint == "dest_forward":
+        transfers = forwarded(transfers, setting.layout)
+    return figures.layer_figures(
+        pairs_GG.sum(axis=0), transfers, denominator, setting.routes
+    )
+
+
+def _slots_and_split(
+    setting: Setting, index: int
+) -> tuple[IdArray, dict[int, SplitWeights]]:
+    layer = _layers(setting)[index]
+    split: dict[int, SplitWeights] = {
+        int(expert): by for expert, by in (layer.split or {}).items()
+    }
+    return np.asarray(layer.slots, dtype=np.int16), split
 
 
 def check_prediction(
@@ -97,36 +124,51 @@ def check_prediction(
         f"{where}.layers: {len(claimed.layers)} layers, the plan has {len(counted)}",
     )
     for layer, found in zip(claimed.layers, counted, strict=False):
-        at = f"{where} layer {layer.layer}"
-        far = layout.domain_G[:, None] != layout.domain_G[None, :]
-        over = found.denominator
-        totals = {
-            "transfers_exact": _total(found.transfers_GG, over),
-            "inter_domain_transfers_exact": _total(found.transfers_GG[far], over),
-        }
-        for name, total in totals.items():
-            ledger.equal("transfers", f"{at} {name}", getattr(layer, name), total)
-        ledger.equal(
-            "transfers",
-            f"{at} transfers_sha256",
-            layer.transfers_sha256,
-            digest_of_counts(found.transfers_GG, over),
-        )
-        ledger.equal(
-            "link loads",
-            f"{at} links_sha256",
-            layer.links_sha256,
-            digest_of_counts(np.stack([found.dispatch_A, found.combine_A]), over * q),
-        )
-        balance = figures.imbalance(found)
-        ledger.equal("imbalance", f"{at} imbalance", layer.imbalance, float(balance))
-        ledger.equal(
-            "imbalance",
-            f"{at} domain_imbalance",
-            layer.domain_imbalance,
-            float(figures.domain_imbalance(found, layout)),
-        )
-        _check_busiest(at, layer, found, setting, ledger)
+        _check_layer(f"{where} layer {layer.layer}", layer, found, setting, ledger)
+
+
+def _check_layer(
+    at: str,
+    layer: LayerPrediction,
+    found: LayerFigures,
+    setting: Setting,
+    ledger: Ledger,
+) -> None:
+    """Compare the counts of one layer."""
+    layout, over, q = setting.layout, found.denominator, setting.routes.q
+    totals = {
+        "transfers_exact": exact_text(Fraction(found.transfers.total, over)),
+        "inter_domain_transfers_exact": exact_text(
+            Fraction(found.transfers.between(layout.domain_G), over)
+        ),
+    }
+    for name, total in totals.items():
+        ledger.equal("transfers", f"{at} {name}", getattr(layer, name), total)
+    ledger.equal(
+        "transfers",
+        f"{at} transfers_sha256",
+        layer.transfers_sha256,
+        digest_of_pairs(found.transfers, over),
+    )
+    combine = None
+    if setting.traffic == "direct":
+        combine = digest_of_pairs(found.combine, over)
+    ledger.equal("transfers", f"{at} combine_sha256", layer.combine_sha256, combine)
+    ledger.equal(
+        "link loads",
+        f"{at} links_sha256",
+        layer.links_sha256,
+        digest_of_counts(np.stack([found.dispatch_A, found.combine_A]), over * q),
+    )
+    balance = figures.imbalance(found)
+    ledger.equal("imbalance", f"{at} imbalance", layer.imbalance, float(balance))
+    ledger.equal(
+        "imbalance",
+        f"{at} domain_imbalance",
+        layer.domain_imbalance,
+        float(figures.domain_imbalance(found, layout)),
+    )
+    _check_busiest(at, layer, found, setting, ledger)
 
 
 def check_gpus(
@@ -167,11 +209,17 @@ def _check_busiest(
     expected: dict[tuple[str, str], tuple[object, ...]] = {}
     for leg, loads_A, size in legs:
         slowest: dict[str, tuple[Fraction, Link]] = {}
-        for link in links:
-            load = int(loads_A[link.index])
+        heaviest: dict[tuple[str, Fraction], int] = {}
+        for index in np.flatnonzero(loads_A).tolist():
+            link, load = links[index], int(loads_A[index])
+            kind = (link.link_class, link.bytes_per_s)
+            # Among equally fast links of a class only a heavier one is slower.
+            if load <= heaviest.get(kind, 0):
+                continue
+            heaviest[kind] = load
             seconds = Fraction(load * size, over) / link.bytes_per_s
             known = slowest.get(link.link_class)
-            if load and (known is None or seconds > known[0]):
+            if known is None or seconds > known[0]:
                 slowest[link.link_class] = (seconds, link)
         for name, (seconds, link) in slowest.items():
             carried = Fraction(int(loads_A[link.index]) * size, over)
@@ -203,7 +251,3 @@ def _check_busiest(
             claimed.get((leg, name)),
             expected.get((leg, name)),
         )
-
-
-def _total(counts: ExactArray, over: int) -> str:
-    return exact_text(Fraction(int(counts.sum()), over) if counts.size else Fraction(0))

@@ -16,7 +16,7 @@ from planner.verifier.inputs import (
     Overrides,
 )
 from planner.verifier.ledger import Ledger, VerificationReport
-from planner.verifier.memory import check_memory
+from planner.verifier.memory import check_context, check_memory
 from planner.verifier.setting import Setting, settings_of
 from planner.verifier.traffic import (
     check_gpus,
@@ -96,6 +96,8 @@ def _check_figures(settings: Sequence[Setting], ledger: Ledger) -> None:
     check_objective("objective", manifest.objective, planning, tokens, ledger)
     check_imbalance("imbalance", manifest.imbalance, planning, ledger)
     check_claims(planning, ledger)
+    for setting, tokens_seen in zip(settings, tokens, strict=True):
+        check_context(setting, tokens_seen, ledger)
     _check_holdout(settings, ledger)
     ledger.not_checked.append("baselines: reports about other plans, taken as they are")
     ledger.not_checked.append("provenance: who made the plan, and how long it took")

@@ -146,7 +146,7 @@ def buffer_bytes(
     P·B·(the larger message), P being the physical experts of an EP set.
     """
     dispatch, combine = message
-    if traffic != "copies":
+    if traffic not in ("copies", "direct"):
         return 2 * batch * domains * (dispatch + combine)
     send = max(batch * dispatch, physical * batch * combine)
     return 2 * (send + physical * batch * max(message))

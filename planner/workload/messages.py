@@ -15,8 +15,8 @@ def message_bytes(
     Parameters
     ----------
     traffic
-        ``copies`` sends a token once per expert; the ``dedup_*`` modes send it once
-        with its K expert ids and weights, in multiples of 16 bytes.
+        ``copies`` and ``direct`` send a token once per expert; the ``dedup_*`` modes
+        send it once with its K expert ids and weights, in multiples of 16 bytes.
     override
         ``--message-bytes D,C``: taken as they are.
 
@@ -32,7 +32,7 @@ def message_bytes(
     hidden, top_k = model.hidden, model.top_k
     scales = 4 * _ceil(hidden, _SCALE_BLOCK)
     wire = hidden + scales if model.dispatch_dtype == "fp8" else 2 * hidden
-    if traffic == "copies":
+    if traffic in ("copies", "direct"):
         return 16 + wire, 2 * hidden
     return _aligned(wire + 8 + 8 * top_k), _aligned(2 * hidden + 8 + 4 * top_k)
 

@@ -78,6 +78,24 @@ class RoutingTrace:
         return len(self.sequence_ids)
 
 
+def require_router_order(trace: RoutingTrace, traffic: str) -> None:
+    """Refuse a trace that does not say which expert of a token is its best.
+
+    Raises
+    ------
+    TraceError
+        Unless the metadata say that the router's order was kept.
+    """
+    if trace.order != "router":
+        raise TraceError(
+            f"must be router for traffic {traffic}, which follows each token's best "
+            "expert",
+            where=f"{trace.path}: metadata moe_trace/order",
+            value=trace.order,
+            fix="record experts best first, or choose another --traffic",
+        )
+
+
 def read_tokens(file: TraceFile) -> RoutingTrace:
     """Read an open token trace.
 

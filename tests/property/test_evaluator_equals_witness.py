@@ -4,7 +4,7 @@ Both were written from rules 16-20 apart and share no code: on random clusters,
 plans with copies, EP sets and tokens with gaps they must agree entry by entry.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from planner.layout import ParallelLayout
 from planner.plan import SplitWeights
 from planner.traffic.base import TRAFFIC
+from planner.traffic.direct import home_transfers, merge_gpus, merge_transfers
 from planner.traffic.selection import chosen_targets
 from planner.witness.selection import chosen_ranks
-from planner.witness.transfers import transfer_counts
+from planner.witness.transfers import both_legs, homeward, transfer_counts
 from planner.workload.parts import TokenPart
 
 EXPERTS = 6
@@ -118,4 +119,50 @@ def test_copies_and_transfers_agree(selection: str, case: Case) -> None:
                 targets_TK, part.source_T, layout, endpoint
             )
             witnessed = transfer_counts(mode, endpoint, again_TK, part.source_T, layout)
-            assert counted.tolist() == witnessed.tolist(), (mode, endpoint)
+            assert counted.matrix().tolist() == witnessed.matrix().tolist(), (
+                mode,
+                endpoint,
+            )
+
+
+@pytest.mark.parametrize("selection", ["nearest", "even", "weighted"])
+@given(case=cases())
+@settings(max_examples=40, deadline=None)
+def test_tokens_of_direct_walk_alike(selection: str, case: Case) -> None:
+    """Two layers of ``direct``: same legs, same places after each, same way home."""
+    layout, gpus = case.layout, case.layout.gpu_count
+    slots_GJ = np.roll(case.slots_GJ, 1, axis=0)
+    chosen_TK = np.roll(case.part.experts_LTK[0], 1, axis=0)
+    walked_T, stand_T = case.part.source_T, case.part.source_T
+    for slots, ids_TK in (
+        (case.slots_GJ, case.part.experts_LTK[0]),
+        (slots_GJ, chosen_TK),
+    ):
+        part = replace(case.part, experts_LTK=ids_TK[None], source_T=walked_T)
+        targets_TK = chosen_targets(
+            part, 0, slots, {}, selection=selection, layout=layout, experts=EXPERTS
+        )
+        sent = TRAFFIC.get("direct").count(targets_TK, walked_T, layout, "local_nic")
+        walked_T = merge_gpus(targets_TK, walked_T)
+        back = merge_transfers(targets_TK, walked_T, gpus)
+        again_TK = chosen_ranks(
+            slots,
+            {},
+            selection,
+            ids_TK,
+            stand_T,
+            part.rank_T,
+            part.ordinal_T,
+            layout,
+        )
+        dispatch, combine, stand_T = both_legs(
+            "direct", "local_nic", again_TK, stand_T, layout
+        )
+        assert sent.matrix().tolist() == dispatch.matrix().tolist()
+        assert back.matrix().tolist() == combine.matrix().tolist()
+        assert walked_T.tolist() == stand_T.tolist()
+    home_T = case.part.source_T
+    assert (
+        home_transfers(walked_T, home_T, gpus).matrix().tolist()
+        == homeward(stand_T, home_T, gpus).matrix().tolist()
+    )

@@ -91,7 +91,7 @@ def why_not(instance: PlacementInstance) -> str | None:
     if instance.traffic != "copies" or instance.objective.layers == "pipelined":
         return (
             "strategy priced plans traffic copies layer by layer, not "
-            f"{instance.traffic} {instance.objective.layers}; use --strategy search"
+            f"{instance.traffic} {instance.objective.layers}; use --strategy auto"
         )
     copies = instance.slot_count > instance.model.experts
     if copies and instance.selection != "weighted":

@@ -9,6 +9,7 @@ import numpy as np
 
 from planner import clock
 from planner.arrays import IdArray
+from planner.errors import UsageError
 from planner.evaluator.evaluation import layer_split
 from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan, SplitWeights
@@ -23,6 +24,7 @@ from planner.strategies.judging import judged_layer
 from planner.strategies.search.layer import LayerResult, search_layer
 from planner.strategies.search.network import Network, network_of
 from planner.strategies.search.tokens import tokens_of
+from planner.traffic.base import TRAFFIC
 from planner.workload.parts import CountsPart
 
 PROPOSALS_PER_SLOT = 60_000
@@ -57,7 +59,17 @@ def solve_search(
 
     Never worse on the planning part than the best start that keeps the caps. Where
     the work ends before the time does, the result depends on the seed alone.
+
+    Raises
+    ------
+    UsageError
+        If traffic ties the layers together.
     """
+    if any(TRAFFIC.get(view.traffic).chained for view in instance.views):
+        raise UsageError(
+            f"strategy search improves layers one by one, which traffic "
+            f"{instance.traffic} ties together: use --strategy auto or flow"
+        )
     begun = clock.now()
     plans = list(starts) or _own_starts(instance)
     layers = _best_starts(instance, plans)

@@ -92,3 +92,15 @@ def test_the_file_is_a_trace_with_homes(tmp_path: Path) -> None:
     for tag in range(4):
         homes = set(trace.rank_T[tags(wanted) == tag].tolist())
         assert homes == {2 * tag, 2 * tag + 1}
+
+
+def test_the_best_expert_comes_first_where_the_order_is_kept(tmp_path: Path) -> None:
+    """Law: order ``router`` holds the same sets, and the trace says so."""
+    kept = WANTED.model_copy(update={"order": "router"})
+    found = choices(kept, 0, tags(kept))
+    assert (np.diff(found, axis=1) < 0).any()
+    assert (np.sort(found, axis=1) == choices(WANTED, 0, tags(WANTED))).all()
+    write_synth(tmp_path / "kept.parquet", kept)
+    read = load_trace(tmp_path / "kept.parquet")
+    assert isinstance(read, RoutingTrace)
+    assert read.order == "router"

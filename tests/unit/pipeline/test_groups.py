@@ -2,7 +2,7 @@
 
 import pytest
 
-from planner.errors import InfeasibleError, UsageError
+from planner.errors import UsageError
 from planner.options import SolveOptions
 from planner.pipeline.groups import choose_layout, parse_layout, slots_per_gpu
 from planner.topology.schema import load_topology
@@ -77,10 +77,3 @@ def test_slots_that_do_not_divide_name_the_nearest_that_do() -> None:
     """64 + 3 over 8 GPUs: 0 or 8 redundant experts would."""
     with pytest.raises(UsageError, match="use 0 or 8"):
         slots_per_gpu(64, 8, SolveOptions(redundant="3"))
-
-
-def test_too_few_slots_are_proven_infeasible() -> None:
-    """Nine experts on eight GPUs with one slot each: exit code 4."""
-    with pytest.raises(InfeasibleError, match="too few slots") as caught:
-        slots_per_gpu(9, 8, SolveOptions(policy="one_expert_per_gpu"))
-    assert caught.value.exit_code == 4

@@ -189,13 +189,13 @@ def test_what_does_not_fit_is_infeasible(changes: dict[str, Any], message: str) 
         solve(toy(**changes))
 
 
-def test_what_is_not_a_sum_of_layers_of_copies_names_the_search() -> None:
-    """Law: merged transfers and pipelined layers belong to the search."""
+def test_what_is_not_a_sum_of_layers_of_copies_names_the_portfolio() -> None:
+    """Law: merged transfers and pipelined layers belong to the portfolio."""
     for changes in (
         {"traffic": "dedup_domain"},
         {"objective": Objective(layers="pipelined")},
     ):
-        with pytest.raises(UsageError, match="strategy search"):
+        with pytest.raises(UsageError, match="strategy auto"):
             solve(toy(**changes))
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from planner.layout import ParallelLayout
+from planner.pair_counts import PairCounts
 from planner.topology.graph import Link
 from planner.witness.figures import (
     LayerFigures,
@@ -52,9 +53,11 @@ LAYOUT = ParallelLayout(
 
 def figures(dispatch, combine, pairs=(0, 0, 0), transfers=None, denominator=1):
     """Counts of one layer over Q = 2."""
+    moved_GG = np.asarray(transfers if transfers else np.zeros((3, 3), int))
     return LayerFigures(
         pairs_G=np.asarray(pairs),
-        transfers_GG=np.asarray(transfers if transfers else np.zeros((3, 3), int)),
+        transfers=PairCounts.of_matrix(moved_GG),
+        combine=PairCounts.of_matrix(moved_GG.T),
         dispatch_A=np.asarray(dispatch),
         combine_A=np.asarray(combine),
         denominator=denominator,
@@ -163,18 +166,39 @@ def test_inter_domain_bytes_count_both_legs() -> None:
     assert inter_domain_bytes([layer], LAYOUT, (10, 20)) == 90
 
 
+def test_bytes_of_a_combine_leg_of_its_own_are_counted_from_it() -> None:
+    """``direct``: 4 + 5 transfers out at 10 bytes, 6 back at 20, over 3."""
+    out = np.asarray([[0, 9, 4], [1, 0, 0], [0, 5, 0]])
+    back = np.asarray([[0, 8, 0], [0, 0, 6], [0, 0, 0]])
+
+    class NoLinks:
+        """No link carries anything."""
+
+        def loads(self, transfers_GG):
+            return np.zeros(0, int)
+
+    layer = layer_figures(
+        np.asarray([0, 0, 0]),
+        PairCounts.of_matrix(out),
+        3,
+        NoLinks(),
+        PairCounts.of_matrix(back),
+    )
+    assert inter_domain_bytes([layer], LAYOUT, (10, 20)) == 30 + 40
+
+
 def test_combine_mirrors_dispatch() -> None:
     """Rule 21: the combine leg is the transpose, routed where packets are."""
 
     class Outgoing:
         """One link per GPU: what it sends."""
 
-        def loads(self, transfers_GG):
-            return transfers_GG.sum(axis=1)
+        def loads(self, transfers):
+            return transfers.matrix().sum(axis=1)
 
     found = layer_figures(
         np.asarray([1, 1, 1]),
-        np.asarray([[0, 2, 3], [0, 0, 4], [0, 0, 0]]),
+        PairCounts.of_matrix(np.asarray([[0, 2, 3], [0, 0, 4], [0, 0, 0]])),
         1,
         Outgoing(),
     )
@@ -187,6 +211,7 @@ def test_combine_mirrors_dispatch() -> None:
     [
         ("copies", "fp8", (7408, 14336)),
         ("copies", "bf16", (14352, 14336)),
+        ("direct", "fp8", (7408, 14336)),
         ("dedup_domain", "fp8", (7472, 14384)),
         ("dedup_gpu", "bf16", (14416, 14384)),
     ],

@@ -1,0 +1,148 @@
+"""The bound of ``direct``: below every placement, tight where nothing can be saved.
+
+Tiny clusters are enumerated; the verifier's checker must prove the same value.
+"""
+
+from dataclasses import replace
+from itertools import permutations, product
+
+import numpy as np
+import pytest
+
+from planner.errors import ManifestError
+from planner.evaluator import evaluate_planning
+from planner.instance import PlacementInstance
+from planner.pipeline.certifying import certified_layers, evidence
+from planner.plan import PlacementPlan
+from planner.strategies.base import whole_bound
+from planner.strategies.flow.bound import layer_bounds
+from planner.strategies.flow.flows import flows_of
+from planner.strategies.flow.matching import together
+from planner.verifier.certificates import proven
+from planner.workload.parts import TokenPart
+from tests.instances import instance
+
+
+def best_of_all(made: PlacementInstance, slots: int) -> float:
+    """Return the best value of all placements of four experts per layer."""
+    shape = (4 // slots, slots)
+    every = {
+        tuple(np.sort(np.reshape(order, shape), axis=1).ravel())
+        for order in permutations(range(4))
+    }
+    plans = (
+        PlacementPlan(
+            layer_numbers=made.model.moe_layers,
+            slots_LGJ=np.asarray(chosen, dtype=np.int16).reshape(-1, *shape),
+        )
+        for chosen in product(sorted(every), repeat=made.layer_count)
+    )
+    return min(float(evaluate_planning(made, plan).value) for plan in plans)
+
+
+@pytest.mark.parametrize("objective", ["link_time", "link_tokens"])
+@pytest.mark.parametrize(
+    ("domains", "slots"), [([2, 2], 1), ([1, 1, 1, 1], 1), ([4], 1), ([1, 1], 2)]
+)
+@pytest.mark.parametrize("top_k", [1, 2])
+def test_no_placement_is_below_the_bound(
+    objective: str, domains: list[int], slots: int, top_k: int
+) -> None:
+    """Two layers of four experts, nulls among the choices: every placement."""
+    for seed in range(2):
+        made = instance(
+            domains,
+            experts=4,
+            slots=slots,
+            traffic="direct",
+            objective=objective,
+            layers=2,
+            top_k=top_k,
+            tokens=30,
+            seed=seed,
+        )
+        flows = flows_of(made.planning, made.layout, 4)
+        bound = whole_bound(layer_bounds(made, flows), "sequential")
+        best = best_of_all(made, slots)
+        assert bound.value <= best * (1 + 1e-12)
+        assert bound.value > 0 or best == 0
+        certified = certified_layers(made, bound)
+        assert certified is not None
+        for each, layer in zip(certified, bound.layers, strict=True):
+            assert float(each) == pytest.approx(layer.value, rel=1e-9)
+
+
+def test_even_walks_over_lone_gpus_are_proven_optimal() -> None:
+    """Every (expert, next expert) and (home, expert) alike: the bound is reached."""
+    a, b, home = (axis.ravel() for axis in np.indices((4, 4, 4)))
+    ids_LTK = np.stack([(a + layer * b) % 4 for layer in range(3)])[:, :, None]
+    part = TokenPart(
+        experts_LTK=ids_LTK.astype(np.int16),
+        source_T=home,
+        rank_T=home,
+        ordinal_T=np.zeros_like(home),
+        row_T=np.arange(home.size),
+    )
+    made = instance([1] * 4, experts=4, slots=1, traffic="direct", layers=3, top_k=1)
+    made = replace(made, workloads=(replace(made.workloads[0], planning=part),))
+    flows = flows_of(part, made.layout, 4)
+    bound = whole_bound(layer_bounds(made, flows), "sequential")
+    slots_LGJ = np.tile(np.arange(4, dtype=np.int16)[None, :, None], (3, 1, 1))
+    plan = PlacementPlan(layer_numbers=(0, 1, 2), slots_LGJ=slots_LGJ)
+    value = float(evaluate_planning(made, plan).value)
+    assert bound.value == pytest.approx(value, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "size"),
+    [(1, 1, (4, 4)), (2, 2, (4, 4)), (2, 1, (2, 4)), (0, 0, (3, 3)), (3, 3, (4, 4))],
+)
+def test_what_meets_is_bounded_by_every_choice_of_pairs(
+    rows: int, columns: int, size: tuple[int, int]
+) -> None:
+    """The transport's value is reached by some 0/1 table that keeps the limits."""
+    rng = np.random.default_rng(4)
+    for _ in range(5):
+        weight_UV = rng.integers(0, 20, size)
+        tables = (
+            np.reshape(bits, size) for bits in product((0, 1), repeat=size[0] * size[1])
+        )
+        most = max(
+            int((weight_UV * table).sum())
+            for table in tables
+            if (table.sum(axis=1) <= rows).all()
+            and (table.sum(axis=0) <= columns).all()
+        )
+        assert together(weight_UV, rows, columns).saved == most
+
+
+def test_multipliers_may_be_any_and_prove_less() -> None:
+    """Worse multipliers give a smaller bound, never a larger one; bad shapes none."""
+    made = instance([2, 2], experts=4, slots=1, traffic="direct", layers=2)
+    flows = flows_of(made.planning, made.layout, 4)
+    good = layer_bounds(made, flows)[1]
+    assert good.certificate is not None
+    seen = evidence(made, 1)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        legs = [
+            {
+                "class": leg["class"],
+                **{
+                    level: [
+                        {
+                            name: rng.integers(-5, 40, len(values)).tolist()
+                            for name, values in side.items()
+                        }
+                        for side in leg[level]
+                    ]
+                    for level in ("gpu", "domain")
+                },
+            }
+            for leg in good.certificate["legs"]
+        ]
+        assert float(proven({"kind": "walks", "legs": legs}, seen)) <= good.value * (
+            1 + 1e-9
+        )
+    with pytest.raises(ManifestError, match="shape"):
+        proven({"kind": "walks", "legs": [{"class": "ib:nic>switch0"}]}, seen)
