@@ -100,6 +100,8 @@ Raises KeyError, TypeError, ValueError or ZeroDivisionError for a certificate th
 does not have the shape of its kind.
 """
 
+_MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
+
 CHECKERS: Registry[Checker] = Registry("certificate")
 
 
@@ -121,7 +123,7 @@ def proven(certificate: Certificate, evidence: Evidence) -> Fraction:
         )
     try:
         return max(Fraction(0), CHECKERS.get(str(kind))(certificate, evidence))
-    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+    except _MALFORMED as error:
         raise ManifestError(
             f"does not have the shape of a {kind} certificate: {error!r}",
             where=f"/bound/certificate/layers/{evidence.layer}",
