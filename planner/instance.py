@@ -89,6 +89,9 @@ class PlacementInstance:
         Slots of every GPU in every layer (policy ``uniform``): P = ep · this.
     memory_bytes_G, memory_limit_G
         Bytes each GPU needs under this plan, and what it has.
+    unseen
+        Whether the plan is for tokens that are not seen yet: those of the planning
+        part are then a sample of them.
     """
 
     topology: ClusterTopology
@@ -102,6 +105,7 @@ class PlacementInstance:
     workloads: tuple[Workload, ...]
     memory_bytes_G: IntArray
     memory_limit_G: IntArray
+    unseen: bool = False
 
     @cached_property
     def views(self) -> tuple["PlacementInstance", ...]:

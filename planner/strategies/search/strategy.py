@@ -29,9 +29,12 @@ from planner.strategies.baselines.base import (
 )
 from planner.strategies.judging import judged_layer
 from planner.strategies.search.bound import dedup_bound
-from planner.strategies.search.layer import LayerResult, search_layer
-from planner.strategies.search.network import Network, network_of
-from planner.strategies.search.tokens import tokens_of
+from planner.strategies.search.layer import (
+    LayerResult,
+    Problem,
+    problem_of,
+    search_layer,
+)
 from planner.traffic.base import TRAFFIC
 from planner.workload.parts import CountsPart
 
@@ -83,17 +86,17 @@ def solve_search(
     layers = _best_starts(instance, plans)
     judging = (clock.now() - begun) / (len(layers) * len(plans))
     note = _why_not(instance)
-    network = None
+    problem = None
     if note is None:
         try:
-            network = network_of(instance)
+            problem = problem_of(instance)
         except ValueError as error:
             note = f"search left out: {error}"
     bound = dedup_bound(instance, limits.seconds, limits.threads)
-    if network is None:
+    if problem is None:
         return _result(instance, layers, "complete", (note or "",), bound)
     deadline = begun + limits.seconds - RESERVE_SECONDS - 2 * judging
-    run = _Run(instance, network, layers, limits, deadline)
+    run = _Run(problem, layers, limits, deadline)
     history: list[Event] = []
 
     def report() -> None:
@@ -117,13 +120,12 @@ class _Run:
 
     def __init__(
         self,
-        instance: PlacementInstance,
-        network: Network,
+        problem: Problem,
         layers: Sequence[_Layer],
         limits: Limits,
         deadline: float,
     ) -> None:
-        self._instance, self._network = instance, network
+        self._problem, self._instance = problem, problem.instance
         self._starts, self._seed, self._deadline = list(layers), limits.seed, deadline
         self.best, self._lock = list(layers), Lock()
         self.proposals, self.finished = 0, True
@@ -142,15 +144,11 @@ class _Run:
         self.best[layer] = min(self.best[layer], judged, key=lambda each: each.rank)
 
     def _search(self, layer: int, *, seconds: float, proposals: int) -> LayerResult:
-        begun = clock.now()
-        start_GJ = self._starts[layer].slots_GJ
-        copies = int(np.bincount(start_GJ[start_GJ >= 0]).max())
-        tokens = tokens_of(self._instance, layer, copies)
         return search_layer(
-            self._network,
-            tokens,
-            start_GJ,
-            seconds=max(0.0, seconds - (clock.now() - begun)),
+            self._problem,
+            layer,
+            self._starts[layer].slots_GJ,
+            seconds=seconds,
             seed=self._seed * 1_000_003 + layer,
             most_proposals=proposals,
         )
