@@ -198,6 +198,10 @@ class PlanOptions(Strict):
     gap: float = Field(default=0.0, ge=0, lt=1)
     threads: int | None = Field(default=None, ge=1, le=64)
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
+    deterministic: bool = Field(
+        default=False,
+        description="count work instead of seconds: same request, same manifest",
+    )
     holdout: Annotated[
         str,
         StringConstraints(pattern=r"^[01](\.[0-9]{1,9})?(:[A-Za-z0-9._-]{1,64})?$"),

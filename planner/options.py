@@ -16,6 +16,8 @@ class SolveOptions:
     ``endpoint`` follows rule 7; ``precision`` is the model's;
     ``imbalance_cap`` and ``domain_imbalance_cap`` are the most max/mean allowed
     (rule 26), as decimal text; ``layout`` is text ``tp=T[,dp=D][,ep=N]``;
+    ``deterministic`` limits work instead of seconds (docs/deterministic.md): the
+    manifest is then the same for any number of threads, which is not recorded;
     ``holdout`` is ``F`` or ``F:SALT``; ``combine`` says how several workloads make
     one value (rule 25): their weighted ``mean`` or the ``worst``.
     """
@@ -46,4 +48,5 @@ class SolveOptions:
     gap: float = 0.0
     threads: int | None = None
     seed: int = 0
+    deterministic: bool = False
     holdout: str = "0.5"

@@ -80,6 +80,13 @@ MessageBytes = Annotated[
 ]
 Holdout = Annotated[str, typer.Option(help="Share of unseen sequences: F[:SALT].")]
 Format = Annotated[str, typer.Option("--format", help="human or json.")]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        help="Count work instead of seconds: the same manifest, byte for byte.",
+    ),
+]
 
 
 def message_bytes(text: str | None) -> tuple[int, int] | None:

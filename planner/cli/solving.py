@@ -48,6 +48,7 @@ def solve(
     gap: Annotated[float, typer.Option(help="Relative gap that is enough.")] = 0.0,
     threads: Annotated[int | None, typer.Option(help="Default: all cores.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
+    deterministic: flags.Deterministic = False,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write the manifest here.")
     ] = None,
@@ -81,6 +82,7 @@ def solve(
         gap=gap,
         threads=threads,
         seed=seed,
+        deterministic=deterministic,
         holdout=holdout,
     )
     pipeline.check_writable(output)

@@ -207,6 +207,7 @@ def _provenance(
         seed=problem.options.seed,
         strategy=strategy,
         layer_strategies=result.layer_strategies,
+        clock="work" if problem.options.deterministic else "wall",
         seconds=seconds,
         history=tuple(
             HistoryEntry(

@@ -328,7 +328,9 @@ def _values_in_force(
         "layout": f"tp={layout.tp},dp={layout.dp},ep={layout.ep}",
         "redundant": instance.slot_count - instance.model.experts,
         "kv_tokens": kv_tokens,
-        "threads": options.threads or os.cpu_count() or 1,
+        "threads": None
+        if options.deterministic
+        else options.threads or os.cpu_count() or 1,
     }
     for name in ("link_classes", "message_bytes"):
         given = getattr(options, name)

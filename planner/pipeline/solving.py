@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from planner import clock
 from planner.errors import InfeasibleError, InputError, LimitError
 from planner.evaluator import evaluate_planning
 from planner.instance import PlacementInstance
@@ -102,15 +103,19 @@ def solve(
         seed=options.seed,
     )
     ready = time.perf_counter() - begun
-    shifted = None if progress is None else _shifted(progress, ready)
     try:
-        result = strategy(problem.instance, limits, progress=shifted)
+        if options.deterministic:
+            with clock.counting_work():
+                result = strategy(problem.instance, limits, progress=progress)
+                seconds = clock.now()
+        else:
+            shifted = None if progress is None else _shifted(progress, ready)
+            result = strategy(problem.instance, limits, progress=shifted)
+            seconds = time.perf_counter() - begun
     except InfeasibleError as error:
         raise problem.feasibility.proven(error) from error
     check_kept(problem.instance, result.plan)
-    return fill_manifest(
-        problem, options.strategy, result, seconds=time.perf_counter() - begun
-    )
+    return fill_manifest(problem, options.strategy, result, seconds=seconds)
 
 
 def check_kept(instance: PlacementInstance, plan: PlacementPlan) -> None:

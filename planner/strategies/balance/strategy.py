@@ -4,15 +4,14 @@ Links are ignored (``gpu_tokens``), so GPUs are alike and a layer is a matter of
 many copies each expert gets and which share a GPU.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from threading import Lock
 
 import numpy as np
 
+from planner import clock
 from planner.arrays import IdArray
 from planner.errors import InfeasibleError, UsageError
 from planner.evaluator.evaluation import layer_split
@@ -133,10 +132,8 @@ class _Run:
     ) -> None:
         self._instance, self._limits = instance, limits
         self._starts, self._progress = starts, progress
-        self._begun, self._lock = time.perf_counter(), Lock()
+        self._begun, self._lock = clock.now(), Lock()
         self._layers: list[_Layer | None] = [None] * instance.layer_count
-        self._waiting = 0
-        self._threads = max(1, min(limits.threads, instance.layer_count))
         self.history: list[Event] = []
         spare = instance.slot_count > instance.model.experts
         self._place = PLACERS[instance.selection] if spare else place_even
@@ -156,18 +153,15 @@ class _Run:
 
     def _each(self, work: Callable[[int, float], None], indices: list[int]) -> None:
         """Work on layers in threads, each with its share of the time left."""
-        self._waiting = len(indices)
 
-        def one(index: int) -> None:
-            with self._lock:
-                rounds = -(-self._waiting // self._threads)
-                self._waiting -= 1
-            spent = time.perf_counter() - self._begun
+        def one(index: int, rounds: int) -> None:
+            spent = clock.now() - self._begun
             left = self._limits.seconds * RESERVE - spent
             work(index, max(0.0, left / rounds))
 
-        with ThreadPoolExecutor(max_workers=self._threads) as pool:
-            list(pool.map(one, indices))
+        clock.side_by_side(
+            indices, one, threads=self._limits.threads, done=self._report
+        )
 
     def _first(self, index: int, seconds: float) -> None:
         effort = Effort(
@@ -197,7 +191,6 @@ class _Run:
         _check_cap(self._instance, index, best.placed.bound)
         with self._lock:
             self._layers[index] = best
-            self._report()
 
     def _judged(
         self,
@@ -228,16 +221,17 @@ class _Run:
         return judged_layer(self._instance, index, slots_GJ, split)
 
     def _report(self) -> None:
-        done = [layer for layer in self._layers if layer is not None]
-        known = len(done) == len(self._layers)
-        event = Event(
-            seconds=time.perf_counter() - self._begun,
-            objective=_total(self._instance, done) if known else None,
-            bound=_bound(self._instance, done) if known else None,
-        )
-        self.history.append(event)
-        if self._progress is not None:
-            self._progress(event)
+        with self._lock:
+            done = [layer for layer in self._layers if layer is not None]
+            known = len(done) == len(self._layers)
+            event = Event(
+                seconds=clock.now() - self._begun,
+                objective=_total(self._instance, done) if known else None,
+                bound=_bound(self._instance, done) if known else None,
+            )
+            self.history.append(event)
+            if self._progress is not None:
+                self._progress(event)
 
 
 def _check_cap(instance: PlacementInstance, index: int, bound: LayerBound) -> None:
@@ -285,7 +279,7 @@ def _result(
     return SolveResult(
         plan=plan,
         reason=reason,
-        limit="seconds" if reason == "limit" else None,
+        limit=clock.limit_name() if reason == "limit" else None,
         bound=whole_bound(
             [
                 ProvenBound(

@@ -1,12 +1,12 @@
 """The strategy ``flow``: all layers of chained traffic annealed together."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
+from planner import clock
 from planner.errors import LimitError
 from planner.evaluator import evaluate_planning
 from planner.instance import PlacementInstance
@@ -78,7 +78,7 @@ def solve_flow(
 
     Never worse on the planning part than a start that keeps the caps.
     """
-    begun = time.perf_counter()
+    begun = clock.now()
     held = [judged_plan(instance, plan, "start") for plan in starts]
     held += _baselines(instance)
     run = _Run(begun, min(held, key=lambda each: each.rank), progress)
@@ -95,7 +95,7 @@ def solve_flow(
         run.report()
     one_copy = [each for each in held if _one_copy(view, each.plan)]
     start = min(one_copy, key=lambda each: each.rank).plan
-    left = limits.seconds - (time.perf_counter() - begun) - RESERVE_SECONDS
+    left = limits.seconds - (clock.now() - begun) - RESERVE_SECONDS
     found = annealed(
         view, flows, start, seconds=left, seed=limits.seed, enough=run.enough
     )
@@ -125,7 +125,7 @@ class _Run:
     def report(self) -> None:
         """Tell what is known now."""
         event = Event(
-            seconds=time.perf_counter() - self._begun,
+            seconds=clock.now() - self._begun,
             objective=float(self.best.value),
             bound=None if self.bound is None else self.bound.value,
         )
@@ -151,7 +151,7 @@ class _Run:
         return SolveResult(
             plan=self.best.plan,
             reason=reason,
-            limit="seconds" if reason == "limit" else None,
+            limit=clock.limit_name() if reason == "limit" else None,
             bound=self.bound,
             history=tuple(self._history),
             layer_strategies=(self.best.origin,) * instance.layer_count,
