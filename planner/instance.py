@@ -77,6 +77,9 @@ class PlacementInstance:
         At least one.
     slots_per_gpu
         Slots of every GPU in every layer (policy ``uniform``): P = ep · this.
+    single
+        Whether a GPU holds one expert of all layers together (policy
+        ``one_expert_per_gpu_total``): ``slots_per_gpu`` is 1 and P = E.
     memory_bytes_G, memory_limit_G
         Bytes each GPU needs under this plan, and what it has.
     """
@@ -92,6 +95,7 @@ class PlacementInstance:
     workloads: tuple[Workload, ...]
     memory_bytes_G: IntArray
     memory_limit_G: IntArray
+    single: bool = False
 
     @cached_property
     def views(self) -> tuple["PlacementInstance", ...]:
@@ -133,4 +137,6 @@ class PlacementInstance:
     @property
     def slot_count(self) -> int:
         """P, slots of one EP set in one layer."""
-        return self.layout.ep * self.slots_per_gpu
+        return (
+            self.model.experts if self.single else self.layout.ep * self.slots_per_gpu
+        )

@@ -48,6 +48,7 @@ def evidence(instance: PlacementInstance, layer: int) -> Evidence:
         objective=instance.objective.name,
         experts=instance.model.experts,
         slots_per_gpu=instance.slots_per_gpu,
+        single=instance.single,
         message=instance.message_bytes,
         scope=frozenset(link.name for link in links if inside_A[link.index]),
         cap_gpu=None if caps.gpu is None else Fraction(str(caps.gpu)),

@@ -7,6 +7,7 @@ from planner.arrays import IntArray
 from planner.errors import InfeasibleError, UsageError
 from planner.layout import ParallelLayout
 from planner.options import SolveOptions
+from planner.pipeline.resolve import SINGLE
 from planner.topology.graph import ClusterTopology
 
 
@@ -42,7 +43,14 @@ def choose_layout(
     """
     degrees = parse_layout(options.layout)
     gpus = topology.gpu_count
-    ep = degrees.get("ep") or _default_ep(topology, experts, options)
+    single = options.policy == SINGLE
+    ep = degrees.get("ep") or (
+        gpus if single else _default_ep(topology, experts, options)
+    )
+    if single and ep != gpus:
+        raise UsageError(
+            f"--layout ep={ep}: under --policy {SINGLE} all {gpus} GPUs are one EP set"
+        )
     if gpus % ep:
         raise UsageError(f"--layout ep={ep} does not divide the {gpus} GPUs")
     tp = degrees.get("tp", 1)
@@ -57,16 +65,19 @@ def choose_layout(
     )
 
 
-def slots_per_gpu(experts: int, ep: int, options: SolveOptions) -> int:
+def slots_per_gpu(experts: int, layers: int, ep: int, options: SolveOptions) -> int:
     """Return the slots of every GPU in every layer (policies of design §5).
 
-    ``auto`` takes the smallest number of slots that holds every expert.
+    ``auto`` takes the smallest number of slots that holds every expert. Under
+    ``one_expert_per_gpu_total`` the one slot is that of all layers together.
 
     Raises
     ------
     InfeasibleError
         If the policy leaves fewer slots than experts.
     """
+    if options.policy == SINGLE:
+        return _single_slot(experts * layers, ep, options)
     if options.policy == "one_expert_per_gpu":
         if experts > ep:
             raise InfeasibleError(
@@ -90,6 +101,20 @@ def slots_per_gpu(experts: int, ep: int, options: SolveOptions) -> int:
             f"on one GPU; use --redundant {experts * ep - experts} or less"
         )
     return slots // ep
+
+
+def _single_slot(experts: int, gpus: int, options: SolveOptions) -> int:
+    if redundant(options):
+        raise UsageError(
+            f"--redundant {options.redundant}: --policy {SINGLE} gives every expert "
+            "one GPU; use --redundant 0"
+        )
+    if experts > gpus:
+        raise InfeasibleError(
+            f"too few GPUs: {SINGLE} needs one for each of the {experts} experts of "
+            f"all layers and has {gpus}; use --policy uniform, or {experts} GPUs"
+        )
+    return 1
 
 
 def redundant(options: SolveOptions) -> int:

@@ -16,6 +16,7 @@ from planner.options import SolveOptions
 from planner.pipeline.groups import choose_layout, slots_per_gpu
 from planner.pipeline.resolve import (
     PHASE_TRAFFIC,
+    SINGLE,
     check_caps,
     check_names,
     resolve_caps,
@@ -203,7 +204,8 @@ def _instance(
     """Resolve groups, slots, workloads and memory, in this order."""
     topology, model = loaded.topology, loaded.model
     layout = choose_layout(topology, model.experts, options)
-    per_gpu = slots or slots_per_gpu(model.experts, layout.ep, options)
+    layers = len(model.moe_layers)
+    per_gpu = slots or slots_per_gpu(model.experts, layers, layout.ep, options)
     weights = _weights([each.place.weight for each in loaded.traces])
     made = [
         _workload(each, loaded, options, layout, weight, notes)
@@ -235,6 +237,7 @@ def _instance(
         workloads=workloads,
         memory_bytes_G=bill.total_G,
         memory_limit_G=bill.limit_G,
+        single=options.policy == SINGLE,
     )
     return instance, bill, tuple(report for _, report in made)
 
@@ -296,6 +299,7 @@ def _dearest_bill(
             kv_tokens=options.kv_tokens,
             mem_fraction=options.mem_fraction,
             batch_tokens=options.batch_tokens,
+            single=options.policy == SINGLE,
         )
         for workload in workloads
     ]
@@ -357,9 +361,15 @@ def _headline(instance: PlacementInstance, *, given: bool) -> str:
     return (
         f"{model.name} on {instance.topology.name}: {instance.layer_count} MoE layers "
         f"of {model.experts} experts, EP group of {layout.ep} GPUs{sets}, "
-        f"{instance.slots_per_gpu} slots per GPU and layer, {instance.selection}; "
+        f"{_slot_words(instance)}, {instance.selection}; "
         f"{_workload_words(instance)}{default}"
     )
+
+
+def _slot_words(instance: PlacementInstance) -> str:
+    if instance.single:
+        return "one expert per GPU in all layers together"
+    return f"{instance.slots_per_gpu} slots per GPU and layer"
 
 
 def _workload_words(instance: PlacementInstance) -> str:

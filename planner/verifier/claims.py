@@ -84,7 +84,10 @@ def evidence_of(setting: Setting, layer: int) -> Evidence:
         endpoint=setting.endpoint,
         objective=manifest.objective.name,
         experts=setting.model.experts,
-        slots_per_gpu=len(manifest.layers[layer].slots[0]),
+        slots_per_gpu=1
+        if setting.options.single
+        else len(manifest.layers[layer].slots[0]),
+        single=setting.options.single,
         message=setting.message,
         scope=frozenset(link.name for link in scope),
         cap_gpu=None if caps.gpu is None else Fraction(str(caps.gpu)),

@@ -33,6 +33,8 @@ class Evidence:
         Index of the layer in the plan.
     slots_per_gpu
         Slots of every GPU.
+    single
+        Whether they are those of all layers together.
     message
         Bytes of one dispatch and one combine transfer.
     scope
@@ -56,10 +58,13 @@ class Evidence:
     cap_domain: Fraction | None
     part: Part
     layer: int
+    single: bool = False
 
     @property
     def slot_count(self) -> int:
         """P."""
+        if self.single:
+            return self.experts
         return self.slots_per_gpu * self.layout.ep
 
     @cached_property
