@@ -5,7 +5,7 @@ from fractions import Fraction
 from planner.evaluator.objective import scope_of
 from planner.instance import PlacementInstance
 from planner.strategies.base import Bound
-from planner.verifier.certificates import Evidence, proven
+from planner.verifier.certificates import Evidence, lifted, proven, starts
 
 Certified = tuple[Fraction, ...]
 
@@ -32,6 +32,19 @@ def certified_whole(instance: PlacementInstance, layers: Certified) -> Fraction:
     if instance.objective.layers == "worst_layer":
         return max(layers)
     return sum(layers, Fraction(0))
+
+
+def certified_bound(instance: PlacementInstance, bound: Bound) -> Fraction | None:
+    """Return what all certificates of a bound prove together; None if nothing."""
+    layers = certified_layers(instance, bound)
+    if layers is None:
+        return None
+    certificates = [each.certificate for each in bound.layers]
+    if not bound.starts or any(each is None for each in certificates):
+        return certified_whole(instance, layers)
+    seen = [evidence(instance, layer) for layer in range(len(layers))]
+    rises = starts(bound.starts, [each or {} for each in certificates], seen)
+    return lifted(layers, rises, instance.objective.layers)
 
 
 def evidence(instance: PlacementInstance, layer: int) -> Evidence:

@@ -68,7 +68,7 @@ def check_context(setting: Setting, tokens: Fraction, ledger: Ledger) -> None:
 def _bill(setting: Setting) -> tuple[IntArray, IntArray]:
     manifest, options = setting.manifest, setting.options
     slots = [len(layer.slots[0]) for layer in manifest.layers]
-    physical = setting.layout.ep * max(slots)
+    physical = None
     if options.single:
         slots, physical = [1], setting.model.experts
     return memory_of_gpus(

@@ -27,7 +27,7 @@ def memory_of_gpus(
     layout: ParallelLayout,
     *,
     slots_per_layer: Sequence[int],
-    physical: int,
+    physical: int | None = None,
     traffic: str,
     message: tuple[int, int],
     batch_tokens: int,
@@ -41,7 +41,7 @@ def memory_of_gpus(
     slots_per_layer
         Slots of a GPU in each MoE layer; one of all layers together is ``[1]``.
     physical
-        Copies of experts in the EP set in one layer.
+        Copies of experts in the EP set in one layer; None: all slots are full.
     kv_tokens, mem_fraction
         KV cache per DP rank in tokens, the usual number if None; with
         ``mem_fraction`` it fills what the fullest GPU has left instead.
@@ -52,7 +52,7 @@ def memory_of_gpus(
         traffic,
         batch_tokens,
         len(topology.domains),
-        physical,
+        physical or layout.ep * max(slots_per_layer),
         message,
     )
     needs = [gpu.reserved_bytes + fixed for gpu in topology.gpus]

@@ -105,10 +105,5 @@ def saved_by_homes(weight_HU: IntArray, domain_H: IntArray) -> IntArray:
     """Return the most that the homes of one domain save each node of the other side."""
     by_domain = np.zeros((int(domain_H.max()) + 1, weight_HU.shape[1]), dtype=np.int64)
     np.add.at(by_domain, domain_H, weight_HU)
-    return by_domain.max(axis=0)
-
-
-def start_lift(weight_UV: IntArray) -> int:
-    """Return the least that enters a domain where no tail sits but a head does."""
-    entering: IntArray = weight_UV.sum(axis=0)
-    return int(entering.min())
+    most_U: IntArray = by_domain.max(axis=0)
+    return most_U
