@@ -29,8 +29,29 @@ class FieldError(BaseModel):
     detail: str
 
 
+class Repair(BaseModel):
+    """A change after which the check was made again.
+
+    ``options`` are those of the request to change, ``leaves`` the causes that would
+    remain; none: the request passes the check.
+    """
+
+    what: str
+    options: dict[str, Any]
+    leaves: list[str]
+
+
+class Cause(BaseModel):
+    """One reason why no plan can exist, with its numbers and its repairs."""
+
+    name: str
+    says: str
+    numbers: dict[str, Any]
+    repairs: list[Repair]
+
+
 class ProblemDetails(BaseModel):
-    """The body of every error (RFC 9457)."""
+    """The body of every error (RFC 9457); ``causes`` where it is infeasible."""
 
     type: str
     title: str
@@ -38,6 +59,7 @@ class ProblemDetails(BaseModel):
     detail: str
     instance: str
     errors: list[FieldError]
+    causes: list[Cause] = []
 
 
 class Problem(Exception):
@@ -58,11 +80,13 @@ class Problem(Exception):
         *,
         detail: str,
         errors: Sequence[FieldError] = (),
+        causes: Sequence[Cause] = (),
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status, self.kind, self.detail = status, kind, detail
         self.errors, self.headers = tuple(errors), dict(headers or {})
+        self.causes = tuple(causes)
 
     def response(self, instance: str) -> Response:
         """Return this problem as an HTTP response about the path ``instance``."""
@@ -73,8 +97,11 @@ class Problem(Exception):
             detail=self.detail,
             instance=instance,
             errors=list(self.errors[:MAX_ERRORS]),
+            causes=list(self.causes),
         )
-        text = json.dumps(body.model_dump(), ensure_ascii=True, allow_nan=False)
+        left_out = set() if self.causes else {"causes"}
+        data = body.model_dump(exclude=left_out)
+        text = json.dumps(data, ensure_ascii=True, allow_nan=False)
         return Response(text, self.status, media_type=MEDIA_TYPE, headers=self.headers)
 
 

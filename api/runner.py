@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple, Protocol
 
-from api.errors import FieldError, Problem, internal_error
+from api.errors import Cause, FieldError, Problem, internal_error
 from api.schemas import PlanRequest
 from api.settings import Settings
 
@@ -122,7 +122,11 @@ def refusal(answer: bytes) -> Problem:
     report = json.loads(answer)
     errors = [FieldError(**item) for item in report["errors"]]
     return Problem(
-        report["status"], report["kind"], detail=report["detail"], errors=errors
+        report["status"],
+        report["kind"],
+        detail=report["detail"],
+        errors=errors,
+        causes=[Cause(**item) for item in report.get("causes", ())],
     )
 
 

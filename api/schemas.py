@@ -174,7 +174,11 @@ class PlanOptions(Strict):
     batch_tokens: int = Field(default=4096, ge=1, le=2**24)
     precision: Literal["fp32", "bf16", "fp16", "fp8"] | None = None
     endpoint: Literal["local_nic", "dest_forward"] | None = None
-    routing: Literal["ecmp_fractional"] | None = None
+    routing: str | None = Field(
+        default=None,
+        max_length=64,
+        description="ecmp_fractional, dmodk, ecmp_hash(SEED[,FLOWS]) or explicit.",
+    )
     message_bytes: list[Annotated[int, Field(ge=0, le=2**32)]] | None = Field(
         default=None, min_length=2, max_length=2, description="dispatch, combine"
     )

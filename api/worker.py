@@ -15,12 +15,14 @@ from pathlib import Path
 from api.schemas import InlineTrace, PlanRequest
 from planner import bundled, pipeline
 from planner.errors import (
+    InfeasibleError,
     InputError,
     ModelError,
     PlannerError,
     TopologyError,
     TraceError,
     UsageError,
+    infeasible_data,
 )
 from planner.manifest import write_manifest
 
@@ -84,6 +86,9 @@ def problem(error: PlannerError) -> dict[str, object]:
         "kind": _kind(error),
         "detail": _without_folders(str(error)),
         "errors": errors,
+        "causes": infeasible_data(error)["causes"]
+        if isinstance(error, InfeasibleError)
+        else [],
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from planner.manifest import Manifest
-from planner.pipeline import fill, problem, solving
+from planner.pipeline import feasibility, fill, problem, solving
 from planner.strategies.base import STRATEGIES, Limits, SolveResult, Strategy
 from planner.strategies.baselines.base import BASELINES
 from planner.traffic import selection
@@ -45,6 +45,14 @@ def _into(place: dict[str, tuple[str, Patch]], text: str) -> Callable[[Patch], P
         return patch
 
     return add
+
+
+def _forget(*causes: str) -> None:
+    """Leave causes of infeasibility unseen."""
+    find = feasibility.findings
+    feasibility.findings = lambda setup: {
+        name: finding for name, finding in find(setup).items() if name not in causes
+    }
 
 
 def _on_problem(change: Callable[[problem.Problem], problem.Problem]) -> None:
@@ -111,13 +119,13 @@ def cap_dropped() -> None:
 @fault("a cap below its floor is not noticed")
 def floor_unchecked() -> None:
     """An infeasible problem is worked on."""
-    problem.check_caps = lambda instance: None
+    _forget("imbalance_cap", "domain_imbalance_cap")
 
 
 @fault("memory is not checked")
 def memory_unchecked() -> None:
     """Plans that do not fit."""
-    problem.check_memory = lambda bill: None
+    _forget("memory")
 
 
 @fault("memory needs are reported too small")

@@ -63,6 +63,7 @@ UNSEEN = (
 )
 HEADER = (
     "workload",
+    "selection",
     "ours, mean / worst layer",
     "mean gap",
     "worst gap",
@@ -92,6 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cases", nargs="*", default=[*CASES, "robust"])
     parser.add_argument("--workload", action="append")
+    parser.add_argument("--selection", action="append", choices=("even", "weighted"))
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
@@ -105,7 +107,8 @@ def main() -> None:
         row(HEADER)
         row(["---"] * len(HEADER))
         for workload in given.workload or WORKLOADS:
-            one_workload(case, workload, limits)
+            for selection in given.selection or ("even",):
+                one_workload(case, workload, selection, limits)
 
 
 def row(cells: Iterable[object]) -> None:
@@ -120,7 +123,9 @@ def counts(workload: str) -> CountsTable:
     return table
 
 
-def problem(gpus: int, slots: int, tokens_LE: IntArray) -> PlacementInstance:
+def problem(
+    gpus: int, slots: int, tokens_LE: IntArray, selection: str = "even"
+) -> PlacementInstance:
     """Return the placement problem on hosts of eight GPUs with an NVSwitch each."""
     topology = load_topology(_cluster(gpus))
     return PlacementInstance(
@@ -132,7 +137,7 @@ def problem(gpus: int, slots: int, tokens_LE: IntArray) -> PlacementInstance:
             ep=gpus,
             attention_groups=tuple((gpu,) for gpu in range(gpus)),
         ),
-        selection="even",
+        selection=selection,
         objective=Objective(name="gpu_tokens"),
         caps=Caps(),
         slots_per_gpu=slots,
@@ -171,9 +176,9 @@ def _cluster(gpus: int) -> dict[str, object]:
     }
 
 
-def one_workload(case: str, workload: str, limits: Limits) -> None:
+def one_workload(case: str, workload: str, selection: str, limits: Limits) -> None:
     """Plan one workload and print its line."""
-    instance = problem(*CASES[case], counts(workload).tokens_LE)
+    instance = problem(*CASES[case], counts(workload).tokens_LE, selection)
     # Kernels are compiled once and cached; that is not what is measured.
     solve_balance(instance, Limits(seconds=0.0, threads=1))
     begun = time.perf_counter()
@@ -193,6 +198,7 @@ def one_workload(case: str, workload: str, limits: Limits) -> None:
     row(
         [
             workload,
+            selection,
             _pair(ours),
             f"{100 * float(sum(gaps) / len(gaps)):.4f} %",
             f"{100 * float(max(gaps)):.4f} %",

@@ -18,6 +18,9 @@
 A message names where, the value, the rule and the way out.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
 
 class PlannerError(Exception):
     """Base of all errors raised on purpose; carries the exit code and status."""
@@ -77,11 +80,79 @@ class ManifestError(InputError):
     """A manifest does not fit its schema, or its inputs have another digest."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repair:
+    """A change after which the same check was made again.
+
+    Attributes
+    ----------
+    what
+        The change in words, with the value it replaces.
+    options
+        Options to change, by name; empty where hardware is what helps.
+    leaves
+        Causes that the change does not remove; none: it passes the check.
+    """
+
+    what: str
+    options: Mapping[str, object] = field(default_factory=dict)
+    leaves: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """One reason why no plan can exist.
+
+    Attributes
+    ----------
+    name
+        Of the family: ``memory``, ``slots``, …
+    says
+        The reason with its numbers, for a reader.
+    numbers
+        The same numbers by name; bytes are whole.
+    repairs
+        What would remove it, the cheapest first.
+    """
+
+    name: str
+    says: str
+    numbers: Mapping[str, object] = field(default_factory=dict)
+    repairs: tuple[Repair, ...] = ()
+
+
 class InfeasibleError(PlannerError):
-    """No plan can exist: proven, with the numbers and the knob that helps."""
+    """No plan can exist: proven, with the numbers and what would repair it.
+
+    Parameters
+    ----------
+    message
+        All of it in one text; with causes, their words and the cheapest repair.
+    causes
+        Every cause that was found; none where only a solver's proof is at hand.
+    """
 
     exit_code = 4
     http_status = 409
+
+    def __init__(self, message: str, causes: Sequence[Cause] = ()) -> None:
+        self.causes = tuple(causes)
+        super().__init__(message)
+
+
+def infeasible_data(error: InfeasibleError) -> dict[str, object]:
+    """Return an infeasibility as JSON values: its status, words and causes."""
+    causes = [
+        {
+            **asdict(cause),
+            "repairs": [
+                {**asdict(repair), "leaves": list(repair.leaves)}
+                for repair in cause.repairs
+            ],
+        }
+        for cause in error.causes
+    ]
+    return {"status": "infeasible", "detail": str(error), "causes": causes}
 
 
 class LimitError(PlannerError):

@@ -1,12 +1,22 @@
 """The placement problem, validated and frozen: what every strategy receives."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
-from planner.arrays import IntArray
+import numpy as np
+
+from planner.arrays import BoolArray, IntArray
+from planner.errors import UsageError
 from planner.layout import ParallelLayout
-from planner.topology.graph import ClusterTopology
+from planner.topology.graph import (
+    HOST_KINDS,
+    SCALE_UP_KINDS,
+    ClusterTopology,
+    Link,
+    Weights,
+)
 from planner.topology.paths import Routes
 from planner.workload.model_spec import MoEModelSpec
 from planner.workload.parts import Part
@@ -104,6 +114,15 @@ class PlacementInstance:
             return (self,)
         return tuple(replace(self, workloads=(each,)) for each in self.workloads)
 
+    @cached_property
+    def in_scope(self) -> Weights:
+        """1 for the links that count for ``link_tokens``, 0 for the others."""
+        scope_A = scope_of(self.topology.links, self.objective.link_classes)
+        return Weights(
+            exact=[Fraction(int(inside)) for inside in scope_A],
+            near_A=scope_A.astype(np.float64),
+        )
+
     @property
     def traffic(self) -> str:
         """Traffic mode of the first workload."""
@@ -137,6 +156,36 @@ class PlacementInstance:
     @property
     def slot_count(self) -> int:
         """P, slots of one EP set in one layer."""
-        return (
-            self.model.experts if self.single else self.layout.ep * self.slots_per_gpu
-        )
+        if self.single:
+            return self.model.experts
+        return self.layout.ep * self.slots_per_gpu
+
+
+def scope_of(links: Sequence[Link], classes: Sequence[str] | None) -> BoolArray:
+    """Return which links count for ``link_tokens`` [A] (rules 10 and 23).
+
+    Raises
+    ------
+    UsageError
+        If a class names no link of the topology.
+    """
+    inner = SCALE_UP_KINDS | HOST_KINDS
+    known = sorted({link.link_class for link in links if not link.members})
+    unknown = [name for name in classes or () if name not in known]
+    if unknown:
+        rule = f"no link has class {unknown[0]!r}; choose from {', '.join(known)}"
+        raise UsageError(rule)
+    edges = np.asarray(
+        [
+            not link.members
+            and (link.link_class in classes if classes else link.kind not in inner)
+            for link in links
+        ],
+        dtype=np.bool_,
+    )
+    if not edges.any():
+        edges = np.asarray([not link.members for link in links], dtype=np.bool_)
+    for link in links:
+        if link.members:
+            edges[link.index] = edges[list(link.members)].any()
+    return edges

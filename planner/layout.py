@@ -82,14 +82,23 @@ class ParallelLayout:
         return rail
 
     @cached_property
-    def relay_GG(self) -> IntArray:
-        """``relay_GG[s, d]``: the GPU of d's domain on the rail of s (rule 3).
+    def _cells(self) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+        """Cell of each GPU; first place and size of each cell; GPUs by cell."""
+        cell_G = np.zeros(self.gpu_count, dtype=np.int64)
+        for cell, members in enumerate(self.cell_members):
+            cell_G[list(members)] = cell
+        size_C = np.asarray([len(members) for members in self.cell_members])
+        order = [gpu for members in self.cell_members for gpu in members]
+        return cell_G, np.cumsum(size_C) - size_C, size_C, np.asarray(order)
 
-        Counts the members of d's EP set in d's domain; entries inside one domain
-        are not used.
+    def relays(self, source: IntArray, target: IntArray) -> IntArray:
+        """Return the GPU of the target's domain on the source's rail (rule 3).
+
+        Counts the members of the target's EP set in the target's domain; pairs
+        inside one domain have no use for theirs. Arrays of equal or broadcast
+        shape; a target of -1 gives some GPU.
         """
-        relay = np.zeros((self.gpu_count, self.gpu_count), dtype=np.int64)
-        for members in self.cell_members:
-            cell = np.asarray(members)
-            relay[:, cell] = cell[self.rail_G % cell.size][:, None]
+        cell_G, first_C, size_C, gpu_at = self._cells
+        cell = cell_G[target]
+        relay: IntArray = gpu_at[first_C[cell] + self.rail_G[source] % size_C[cell]]
         return relay

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from planner import __version__
 from planner.cli import bench, plans, solving, topology, trace, why
-from planner.errors import PlannerError, VerificationError
+from planner.cli.render_why import show_infeasible
+from planner.errors import InfeasibleError, PlannerError, VerificationError
 
 INTERRUPTED = 130
 
@@ -82,6 +83,9 @@ def main() -> None:
             stderr.print(f"  - {finding}", markup=False)
         if len(error.findings) > 20:
             stderr.print(f"  … and {len(error.findings) - 20} more")
+        sys.exit(error.exit_code)
+    except InfeasibleError as error:
+        show_infeasible(error, stderr)
         sys.exit(error.exit_code)
     except PlannerError as error:
         stderr.print("[bold red]error:[/] ", end="")

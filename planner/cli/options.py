@@ -70,7 +70,13 @@ MemFraction = Annotated[
 BatchTokens = Annotated[int, typer.Option(help="Tokens per DP rank in buffers.")]
 Precision = Annotated[str | None, typer.Option(help="fp32, bf16, fp16 or fp8.")]
 Endpoint = Annotated[str | None, typer.Option(help="local_nic or dest_forward.")]
-Routing = Annotated[str | None, typer.Option(help="ecmp_fractional.")]
+Routing = Annotated[
+    str | None,
+    typer.Option(
+        help="ecmp_fractional, dmodk, ecmp_hash(SEED[,FLOWS]) or explicit "
+        "(graph.routing.tables)."
+    ),
+]
 MessageBytes = Annotated[
     str | None, typer.Option("--message-bytes", help="Dispatch,combine bytes: D,C.")
 ]

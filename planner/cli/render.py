@@ -200,8 +200,8 @@ def show_evaluation(scores: dict[str, Any], console: Console) -> None:
     """Print all nine values of each part."""
     console.print(
         f"{scores['plan']}: traffic {scores['traffic']}, selection "
-        f"{scores['selection']}, endpoint {scores['endpoint']}, homes "
-        f"{scores['homes']}",
+        f"{scores['selection']}, endpoint {scores['endpoint']}, routing "
+        f"{scores['routing']}, homes {scores['homes']}",
         markup=False,
         soft_wrap=True,
     )
@@ -224,6 +224,12 @@ def show_evaluation(scores: dict[str, Any], console: Console) -> None:
             f"(worst {imbalance['domain_worst']:.3f}); "
             f"{found['inter_domain_bytes'] / 1e6:,.1f} MB between domains"
         )
+        if hashed := found.get("ecmp_hash"):
+            console.print(
+                f"link time ({hashed['layers']}) under {hashed['draws']} seeds of "
+                f"ecmp_hash: median {hashed['p50_s'] * 1e3:.5g} ms, 99th percentile "
+                f"{hashed['p99_s'] * 1e3:.5g} ms"
+            )
 
 
 def show_verification(report: VerificationReport, console: Console) -> None:

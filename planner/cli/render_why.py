@@ -1,10 +1,11 @@
-"""What a person reads of an explanation: what binds, what easing it is worth."""
+"""What a person reads of reasons: what binds, what easing gains, what is missing."""
 
 from collections import Counter
 
 from rich.console import Console
 from rich.table import Table
 
+from planner.errors import InfeasibleError
 from planner.explain import LayerBinding
 from planner.explain.binding import NEAR, Peak
 from planner.explain.relax.judged import Outcome
@@ -33,6 +34,23 @@ def show_explanation(report: Explanation, console: Console, *, top: int) -> None
             console.print(line, markup=False, soft_wrap=True)
     for note in report.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
+
+
+def show_infeasible(error: InfeasibleError, console: Console) -> None:
+    """Print every cause with its repairs, the cheapest first."""
+    console.print("[bold red]infeasible:[/] ", end="")
+    if not error.causes:
+        console.print(str(error), markup=False)
+        return
+    for cause in error.causes:
+        console.print(cause.says, markup=False)
+        if cause.repairs:
+            console.print("  repairs, the cheapest first, each checked again:")
+        for repair in cause.repairs:
+            left = f" (leaves: {', '.join(repair.leaves)})" if repair.leaves else ""
+            console.print(f"  - {repair.what}{left}", markup=False)
+        if not cause.repairs:
+            console.print("  no repair was found", markup=False)
 
 
 def _classes(layers: tuple[LayerBinding, ...]) -> str:

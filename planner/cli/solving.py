@@ -11,6 +11,7 @@ from planner import pipeline
 from planner.cli import options as flags
 from planner.cli.progress import progress_to_stderr
 from planner.cli.render import show_evaluation, show_manifest
+from planner.errors import InfeasibleError, infeasible_data
 from planner.manifest import manifest_data, pretty_json, write_manifest
 from planner.options import SolveOptions
 
@@ -84,15 +85,20 @@ def solve(
     )
     pipeline.check_writable(output)
     stderr = Console(stderr=True, highlight=False, soft_wrap=True)
-    manifest = pipeline.solve(
-        topology,
-        model=model,
-        trace=trace,
-        options=chosen,
-        progress=progress_to_stderr("s" if objective == "link_time" else ""),
-        announce=lambda line: stderr.print(line, markup=False),
-        base=output.parent if output else Path.cwd(),
-    )
+    try:
+        manifest = pipeline.solve(
+            topology,
+            model=model,
+            trace=trace,
+            options=chosen,
+            progress=progress_to_stderr("s" if objective == "link_time" else ""),
+            announce=lambda line: stderr.print(line, markup=False),
+            base=output.parent if output else Path.cwd(),
+        )
+    except InfeasibleError as error:
+        if output_format == "json":
+            print(json.dumps(infeasible_data(error), indent=2))
+        raise
     if output is not None:
         write_manifest(manifest, output)
     stdout = Console(highlight=False, width=flags.width())
@@ -118,6 +124,13 @@ def evaluate(
     homes: flags.Homes = None,
     layout: flags.Layout = "auto",
     endpoint: flags.Endpoint = None,
+    routing: flags.Routing = None,
+    routing_draws: Annotated[
+        int,
+        typer.Option(
+            help="Score under this many seeds of ecmp_hash too: median and p99."
+        ),
+    ] = 0,
     message_bytes: flags.MessageBytes = None,
     holdout: flags.Holdout = "0.5",
     output_format: flags.Format = "human",
@@ -134,11 +147,17 @@ def evaluate(
         homes=homes,
         layout=layout,
         endpoint=endpoint,
+        routing=routing,
         message_bytes=flags.message_bytes(message_bytes),
         holdout=holdout,
     )
     scores = pipeline.evaluate(
-        topology, plan=plan, trace=trace, model=model, options=chosen
+        topology,
+        plan=plan,
+        trace=trace,
+        model=model,
+        options=chosen,
+        routing_draws=routing_draws,
     )
     if output_format == "json":
         print(json.dumps(scores, indent=2))

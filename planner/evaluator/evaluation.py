@@ -72,13 +72,12 @@ class Evaluation:
     def inter_domain_bytes(self) -> Fraction:
         """Bytes between different domains, both legs (rule 27)."""
         domain_G = self.instance.layout.domain_G
-        far = domain_G[:, None] != domain_G[None, :]
         return sum(
             (
-                Fraction(int(legs_GG[far].sum()), loads.denominator) * size
+                Fraction(legs.between(domain_G), loads.denominator) * size
                 for loads in self.layers
-                for legs_GG, size in zip(
-                    (loads.transfers_GG, loads.combine_GG),
+                for legs, size in zip(
+                    (loads.transfers, loads.combine),
                     self.instance.message_bytes,
                     strict=True,
                 )
@@ -136,7 +135,10 @@ def _domain_max_over_mean(
     total = int(np.sum(pairs_G))
     if not total:
         return Fraction(1)
-    per_gpu = max(
-        Fraction(int(pairs_G[list(gpus)].sum()), len(gpus)) for gpus in domains
-    )
+    # Of domains of one size only the fullest can have the most per GPU.
+    fullest: dict[int, int] = {}
+    for gpus in domains:
+        pairs = int(pairs_G[list(gpus)].sum())
+        fullest[len(gpus)] = max(pairs, fullest.get(len(gpus), 0))
+    per_gpu = max(Fraction(pairs, size) for size, pairs in fullest.items())
     return per_gpu * len(pairs_G) / total

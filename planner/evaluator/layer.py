@@ -9,8 +9,9 @@ from planner.arrays import ExactArray, IdArray, IntArray
 from planner.errors import UsageError
 from planner.evaluator.counts import expected_pairs
 from planner.instance import PlacementInstance
+from planner.pair_counts import PairCounts
 from planner.plan import SplitWeights
-from planner.traffic.base import TRAFFIC, pair_counts
+from planner.traffic.base import TRAFFIC
 from planner.traffic.copies import transfers_of_pairs
 from planner.traffic.direct import home_transfers, merge_gpus, merge_transfers
 from planner.traffic.selection import chosen_targets
@@ -25,9 +26,9 @@ class LayerLoads:
     ----------
     pairs_G
         (token, expert) pairs computed on each GPU, over ``denominator``.
-    transfers_GG
+    transfers
         Dispatch transfers per ordered GPU pair, over ``denominator``.
-    combine_GG
+    combine
         Combine transfers likewise: the transpose (rule 21), except in ``direct``.
     loads_2A
         Load of every link in dispatch and combine, over ``denominator`` · Q.
@@ -39,8 +40,8 @@ class LayerLoads:
     """
 
     pairs_G: ExactArray
-    transfers_GG: ExactArray
-    combine_GG: ExactArray
+    transfers: PairCounts
+    combine: PairCounts
     loads_2A: ExactArray
     denominator: int
     after_T: IntArray | None = None
@@ -94,13 +95,14 @@ def layer_loads(
         layout=layout,
         experts=instance.model.experts,
     )
-    transfers_GG = mode.count(targets_TK, part.source_T, layout, instance.endpoint)
-    pairs_G = pair_counts(targets_TK, part.source_T, layout.gpu_count).sum(axis=0)
-    combine_GG, after_T = np.ascontiguousarray(transfers_GG.T), None
+    transfers = mode.count(targets_TK, part.source_T, layout, instance.endpoint)
+    served = targets_TK[targets_TK >= 0]
+    pairs_G = np.bincount(served, minlength=layout.gpu_count).astype(np.int64)
+    combine, after_T = transfers.transposed(), None
     if mode.chained:
         after_T = merge_gpus(targets_TK, part.source_T)
-        combine_GG = merge_transfers(targets_TK, after_T, layout.gpu_count)
-    return _routed(instance, pairs_G, (transfers_GG, combine_GG), 1, after_T)
+        combine = merge_transfers(targets_TK, after_T, layout.gpu_count)
+    return _routed(instance, pairs_G, (transfers, combine), 1, after_T)
 
 
 def _counts_loads(
@@ -111,33 +113,32 @@ def _counts_loads(
     split: Mapping[int, SplitWeights],
 ) -> LayerLoads:
     pairs_GG, denominator = expected_pairs(instance, part, layer, slots_GJ, split)
-    transfers_GG = transfers_of_pairs(pairs_GG, instance.layout, instance.endpoint)
-    combine_GG = np.ascontiguousarray(transfers_GG.T)
-    return _routed(
-        instance, pairs_GG.sum(axis=0), (transfers_GG, combine_GG), denominator
-    )
+    pairs = PairCounts.of_matrix(pairs_GG)
+    transfers = transfers_of_pairs(pairs, instance.layout, instance.endpoint)
+    legs = (transfers, transfers.transposed())
+    return _routed(instance, pairs_GG.sum(axis=0), legs, denominator)
 
 
 def brought_home(
     instance: PlacementInstance, last: LayerLoads, at_T: IntArray, home_T: IntArray
 ) -> LayerLoads:
     """Add to the last layer's combine leg what takes its tokens home (rule 20)."""
-    homeward_GG = home_transfers(at_T, home_T, instance.layout.gpu_count)
-    legs = (last.transfers_GG, last.combine_GG + homeward_GG)
+    homeward = home_transfers(at_T, home_T, instance.layout.gpu_count)
+    legs = (last.transfers, last.combine.plus(homeward))
     return _routed(instance, last.pairs_G, legs, last.denominator, last.after_T)
 
 
 def _routed(
     instance: PlacementInstance,
     pairs_G: ExactArray,
-    legs: tuple[ExactArray, ExactArray],
+    legs: tuple[PairCounts, PairCounts],
     denominator: int,
     after_T: IntArray | None = None,
 ) -> LayerLoads:
     return LayerLoads(
         pairs_G=pairs_G,
-        transfers_GG=legs[0],
-        combine_GG=legs[1],
+        transfers=legs[0],
+        combine=legs[1],
         loads_2A=np.stack([instance.routes.loads(leg) for leg in legs]),
         denominator=denominator,
         after_T=after_T,

@@ -44,12 +44,13 @@ def count(
             part.ordinal_T,
             layout,
         )
-        dispatch_LGG[layer], combine_LGG[layer], stand_T = both_legs(
+        dispatch, combine, stand_T = both_legs(
             traffic, endpoint, targets_TK, stand_T, layout
         )
+        dispatch_LGG[layer], combine_LGG[layer] = dispatch.matrix(), combine.matrix()
         pairs_LG[layer] = gpu_pairs(targets_TK, gpus)
     if traffic == "direct":
-        combine_LGG[-1] += homeward(stand_T, part.source_T, gpus)
+        combine_LGG[-1] += homeward(stand_T, part.source_T, gpus).matrix()
     return Moved(
         dispatch_LGG=dispatch_LGG,
         combine_LGG=combine_LGG,

@@ -11,13 +11,8 @@ import numpy as np
 from planner.arrays import FloatArray
 from planner.evaluator import Evaluation
 from planner.evaluator.layer import LayerLoads
-from planner.evaluator.objective import (
-    leg_peaks,
-    link_tokens,
-    scope_of,
-    seconds_per_transfer,
-)
-from planner.instance import PlacementInstance
+from planner.evaluator.objective import leg_peaks, link_tokens
+from planner.instance import PlacementInstance, scope_of
 
 LEGS = ("dispatch", "combine")
 NEAR = 0.01
@@ -222,10 +217,10 @@ def _rows(instance: PlacementInstance, loads: LayerLoads) -> list[FloatArray]:
     links = instance.topology.links
     if instance.objective.name == "link_time":
         return [
-            _floats(loads.loads_2A[leg]) * _floats(weights) / over
-            for leg, weights in enumerate(seconds_per_transfer(instance))
+            _floats(load_A) * instance.topology.seconds_per_byte.near_A * size / over
+            for load_A, size in zip(loads.loads_2A, instance.message_bytes, strict=True)
         ]
-    tokens_2A, common = link_tokens(loads.loads_2A, links)
+    tokens_2A, common = link_tokens(loads.loads_2A, instance.topology)
     inside_A = scope_of(links, instance.objective.link_classes)
     return [_floats(tokens_2A[leg]) * inside_A / (over * common) for leg in (0, 1)]
 

@@ -7,6 +7,7 @@ from planner.manifest.document import SCHEMA, Manifest, json_schema
 from planner.manifest.figures import (
     LayerCounts,
     digest_of_counts,
+    digest_of_pairs,
     exact_text,
     gap_of,
     gpu_predictions,
@@ -35,6 +36,7 @@ __all__ = [
     "digest_of_file",
     "digest_of_json",
     "digest_of_manifest",
+    "digest_of_pairs",
     "exact_text",
     "gap_of",
     "gpu_predictions",

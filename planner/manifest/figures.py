@@ -24,6 +24,7 @@ from planner.manifest.schema import (
     Name,
     ObjectiveReport,
 )
+from planner.pair_counts import PairCounts
 from planner.topology.graph import Link
 
 UNITS = {"link_time": "s", "link_tokens": "tokens", "gpu_tokens": "pairs"}
@@ -35,23 +36,23 @@ class LayerCounts:
 
     Attributes
     ----------
-    transfers_GG
+    transfers
         Dispatch transfers per ordered GPU pair, over ``denominator``.
     loads_2A
         Loads of every link in dispatch and combine, over ``denominator`` · Q.
     imbalance, domain_imbalance
         Rule 26, per GPU and per domain.
-    combine_GG
+    combine
         Combine transfers likewise; None where they mirror dispatch.
     """
 
     layer: int
-    transfers_GG: ExactArray
+    transfers: PairCounts
     loads_2A: ExactArray
     denominator: int
     imbalance: Fraction
     domain_imbalance: Fraction
-    combine_GG: ExactArray | None = None
+    combine: PairCounts | None = None
 
 
 def exact_text(value: Fraction | int) -> str:
@@ -70,15 +71,13 @@ def digest_of_counts(counts: ExactArray, denominator: int = 1) -> str:
     """
     flat = counts.reshape(-1)
     where = np.flatnonzero(flat)
-    values = [int(value) for value in flat[where].tolist()]
-    common = gcd(denominator, *values)
-    shape = "x".join(str(length) for length in counts.shape)
-    lines = [f"{shape}/{denominator // common}"]
-    lines += [
-        f"{index} {value // common}"
-        for index, value in zip(where.tolist(), values, strict=True)
-    ]
-    return hashlib.sha256(("\n".join(lines) + "\n").encode()).hexdigest()
+    return _digest(counts.shape, where, flat[where], denominator)
+
+
+def digest_of_pairs(pairs: PairCounts, denominator: int = 1) -> str:
+    """Return the digest of an array [G, G] of which only some pairs count."""
+    where = pairs.source_n * pairs.gpus + pairs.target_n
+    return _digest((pairs.gpus, pairs.gpus), where, pairs.count_n, denominator)
 
 
 def objective_report(
@@ -117,7 +116,6 @@ def layer_prediction(
     message_bytes: tuple[int, int],
 ) -> LayerPrediction:
     """Return the figures of one layer: totals, digests and the busiest links."""
-    far = domain_G[:, None] != domain_G[None, :]
     over = counts.denominator
     legs: tuple[tuple[Leg, int], ...] = (("dispatch", 0), ("combine", 1))
     busiest = [
@@ -129,12 +127,14 @@ def layer_prediction(
     ]
     return LayerPrediction(
         layer=counts.layer,
-        transfers_exact=exact_text(_total(counts.transfers_GG, over)),
-        inter_domain_transfers_exact=exact_text(_total(counts.transfers_GG[far], over)),
-        transfers_sha256=digest_of_counts(counts.transfers_GG, over),
+        transfers_exact=exact_text(Fraction(counts.transfers.total, over)),
+        inter_domain_transfers_exact=exact_text(
+            Fraction(counts.transfers.between(domain_G), over)
+        ),
+        transfers_sha256=digest_of_pairs(counts.transfers, over),
         combine_sha256=None
-        if counts.combine_GG is None
-        else digest_of_counts(counts.combine_GG, over),
+        if counts.combine is None
+        else digest_of_pairs(counts.combine, over),
         links_sha256=digest_of_counts(counts.loads_2A, over * q),
         imbalance=float(counts.imbalance),
         domain_imbalance=float(counts.domain_imbalance),
@@ -179,10 +179,16 @@ def _busiest(
 ) -> list[BusiestLink]:
     """The first link with the longest time in every class that carries a load."""
     best: dict[str, tuple[Fraction, Link]] = {}
-    for link in links:
-        load = int(loads_A[link.index])
+    # Of links that are alike only a busier one can take the first place.
+    most: dict[tuple[str, Fraction], int] = {}
+    for index in np.flatnonzero(loads_A).tolist():
+        link, load = links[index], int(loads_A[index])
+        alike = link.link_class, link.bytes_per_s
+        if load <= most.get(alike, 0):
+            continue
+        most[alike] = load
         seconds = Fraction(load * message, over) / link.bytes_per_s
-        if load and seconds > best.get(link.link_class, (Fraction(-1), link))[0]:
+        if seconds > best.get(link.link_class, (Fraction(-1), link))[0]:
             best[link.link_class] = (seconds, link)
     return [
         _busiest_link(leg, link, loads_A, links, over, message)
@@ -220,5 +226,13 @@ def _busiest_link(
     )
 
 
-def _total(counts: ExactArray, over: int) -> Fraction:
-    return Fraction(int(counts.sum()), over) if counts.size else Fraction(0)
+def _digest(
+    shape: Sequence[int], where: IntArray, values: ExactArray, denominator: int
+) -> str:
+    common = gcd(denominator, *values.tolist())
+    lines = ["x".join(str(length) for length in shape) + f"/{denominator // common}"]
+    lines += [
+        f"{index} {value // common}"
+        for index, value in zip(where.tolist(), values.tolist(), strict=True)
+    ]
+    return hashlib.sha256(("\n".join(lines) + "\n").encode()).hexdigest()

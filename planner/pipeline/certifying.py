@@ -2,8 +2,7 @@
 
 from fractions import Fraction
 
-from planner.evaluator.objective import scope_of
-from planner.instance import PlacementInstance
+from planner.instance import PlacementInstance, scope_of
 from planner.strategies.base import Bound
 from planner.verifier.certificates import Evidence, lifted, proven, starts
 

@@ -1,5 +1,6 @@
 """Score a plan on any trace."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from planner.errors import ManifestError
 from planner.evaluator import Evaluation
 from planner.evaluator import evaluate as judge
+from planner.instance import PlacementInstance
 from planner.manifest import Manifest, read_manifest
 from planner.options import SolveOptions
 from planner.pipeline.problem import (
@@ -18,6 +20,8 @@ from planner.pipeline.problem import (
 )
 from planner.pipeline.sources import Source
 from planner.plan import PlacementPlan
+from planner.topology.paths import build_routes
+from planner.workload.parts import Part
 
 
 def plan_of(manifest: Manifest) -> PlacementPlan:
@@ -46,8 +50,14 @@ def evaluate(
     trace: TraceLike | None = None,
     model: Source | None = None,
     options: SolveOptions | None = None,
+    routing_draws: int = 0,
 ) -> dict[str, Any]:
     """Score a plan on a trace, planning and held-out part each.
+
+    Parameters
+    ----------
+    routing_draws
+        Score under this many seeds of ``ecmp_hash`` too (a flow per pair).
 
     Returns
     -------
@@ -90,12 +100,41 @@ def evaluate(
         "traffic": instance.traffic,
         "selection": instance.selection,
         "endpoint": instance.endpoint,
+        "routing": problem.routing,
         "homes": problem.homes[0].policy,
         "parts": {
             name: _scores(judge(instance, placed, part))
+            | _over_draws(instance, placed, part, routing_draws)
             for name, part in parts.items()
             if part is not None
         },
+    }
+
+
+def _over_draws(
+    instance: PlacementInstance, placed: PlacementPlan, part: Part, draws: int
+) -> dict[str, Any]:
+    """Link time under several seeds of the switches' hash functions."""
+    if draws < 1:
+        return {}
+    mode = instance.objective.layers
+    times = [
+        float(
+            judge(
+                replace(instance, routes=build_routes(instance.topology, policy)),
+                placed,
+                part,
+            ).values["link_time"][mode]
+        )
+        for policy in (f"ecmp_hash({seed})" for seed in range(draws))
+    ]
+    return {
+        "ecmp_hash": {
+            "draws": draws,
+            "layers": mode,
+            "p50_s": float(np.percentile(times, 50)),
+            "p99_s": float(np.percentile(times, 99)),
+        }
     }
 
 

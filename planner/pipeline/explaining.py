@@ -16,6 +16,7 @@ from planner.explain import (
     memory_row,
     why_links_cannot_gain,
 )
+from planner.explain.causes.caps import least_copy_load
 from planner.explain.relax import RELAXATIONS, Question, Relaxation
 from planner.explain.relax.judged import (
     Outcome,
@@ -29,7 +30,6 @@ from planner.instance import PlacementInstance
 from planner.manifest import Manifest
 from planner.pipeline.certifying import certified_whole, evidence
 from planner.pipeline.reopening import reopen
-from planner.pipeline.resolve import least_copy_load
 from planner.plan import PlacementPlan
 from planner.strategies.base import STRATEGIES, Limits
 from planner.verifier.certificates import Certificate, proven

@@ -15,9 +15,8 @@ from planner.evaluator import (
     evaluate_holdout,
     evaluate_planning,
 )
-from planner.evaluator.objective import scope_of
 from planner.explain import link_effects, what_binds, why_links_cannot_gain
-from planner.instance import PlacementInstance
+from planner.instance import PlacementInstance, scope_of
 from planner.manifest import (
     LayerCounts,
     Manifest,
@@ -375,12 +374,12 @@ def _layer_predictions(evaluation: Evaluation) -> tuple[LayerPrediction, ...]:
         layer_prediction(
             LayerCounts(
                 layer=instance.model.moe_layers[index],
-                transfers_GG=loads.transfers_GG,
+                transfers=loads.transfers,
                 loads_2A=loads.loads_2A,
                 denominator=loads.denominator,
                 imbalance=evaluation.gpu_imbalance_L[index],
                 domain_imbalance=evaluation.domain_imbalance_L[index],
-                combine_GG=loads.combine_GG if chained else None,
+                combine=loads.combine if chained else None,
             ),
             links=instance.topology.links,
             domain_G=instance.layout.domain_G,

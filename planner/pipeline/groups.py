@@ -4,7 +4,7 @@ import re
 from math import ceil
 
 from planner.arrays import IntArray
-from planner.errors import InfeasibleError, UsageError
+from planner.errors import UsageError
 from planner.layout import ParallelLayout
 from planner.options import SolveOptions
 from planner.pipeline.resolve import SINGLE
@@ -65,25 +65,21 @@ def choose_layout(
     )
 
 
-def slots_per_gpu(experts: int, layers: int, ep: int, options: SolveOptions) -> int:
+def slots_per_gpu(experts: int, ep: int, options: SolveOptions) -> int:
     """Return the slots of every GPU in every layer (policies of design §5).
 
     ``auto`` takes the smallest number of slots that holds every expert. Under
-    ``one_expert_per_gpu_total`` the one slot is that of all layers together.
-
-    Raises
-    ------
-    InfeasibleError
-        If the policy leaves fewer slots than experts.
+    ``one_expert_per_gpu_total`` the one slot is that of all layers together. Whether
+    they hold every expert, and none twice, is for the causes of infeasibility to say.
     """
     if options.policy == SINGLE:
-        return _single_slot(experts * layers, ep, options)
-    if options.policy == "one_expert_per_gpu":
-        if experts > ep:
-            raise InfeasibleError(
-                f"too few slots: one_expert_per_gpu gives {ep} slots per layer for "
-                f"{experts} experts; use --policy uniform, or {experts} GPUs"
+        if redundant(options):
+            raise UsageError(
+                f"--redundant {options.redundant}: --policy {SINGLE} gives every "
+                "expert one GPU; use --redundant 0"
             )
+        return 1
+    if options.policy == "one_expert_per_gpu":
         return 1
     if options.redundant == "auto":
         return ceil(experts / ep)
@@ -95,26 +91,7 @@ def slots_per_gpu(experts: int, layers: int, ep: int, options: SolveOptions) -> 
             f"--redundant {options.redundant}: {experts} experts + "
             f"{options.redundant} slots do not divide over {ep} GPUs; use {near}"
         )
-    if slots // ep > experts:
-        raise InfeasibleError(
-            f"{slots // ep} slots per GPU for {experts} experts would put two copies "
-            f"on one GPU; use --redundant {experts * ep - experts} or less"
-        )
     return slots // ep
-
-
-def _single_slot(experts: int, gpus: int, options: SolveOptions) -> int:
-    if redundant(options):
-        raise UsageError(
-            f"--redundant {options.redundant}: --policy {SINGLE} gives every expert "
-            "one GPU; use --redundant 0"
-        )
-    if experts > gpus:
-        raise InfeasibleError(
-            f"too few GPUs: {SINGLE} needs one for each of the {experts} experts of "
-            f"all layers and has {gpus}; use --policy uniform, or {experts} GPUs"
-        )
-    return 1
 
 
 def redundant(options: SolveOptions) -> int:

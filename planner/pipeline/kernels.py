@@ -15,15 +15,16 @@ def compile_kernels() -> None:
         strategy = "flow" if TRAFFIC.get(traffic).chained else "search"
         options = SolveOptions(traffic=traffic, strategy=strategy, time_limit=0.2)
         solve("toy-2x2", options=options)
-    loads = SolveOptions(
-        objective="gpu_tokens",
-        selection="even",
-        traffic="copies",
-        redundant="8",
-        strategy="balance",
-        time_limit=0.2,
-    )
-    solve("toy-2x2", options=loads)
+    for selection in ("even", "weighted"):
+        loads = SolveOptions(
+            objective="gpu_tokens",
+            selection=selection,
+            traffic="copies",
+            redundant="8",
+            strategy="balance",
+            time_limit=0.2,
+        )
+        solve("toy-2x2", options=loads)
     free = SolveOptions(
         traffic="copies",
         selection="weighted",

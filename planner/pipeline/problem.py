@@ -13,11 +13,11 @@ from planner.layout import ParallelLayout
 from planner.manifest import exact_text
 from planner.manifest.schema import InputFile, TraceInput
 from planner.options import SolveOptions
-from planner.pipeline.groups import choose_layout, slots_per_gpu
+from planner.pipeline.feasibility import Feasibility
+from planner.pipeline.groups import choose_layout
 from planner.pipeline.resolve import (
     PHASE_TRAFFIC,
     SINGLE,
-    check_caps,
     check_names,
     resolve_caps,
     resolve_endpoint,
@@ -37,7 +37,7 @@ from planner.topology.paths import build_routes
 from planner.topology.schema import load_topology
 from planner.traffic.base import TRAFFIC
 from planner.workload.counts import CountsTable, inline_counts
-from planner.workload.memory import MemoryBill, check_memory, memory_bill
+from planner.workload.memory import MemoryBill
 from planner.workload.memory_terms import all_reduce_bytes
 from planner.workload.messages import message_bytes
 from planner.workload.model_spec import MoEModelSpec
@@ -76,8 +76,13 @@ class Problem:
     trace_records: tuple[TraceInput, ...]
     homes: tuple[HomesReport, ...]
     routing: str
-    bill: MemoryBill
+    feasibility: Feasibility
     notes: tuple[str, ...]
+
+    @property
+    def bill(self) -> MemoryBill:
+        """What each GPU holds, term by term."""
+        return self.feasibility.own.bill
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,16 +126,14 @@ def build_problem(
     check_names(options)
     loaded = _load(sources, options)
     notes: list[str] = []
-    instance, bill, homes = _instance(loaded, options, slots, notes)
-    for view in instance.views:
-        check_caps(view)
-    topology = loaded.topology
+    instance, feasibility, homes = _instance(loaded, options, slots, notes)
+    topology, kv_tokens = loaded.topology, feasibility.own.bill.kv_tokens
     notes.extend(f"assumed: {assumption}" for assumption in topology.assumptions)
     notes.extend(f"warning: {warning}" for warning in topology.warnings)
     return Problem(
         instance=instance,
         options=options,
-        option_values=_values_in_force(options, instance, homes[0].policy, bill),
+        option_values=_values_in_force(options, instance, homes[0].policy, kv_tokens),
         headline=_headline(instance, given=bool(sources.traces)),
         topology_record=topology_record(sources.topology, sources.base),
         model_record=model_record(loaded.wanted, loaded.model, sources.base),
@@ -142,7 +145,7 @@ def build_problem(
         ),
         homes=homes,
         routing=_routing(options, topology),
-        bill=bill,
+        feasibility=feasibility,
         notes=tuple(notes),
     )
 
@@ -200,20 +203,24 @@ def _routing(options: SolveOptions, topology: ClusterTopology) -> str:
 
 def _instance(
     loaded: _Loaded, options: SolveOptions, slots: int | None, notes: list[str]
-) -> tuple[PlacementInstance, MemoryBill, tuple[HomesReport, ...]]:
-    """Resolve groups, slots, workloads and memory, in this order."""
+) -> tuple[PlacementInstance, Feasibility, tuple[HomesReport, ...]]:
+    """Resolve groups and workloads, see that a plan can exist, and make it one."""
     topology, model = loaded.topology, loaded.model
     layout = choose_layout(topology, model.experts, options)
-    layers = len(model.moe_layers)
-    per_gpu = slots or slots_per_gpu(model.experts, layers, layout.ep, options)
     weights = _weights([each.place.weight for each in loaded.traces])
     made = [
         _workload(each, loaded, options, layout, weight, notes)
         for each, weight in zip(loaded.traces, weights, strict=True)
     ]
     workloads = tuple(workload for workload, _ in made)
-    bill = _dearest_bill(workloads, loaded, layout, per_gpu, options)
-    check_memory(bill)
+    feasibility = Feasibility(
+        topology=topology,
+        model=model,
+        options=options,
+        workloads=workloads,
+        slots=slots,
+    )
+    caps, setup = resolve_caps(options), feasibility.check()
     if layout.tp > 1:
         moved = all_reduce_bytes(model, layout.tp, options.batch_tokens)
         notes.append(
@@ -232,14 +239,14 @@ def _instance(
             link_classes=options.link_classes,
             combine=options.combine,
         ),
-        caps=resolve_caps(options),
-        slots_per_gpu=per_gpu,
+        caps=caps,
+        slots_per_gpu=setup.slots_per_gpu,
         workloads=workloads,
-        memory_bytes_G=bill.total_G,
-        memory_limit_G=bill.limit_G,
+        memory_bytes_G=setup.bill.total_G,
+        memory_limit_G=setup.bill.limit_G,
         single=options.policy == SINGLE,
     )
-    return instance, bill, tuple(report for _, report in made)
+    return instance, feasibility, tuple(report for _, report in made)
 
 
 def _workload(
@@ -280,32 +287,6 @@ def _weights(given: Sequence[Fraction | None]) -> list[Fraction]:
     return [weight / sum(raw) for weight in raw]
 
 
-def _dearest_bill(
-    workloads: Sequence[Workload],
-    loaded: _Loaded,
-    layout: ParallelLayout,
-    per_gpu: int,
-    options: SolveOptions,
-) -> MemoryBill:
-    """Return the memory bill of the workload whose buffers are the largest."""
-    bills = [
-        memory_bill(
-            loaded.model,
-            loaded.topology,
-            layout,
-            slots_per_gpu=per_gpu,
-            traffic=workload.traffic,
-            messages=workload.message_bytes,
-            kv_tokens=options.kv_tokens,
-            mem_fraction=options.mem_fraction,
-            batch_tokens=options.batch_tokens,
-            single=options.policy == SINGLE,
-        )
-        for workload in workloads
-    ]
-    return max(bills, key=lambda bill: bill.batch_token_bytes)
-
-
 def _trace_record(
     given: _LoadedTrace, workload: Workload, report: HomesReport, base: Path
 ) -> TraceInput:
@@ -333,7 +314,7 @@ def _values_in_force(
     options: SolveOptions,
     instance: PlacementInstance,
     homes: str,
-    bill: MemoryBill,
+    kv_tokens: int,
 ) -> dict[str, Any]:
     """Every option with its default resolved, as plain JSON values."""
     layout = instance.layout
@@ -345,7 +326,7 @@ def _values_in_force(
         "precision": instance.model.precision,
         "layout": f"tp={layout.tp},dp={layout.dp},ep={layout.ep}",
         "redundant": instance.slot_count - instance.model.experts,
-        "kv_tokens": bill.kv_tokens,
+        "kv_tokens": kv_tokens,
         "threads": options.threads or os.cpu_count() or 1,
     }
     for name in ("link_classes", "message_bytes"):

@@ -1,9 +1,8 @@
 """Defaults and limits that follow from the options, one small rule each."""
 
 from decimal import Decimal, InvalidOperation
-from fractions import Fraction
 
-from planner.errors import InfeasibleError, UsageError
+from planner.errors import UsageError
 from planner.instance import (
     COMBINATIONS,
     LAYER_MODES,
@@ -13,7 +12,6 @@ from planner.instance import (
     PlacementInstance,
 )
 from planner.options import SolveOptions
-from planner.strategies.baselines.base import expert_loads
 from planner.topology.graph import ClusterTopology
 from planner.traffic.base import TRAFFIC
 from planner.workload.model_spec import BYTES_PER_VALUE
@@ -159,50 +157,3 @@ def _cap(flag: str, text: str | None) -> float | None:
     if not (value.is_finite() and value >= 1):
         raise UsageError(f"--{flag} {text} must be finite and >= 1 (max/mean)")
     return float(value)
-
-
-def check_caps(instance: PlacementInstance) -> None:
-    """Refuse a cap below what any placement must exceed (rule 26).
-
-    An expert's busiest copy carries at least load/copies, so with P slots some GPU
-    carries at least t* = min{t : Σ ⌈load/t⌉ ≤ P}.
-
-    Raises
-    ------
-    InfeasibleError
-        With the layer, the expert and the floor.
-    """
-    gpus, sizes = instance.layout.gpu_count, [len(d) for d in instance.topology.domains]
-    for layer, load_E in enumerate(expert_loads(instance)):
-        total = int(load_E.sum())
-        if not total:
-            continue
-        least, expert = least_copy_load(load_E.tolist(), instance.slot_count)
-        # EP sets share the tokens; the set with most has at least the mean.
-        floors = {
-            "--imbalance-cap": (instance.caps.gpu, least * gpus / total),
-            "--domain-imbalance-cap": (
-                instance.caps.domain,
-                least * gpus / total / max(sizes),
-            ),
-        }
-        for flag, (cap, floor) in floors.items():
-            floor = floor / instance.layout.sets
-            if cap is not None and Fraction(str(cap)) < floor:
-                raise InfeasibleError(
-                    f"{flag} {cap} is below the floor {float(floor):.4f} of layer "
-                    f"{instance.model.moe_layers[layer]}: expert {expert} alone makes "
-                    "it; raise the cap or add slots with --redundant"
-                )
-
-
-def least_copy_load(loads: list[int], slots: int) -> tuple[Fraction, int]:
-    """Return t* = min{t : Σ ⌈load/t⌉ ≤ slots} and an expert that attains it."""
-    positive = [(load, expert) for expert, load in enumerate(loads) if load > 0]
-    copies = dict.fromkeys((expert for _, expert in positive), 1)
-    load_of = {expert: load for load, expert in positive}
-    for _ in range(max(0, slots - len(loads))):
-        heaviest = max(copies, key=lambda e: (Fraction(load_of[e], copies[e]), -e))
-        copies[heaviest] += 1
-    heaviest = max(copies, key=lambda e: (Fraction(load_of[e], copies[e]), -e))
-    return Fraction(load_of[heaviest], copies[heaviest]), heaviest

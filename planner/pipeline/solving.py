@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from planner.errors import InputError, LimitError
+from planner.errors import InfeasibleError, InputError, LimitError
 from planner.evaluator import evaluate_planning
 from planner.instance import PlacementInstance
 from planner.manifest import Manifest
@@ -105,7 +105,10 @@ def solve(
     )
     ready = time.perf_counter() - begun
     shifted = None if progress is None else _shifted(progress, ready)
-    result = strategy(problem.instance, limits, progress=shifted)
+    try:
+        result = strategy(problem.instance, limits, progress=shifted)
+    except InfeasibleError as error:
+        raise problem.feasibility.proven(error) from error
     check_kept(problem.instance, result.plan)
     return fill_manifest(
         problem, options.strategy, result, seconds=time.perf_counter() - begun

@@ -79,6 +79,7 @@ def build(
         links=links,
         domain_G=domains(record.nodes, gpus, links),
         routing=record.graph.routing.policy,
+        routing_tables=record.graph.routing.tables,
         endpoint=record.graph.routing.endpoint,
         workload=workload.model_dump(exclude_none=True) if workload else None,
         down=_down(record.nodes, edges, up),

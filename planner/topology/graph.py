@@ -5,14 +5,17 @@ numbered in file order, which is the EP rank order of a plan; links are directed
 edges in file order, followed by the capacity groups (one more link each).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
+from math import lcm
+from typing import Self
 
 import networkx as nx
 import numpy as np
 
-from planner.arrays import IntArray
+from planner.arrays import FloatArray, IntArray
 
 SCALE_UP_KINDS = frozenset({"nvlink", "xgmi"})
 HOST_KINDS = frozenset({"pcie", "upi", "c2c"})
@@ -59,6 +62,19 @@ class Link:
         return self.link_class if self.members else f"{self.source} -> {self.target}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Weights:
+    """Exact factors by link (or GPU), and floats of them to look quickly."""
+
+    exact: Sequence[Fraction]
+    near_A: FloatArray
+
+    @classmethod
+    def of(cls, exact: Sequence[Fraction]) -> Self:
+        """Return the factors with their floats."""
+        return cls(exact=exact, near_A=np.asarray([float(each) for each in exact]))
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClusterTopology:
     """A validated cluster.
@@ -76,6 +92,8 @@ class ClusterTopology:
         Number of each GPU's scale-up domain, numbered by first appearance.
     routing, endpoint
         What ``graph.routing`` of the file asks for (rule 7).
+    routing_tables
+        Next node by switch and destination endpoint, for policy ``explicit``.
     workload
         ``model`` and ``trace`` named in the file (design §8).
     down
@@ -92,6 +110,7 @@ class ClusterTopology:
     links: tuple[Link, ...]
     domain_G: IntArray
     routing: str | None = None
+    routing_tables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     endpoint: str | None = None
     workload: dict[str, str] | None = None
     down: tuple[str, ...] = ()
@@ -111,6 +130,23 @@ class ClusterTopology:
             tuple(np.flatnonzero(self.domain_G == domain).tolist())
             for domain in range(count)
         )
+
+    @cached_property
+    def seconds_per_byte(self) -> "Weights":
+        """1/β of every link."""
+        return Weights.of([1 / link.bytes_per_s for link in self.links])
+
+    @cached_property
+    def token_factors(self) -> tuple[IntArray, int]:
+        """Common denominator / ``token_divisor`` by link, and that denominator."""
+        common = lcm(*(link.token_divisor for link in self.links))
+        factor_A = [common // link.token_divisor for link in self.links]
+        return np.asarray(factor_A, dtype=np.int64), common
+
+    @cached_property
+    def groups(self) -> tuple[Link, ...]:
+        """The links that are capacity groups."""
+        return tuple(link for link in self.links if link.members)
 
     @cached_property
     def edge_index(self) -> dict[tuple[str, str], int]:

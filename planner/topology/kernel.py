@@ -1,9 +1,20 @@
-"""The compiled loop behind :meth:`planner.topology.paths.Routes.loads`."""
+"""The compiled loops behind :meth:`planner.topology.paths.Routes.loads`."""
 
 from typing import Any
 
 import numpy as np
 from numba import njit
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def spread(
+    amount_B: Any, indptr: Any, links_X: Any, numerators_X: Any, loads_A: Any
+) -> None:
+    """Add what the transfers of every bundle load its links with."""
+    for bundle in range(amount_B.size):
+        if amount_B[bundle] != 0:
+            for place in range(indptr[bundle], indptr[bundle + 1]):
+                loads_A[links_X[place]] += amount_B[bundle] * numerators_X[place]
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -30,8 +41,5 @@ def accumulate(
             amounts[exit_GG[source, target]] += moved
             amounts[middle_GG[source, target]] += moved
             amounts[entry_GG[source, target]] += moved
-    for bundle in range(amounts.size):
-        if amounts[bundle] != 0:
-            for place in range(indptr[bundle], indptr[bundle + 1]):
-                loads_A[links_X[place]] += amounts[bundle] * numerators_X[place]
+    spread(amounts, indptr, links_X, numerators_X, loads_A)
     return -1

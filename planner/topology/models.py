@@ -170,8 +170,9 @@ class Edge(Strict):
 class Routing(Strict):
     """What the file asks for; the command line comes first (rule 7)."""
 
-    policy: Name | None = None
+    policy: str | None = None
     endpoint: Literal["local_nic", "pxn", "dest_forward"] | None = None
+    tables: dict[Name, dict[Name, Name]] = Field(default_factory=dict)
 
 
 class Provenance(Strict):

@@ -1,49 +1,25 @@
 """From routes between classes to the bundles of every GPU pair (rules 4 and 5)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from math import gcd, lcm
 
 import networkx as nx
 import numpy as np
 
-from planner.arrays import BoolArray, ExactArray, IntArray
+from planner.arrays import IntArray
 from planner.topology.bundles import BundleStore
 from planner.topology.nics import Port
 from planner.topology.planes import INT64_LIMIT, ClassRoute, Plane
+from planner.topology.sections import Shares
+from planner.topology.tables import PairTable, PairTarget
 
 Profile = tuple[tuple[int, Fraction], ...]
 """Class and share of each port of a GPU: what its routes depend on."""
 Crossing = tuple[int, int, Fraction, ClassRoute]
 """Places of the source's and the target's port, share of the pair, its route."""
-NO_CASE, SCALE_UP_CASE, HOST_CASE, FABRIC_CASE = -1, 0, 1, 2
 Side = tuple[int, tuple[tuple[int, int, tuple[tuple[int, int], ...]], ...]]
 """Denominator, then per port: place, weight, steps over its own links."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PairTable:
-    """Bundle numbers of every ordered GPU pair.
-
-    ``exit_GG`` is -1 without a path; ``case_GG`` says which case of rule 4 holds.
-    """
-
-    exit_GG: IntArray
-    middle_GG: IntArray
-    entry_GG: IntArray
-    case_GG: IntArray
-
-    @classmethod
-    def empty(cls, count: int) -> "PairTable":
-        """Return a table in which no pair has a path."""
-        shape = (count, count)
-        return cls(
-            exit_GG=np.full(shape, -1, dtype=np.int32),
-            middle_GG=np.zeros(shape, dtype=np.int32),
-            entry_GG=np.zeros(shape, dtype=np.int32),
-            case_GG=np.full(shape, NO_CASE, dtype=np.int8),
-        )
 
 
 class PlaneUsers:
@@ -61,7 +37,7 @@ class PlaneUsers:
         self._plane, self._out, self._back, self._store = plane, out, back, store
         self._case = case
 
-    def fill(self, table: PairTable, same_G: IntArray | None = None) -> None:
+    def fill(self, table: PairTarget, same_G: IntArray | None = None) -> None:
         """Write the bundles of all pairs that have a path through the plane.
 
         ``same_G`` restricts the pairs to GPUs of equal number in it.
@@ -89,21 +65,49 @@ class PlaneUsers:
             ]
         )
 
-    def add_single(self, table: PairTable, source: int, target: int) -> None:
-        """Write one pair's route as a bundle of its own."""
+    def fill_paths(
+        self, table: PairTable, between: Callable[[str, str], Shares]
+    ) -> None:
+        """Write the pairs of this case again, ``between`` their ports as it says."""
+        access: dict[Shares, int] = {}
+        for source, target in np.argwhere(table.case_GG == self._case).tolist():
+            out, back = self._out[source], self._back[target]
+            if len(out) > 1 or len(back) > 1 or out[0].node == back[0].node:
+                self.add_single(table, source, target, between)
+                continue
+            ends = [port.access for port in (out[0], back[0])]
+            for shares in ends:
+                if shares not in access:
+                    access[shares] = self._store.add_shares(dict(shares))
+            path = dict(between(out[0].node, back[0].node))
+            table.exit_GG[source, target] = access[ends[0]]
+            table.middle_GG[source, target] = self._store.add_shares(path)
+            table.entry_GG[source, target] = access[ends[1]]
+
+    def add_single(
+        self,
+        table: PairTable,
+        source: int,
+        target: int,
+        between: Callable[[str, str], Shares] | None = None,
+    ) -> None:
+        """Write one pair's route as a bundle of its own.
+
+        ``between`` gives the links from port to port; None: those of the plane.
+        """
         shares: dict[int, Fraction] = {}
         for p, r, share, route in self.crossings(source, target):
             out, back = self._out[source][p], self._back[target][r]
             parts = [(link, part) for link, part in (*out.access, *back.access)]
             if out.node != back.node:
-                parts += self._whole(route, out.node, back.node)
+                if between is None:
+                    parts += self._whole(route, out.node, back.node)
+                else:
+                    parts += between(out.node, back.node)
             for link, part in parts:
                 shares[link] = shares.get(link, Fraction(0)) + share * part
         if shares:
-            table.exit_GG[source, target] = 0
-            table.middle_GG[source, target] = self._store.add_shares(shares)
-            table.entry_GG[source, target] = 0
-            table.case_GG[source, target] = self._case
+            table.write_one(source, target, self._store.add_shares(shares), self._case)
 
     def _between(self, start: str, end: str) -> ClassRoute | None:
         if start == end:
@@ -148,7 +152,7 @@ class PlaneUsers:
         return numbers, np.asarray(number_G, dtype=np.int64)
 
     def _fill_block(
-        self, table: PairTable, gpus: IntArray, same_G: IntArray | None
+        self, table: PairTarget, gpus: IntArray, same_G: IntArray | None
     ) -> None:
         outs, out_G = self._profiles(self._out, gpus)
         backs, back_G = self._profiles(self._back, gpus)
@@ -173,10 +177,14 @@ class PlaneUsers:
         np.fill_diagonal(usable, False)
         if same_G is not None:
             usable &= same_G[gpus][:, None] == same_G[gpus][None, :]
-        _write(table.exit_GG, gpus, exit_G[:, None] + exit_UV[cells], usable)
-        _write(table.middle_GG, gpus, middle_UV[cells], usable)
-        _write(table.entry_GG, gpus, entry_G[None, :] + entry_UV[cells], usable)
-        _write(table.case_GG, gpus, np.int8(self._case), usable)
+        table.write(
+            gpus,
+            exit_G[:, None] + exit_UV[cells],
+            middle_UV[cells],
+            entry_G[None, :] + entry_UV[cells],
+            usable,
+            self._case,
+        )
 
     def _class_crossings(self, out: Profile, back: Profile) -> list[Crossing]:
         routes = self._plane.routes
@@ -290,15 +298,3 @@ def _shares(
         for link, part in parts:
             shares[link] = shares.get(link, Fraction(0)) + part
     return shares
-
-
-def _write(
-    table_GG: IntArray, gpus: IntArray, values: ExactArray | np.int8, where: BoolArray
-) -> None:
-    first, last = int(gpus[0]), int(gpus[-1])
-    if last - first + 1 == gpus.size:
-        # A view: a block of thousands of GPUs is written in place.
-        np.copyto(table_GG[first : last + 1, first : last + 1], values, where=where)
-        return
-    cells = np.ix_(gpus, gpus)
-    table_GG[cells] = np.where(where, values, table_GG[cells])

@@ -15,24 +15,31 @@ from typing import NoReturn
 import numpy as np
 
 from planner.arrays import BoolArray, ExactArray, IntArray
-from planner.errors import TopologyError, UsageError
+from planner.errors import TopologyError
+from planner.pair_counts import PairCounts
 from planner.topology.bundles import Bundles, BundleStore
+from planner.topology.flow_paths import FlowPaths
 from planner.topology.graph import ClusterTopology
-from planner.topology.kernel import accumulate
+from planner.topology.kernel import accumulate, spread
 from planner.topology.nics import Endpoints, Port
-from planner.topology.pairs import (
+from planner.topology.pairs import PlaneUsers
+from planner.topology.planes import build_plane
+from planner.topology.policies.base import path_policy
+from planner.topology.sections import HOST, SCALE_UP, Rules, section
+from planner.topology.tables import (
     FABRIC_CASE,
     HOST_CASE,
     SCALE_UP_CASE,
+    InsidePairs,
     PairTable,
-    PlaneUsers,
+    PairTarget,
+    Table,
 )
-from planner.topology.planes import build_plane
-from planner.topology.sections import HOST, SCALE_UP, Rules, section
+from planner.topology.wide import WideTable, leaves_of
 
-POLICIES = ("ecmp_fractional",)
-_LATER = ("dmodk", "ecmp_hash", "explicit")
 _EXACT_LIMIT = 2.0**61
+WIDE_GPUS = 4_096
+"""Above so many GPUs nothing is kept per pair of them, where that is possible."""
 _INCIDENCE_LIMIT = 2**28
 
 
@@ -52,13 +59,12 @@ class Routes:
     topology: ClusterTopology
     q: int
     bundles: Bundles
-    table: PairTable
+    table: Table
 
     @property
     def reachable_GG(self) -> BoolArray:
         """Which ordered pairs have a path; the diagonal is False."""
-        reachable: BoolArray = self.table.exit_GG >= 0
-        return reachable
+        return self.table.reachable_GG
 
     def pair(self, source: int, target: int) -> tuple[IntArray, ExactArray]:
         """Link indices, ascending, and numerators over Q of one GPU pair.
@@ -78,8 +84,10 @@ class Routes:
             ),
         )
 
-    def loads(self, transfers_GG: ExactArray) -> ExactArray:
+    def loads(self, transfers_GG: ExactArray | PairCounts) -> ExactArray:
         """Exact numerators over Q [..., A] of the loads of transfers [..., G, G].
+
+        Transfers may be given sparsely, as the counts of one layer and leg.
 
         int64 where a proven bound allows it, Python integers otherwise. Groups
         sum their members; the diagonal moves nothing.
@@ -89,12 +97,17 @@ class Routes:
         TopologyError
             A transfer between GPUs without a path.
         """
+        if isinstance(transfers_GG, PairCounts):
+            return self._loads_of(transfers_GG)
         transfers = np.asarray(transfers_GG)
         if transfers.dtype.kind not in "iuO":
             raise TypeError(f"transfers must be integers, not {transfers.dtype}")
         count = self.topology.gpu_count
         flat = transfers.reshape(-1, count, count)
-        add = self._add_int64 if self._fits(flat) else self._add_exact
+        whole = isinstance(self.table, PairTable) and self._fits(
+            np.abs(flat).sum(axis=(1, 2), dtype=np.float64).max(initial=0)
+        )
+        add = self._add_int64 if whole else self._add_matrix
         loads = np.stack([add(matrix) for matrix in flat])
         return loads.reshape(*transfers.shape[:-2], len(self.topology.links))
 
@@ -110,7 +123,9 @@ class Routes:
     @cached_property
     def _incidence(self) -> tuple[IntArray, IntArray, ExactArray]:
         pairs = self.topology.gpu_count**2
-        columns = [part.reshape(-1) for part in self._tables]
+        if not isinstance(self.table, PairTable):
+            raise ValueError("too many routes to write out; use loads()")
+        columns = [part.reshape(-1) for part in self.table.parts]
         used = np.flatnonzero(columns[0] >= 0)
         bundle_X = np.stack([column[used] for column in columns], axis=1).reshape(-1)
         sizes = np.diff(self.bundles.indptr)[bundle_X]
@@ -131,23 +146,17 @@ class Routes:
         indptr = np.searchsorted(key // width, np.arange(pairs + 1))
         return indptr.astype(np.int64), key % width, summed
 
-    @property
-    def _tables(self) -> tuple[IntArray, IntArray, IntArray]:
-        return self.table.exit_GG, self.table.middle_GG, self.table.entry_GG
-
     @cached_property
     def _largest(self) -> float:
-        """Bound of any numerator of a pair: three bundles of the largest entry."""
+        """Bound of any numerator of a pair: eight bundles of the largest entry."""
         numerators = self.bundles.numerators_X
-        return 3.0 * float(max(numerators.max(initial=0), 1))
+        return 8.0 * float(max(numerators.max(initial=0), 1))
 
-    def _fits(self, transfers: ExactArray) -> bool:
+    def _fits(self, total: float) -> bool:
+        """Whether the loads of so many transfers are proven to fit in int64."""
         if self.bundles.numerators_X.dtype == object:
             return False
-        total = float(
-            np.abs(transfers).sum(axis=(1, 2), dtype=np.float64).max(initial=0)
-        )
-        return total * self._largest < _EXACT_LIMIT
+        return float(total) * self._largest < _EXACT_LIMIT
 
     def _add_int64(self, transfers_GG: ExactArray) -> ExactArray:
         matrix = np.ascontiguousarray(transfers_GG.astype(np.int64))
@@ -155,7 +164,7 @@ class Routes:
         bundles = self.bundles
         missing = accumulate(
             matrix,
-            *self._tables,
+            *self.table.parts,  # type: ignore[attr-defined]
             bundles.indptr,
             bundles.links_X,
             bundles.numerators_X,
@@ -165,24 +174,42 @@ class Routes:
             self._no_path(*divmod(int(missing), self.topology.gpu_count))
         return loads_A
 
-    def _add_exact(self, transfers_GG: ExactArray) -> ExactArray:
-        amounts: dict[int, int] = {}
-        for source, target in np.argwhere(transfers_GG != 0).tolist():
-            moved = int(transfers_GG[source, target])
-            for bundle in self._bundles_of(source, target):
-                amounts[bundle] = amounts.get(bundle, 0) + moved
-        loads = [0] * len(self.topology.links)
-        for bundle, amount in amounts.items():
+    def _add_matrix(self, transfers_GG: ExactArray) -> ExactArray:
+        return self._loads_of(PairCounts.of_matrix(transfers_GG))
+
+    def _loads_of(self, moved: PairCounts) -> ExactArray:
+        apart = moved.source_n != moved.target_n
+        source_n, target_n = moved.source_n[apart], moved.target_n[apart]
+        count_n = moved.count_n[apart]
+        bundle_nC, reached_n = self.table.columns(source_n, target_n)
+        if not reached_n.all():
+            first = int(np.argmin(reached_n))
+            self._no_path(int(source_n[first]), int(target_n[first]))
+        bundles = self.bundles
+        fits = self._fits(np.abs(count_n).sum(dtype=np.float64))
+        dtype = np.int64 if fits else object
+        amount_B = np.zeros(bundles.indptr.size - 1, dtype=dtype)
+        for column in bundle_nC.T:
+            np.add.at(amount_B, column, count_n.astype(dtype))
+        loads_A = np.zeros(len(self.topology.links), dtype=dtype)
+        if fits:
+            indptr, links_X = bundles.indptr, bundles.links_X
+            spread(amount_B, indptr, links_X, bundles.numerators_X, loads_A)
+            return loads_A
+        for bundle in np.flatnonzero(amount_B).tolist():
             for link, numerator in self._entries(bundle):
-                loads[link] += amount * numerator
-        return np.asarray(loads, dtype=object)
+                loads_A[link] += amount_B[bundle] * numerator
+        return loads_A
 
     def _bundles_of(self, source: int, target: int) -> list[int]:
         if source == target:
             return []
-        if self.table.exit_GG[source, target] < 0:
+        bundles, reached = self.table.columns(
+            np.asarray([source]), np.asarray([target])
+        )
+        if not reached[0]:
             self._no_path(source, target)
-        return [int(part[source, target]) for part in self._tables]
+        return [int(bundle) for bundle in bundles[0]]
 
     def _entries(self, bundle: int) -> Iterator[tuple[int, int]]:
         start, end = self.bundles.indptr[bundle : bundle + 2]
@@ -202,27 +229,67 @@ class Routes:
 def build_routes(topology: ClusterTopology, policy: str = "ecmp_fractional") -> Routes:
     """Return the routes of every pair of plan GPUs (rules 4-6).
 
+    Parameters
+    ----------
+    policy
+        ``ecmp_fractional``, ``dmodk``, ``ecmp_hash(SEED[,FLOWS])`` or ``explicit``.
+        The latter three choose paths through the fabric, pair by pair; scale-up
+        links and the inside of a host divide as ever.
+
     Raises
     ------
     UsageError
-        A policy other than ``ecmp_fractional``.
+        An unknown policy, or one that lacks what it needs.
     TopologyError
-        A GPU that reaches no other GPU.
+        A GPU that reaches no other GPU; tables that lead nowhere.
     """
-    if policy not in POLICIES:
-        known = "comes later" if policy.split("(")[0] in _LATER else "is unknown"
-        raise UsageError(
-            f"routing policy {policy!r} {known}; supported: {', '.join(POLICIES)}"
-        )
-    store, table = BundleStore(), PairTable.empty(topology.gpu_count)
+    choosing = path_policy(policy, topology)
+    store = BundleStore()
     host_G = _numbers([gpu.host for gpu in topology.gpus])
     endpoints = Endpoints(topology)
+    if choosing is None and topology.gpu_count > WIDE_GPUS:
+        wide = _wide_table(topology, endpoints, store)
+        if wide is not None:
+            return _checked(topology, store, wide)
+    table = PairTable.empty(topology.gpu_count)
     fabric = _fabric_users(topology, endpoints, store)
     # Later fills overwrite earlier ones: the wanted case comes last (rule 4).
     fabric.fill(table)
     _fill_inside(topology, HOST, host_G, store, table)
     _fill_inside(topology, SCALE_UP, topology.domain_G, store, table)
     _fill_shared_nics(topology, fabric, host_G, table)
+    if choosing is not None:
+        paths = FlowPaths(topology, choosing)
+        fabric.fill_paths(table, paths.between)
+    return _checked(topology, store, table)
+
+
+def wide_routes(topology: ClusterTopology) -> Routes | None:
+    """Return the routes with nothing kept per GPU pair, whatever the size.
+
+    None where a GPU has several ways into the fabric or shares one.
+    """
+    store = BundleStore()
+    table = _wide_table(topology, Endpoints(topology), store)
+    return None if table is None else _checked(topology, store, table)
+
+
+def _wide_table(
+    topology: ClusterTopology, endpoints: Endpoints, store: BundleStore
+) -> WideTable | None:
+    leaves = leaves_of(topology, endpoints)
+    if leaves is None:
+        return None
+    inside = InsidePairs(topology.gpu_count)
+    _fill_inside(
+        topology, HOST, _numbers([g.host for g in topology.gpus]), store, inside
+    )
+    _fill_inside(topology, SCALE_UP, topology.domain_G, store, inside)
+    inside.finish()
+    return leaves.table(inside, store)
+
+
+def _checked(topology: ClusterTopology, store: BundleStore, table: Table) -> Routes:
     bundles = store.finish(topology.links)
     routes = Routes(topology=topology, q=bundles.q, bundles=bundles, table=table)
     _check_reach(routes)
@@ -245,7 +312,7 @@ def _fill_inside(
     rules: Rules,
     same_G: IntArray,
     store: BundleStore,
-    table: PairTable,
+    table: PairTarget,
 ) -> None:
     """Route the pairs that need no NIC: every GPU is its own port."""
     names = [gpu.id for gpu in topology.gpus]
@@ -280,8 +347,7 @@ def _numbers(names: list[str]) -> IntArray:
 
 
 def _check_reach(routes: Routes) -> None:
-    reachable = routes.reachable_GG
-    alone = np.flatnonzero(~reachable.any(axis=1))
+    alone = routes.table.alone
     if alone.size:
         raise TopologyError(
             "has no path to another GPU by the rules of transit (GPUs, NICs and "

@@ -32,7 +32,7 @@ def summary(topology: ClusterTopology, routes: Routes) -> dict[str, Any]:
         "routing": {
             "policy": "ecmp_fractional",
             "q": str(routes.q),
-            "pairs_without_path": pairs - int(routes.reachable_GG.sum()),
+            "pairs_without_path": pairs - routes.table.reachable_pairs,
             "file_policy": topology.routing,
             "file_endpoint": topology.endpoint,
         },

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numba import njit
 
-from planner.arrays import ExactArray, IntArray
+from planner.arrays import IntArray
 from planner.layout import ParallelLayout
+from planner.pair_counts import PairCounts
 from planner.registry import Registry
 
 
@@ -15,7 +15,7 @@ class CountTransfers(Protocol):
     """Count dispatch transfers of one layer.
 
     ``targets_TK`` holds the GPU that serves each (token, expert), -1 for none;
-    returns int64 [G, G], zero on the diagonal.
+    no pair of the result has its source as its target.
     """
 
     def __call__(
@@ -24,7 +24,7 @@ class CountTransfers(Protocol):
         source_T: IntArray,
         layout: ParallelLayout,
         endpoint: str,
-    ) -> IntArray:
+    ) -> PairCounts:
         """Return the transfers per ordered GPU pair."""
         ...
 
@@ -48,26 +48,21 @@ class TrafficMode:
 TRAFFIC: Registry[TrafficMode] = Registry("traffic mode")
 
 
-def through_relays(direct_GG: ExactArray, layout: ParallelLayout) -> ExactArray:
+def through_relays(direct: PairCounts, layout: ParallelLayout) -> PairCounts:
     """Split far transfers into source → relay → target, unmerged (rule 7)."""
-    far = layout.domain_G[:, None] != layout.domain_G[None, :]
-    source, target = np.nonzero(far & (direct_GG != 0))
-    amount, relay = direct_GG[source, target], layout.relay_GG[source, target]
-    moved = np.where(far, 0, direct_GG).astype(direct_GG.dtype)
-    np.add.at(moved, (source, relay), amount)
+    source, target = direct.source_n, direct.target_n
+    far = layout.domain_G[source] != layout.domain_G[target]
+    relay = np.where(far, layout.relays(source, target), target)
     onward = relay != target
-    np.add.at(moved, (relay[onward], target[onward]), amount[onward])
-    return moved
+    return PairCounts.summed(
+        layout.gpu_count,
+        np.concatenate([source, relay[onward]]),
+        np.concatenate([relay, target[onward]]),
+        np.concatenate([direct.count_n, direct.count_n[onward]]),
+    )
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def pair_counts(targets_TK: IntArray, source_T: IntArray, gpus: int) -> IntArray:
-    """Return (token, expert) pairs by source and serving GPU, [G, G]."""
-    pairs_GG = np.zeros((gpus, gpus), dtype=np.int64)
-    for token in range(targets_TK.shape[0]):
-        source = source_T[token]
-        for choice in range(targets_TK.shape[1]):
-            target = targets_TK[token, choice]
-            if target >= 0:
-                pairs_GG[source, target] += 1
-    return pairs_GG
+def pair_counts(targets_TK: IntArray, source_T: IntArray, gpus: int) -> PairCounts:
+    """Return (token, expert) pairs by source and serving GPU."""
+    key_TK = source_T[:, None] * gpus + targets_TK
+    return PairCounts.of_keys(gpus, key_TK[targets_TK >= 0])

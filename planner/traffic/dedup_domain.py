@@ -9,15 +9,17 @@ from numba import njit
 
 from planner.arrays import IntArray
 from planner.layout import ParallelLayout
+from planner.pair_counts import PairCounts
 from planner.traffic.base import TRAFFIC, TrafficMode
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _relay_tree(
-    targets_TK: IntArray, source_T: IntArray, domain_G: IntArray, relay_GG: IntArray
+    targets_TK: IntArray, source_T: IntArray, domain_G: IntArray, relay_TK: IntArray
 ) -> IntArray:
     gpus = domain_G.size
-    transfers_GG = np.zeros((gpus, gpus), dtype=np.int64)
+    keys = np.empty(2 * targets_TK.size, dtype=np.int64)
+    moved = 0
     seen_G = np.full(gpus, -1, dtype=np.int64)
     seen_N = np.full(domain_G.max() + 1, -1, dtype=np.int64)
     for token in range(targets_TK.shape[0]):
@@ -29,24 +31,25 @@ def _relay_tree(
             seen_G[target] = token
             start = source
             if domain_G[target] != domain_G[source]:
-                start = relay_GG[source, target]
+                start = relay_TK[token, choice]
                 if seen_N[domain_G[target]] != token:
                     seen_N[domain_G[target]] = token
-                    transfers_GG[source, start] += 1
+                    keys[moved] = source * gpus + start
+                    moved += 1
             if target != start:
-                transfers_GG[start, target] += 1
-    return transfers_GG
+                keys[moved] = start * gpus + target
+                moved += 1
+    return keys[:moved]
 
 
 def count_dedup_domain(
     targets_TK: IntArray, source_T: IntArray, layout: ParallelLayout, endpoint: str
-) -> IntArray:
+) -> PairCounts:
     """Count the two hops of every token; ``endpoint`` can only be dest_forward."""
     del endpoint
-    transfers_GG: IntArray = _relay_tree(
-        targets_TK, source_T, layout.domain_G, layout.relay_GG
-    )
-    return transfers_GG
+    relay_TK = layout.relays(source_T[:, None], targets_TK)
+    keys = _relay_tree(targets_TK, source_T, layout.domain_G, relay_TK)
+    return PairCounts.of_keys(layout.gpu_count, keys)
 
 
 TRAFFIC.register("dedup_domain")(

@@ -5,12 +5,14 @@ from numba import njit
 
 from planner.arrays import IntArray
 from planner.layout import ParallelLayout
+from planner.pair_counts import PairCounts
 from planner.traffic.base import TRAFFIC, TrafficMode, through_relays
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _distinct_gpus(targets_TK: IntArray, source_T: IntArray, gpus: int) -> IntArray:
-    transfers_GG = np.zeros((gpus, gpus), dtype=np.int64)
+    keys = np.empty(targets_TK.size, dtype=np.int64)
+    moved = 0
     seen_G = np.full(gpus, -1, dtype=np.int64)
     for token in range(targets_TK.shape[0]):
         source = source_T[token]
@@ -19,18 +21,18 @@ def _distinct_gpus(targets_TK: IntArray, source_T: IntArray, gpus: int) -> IntAr
             if target < 0 or target == source or seen_G[target] == token:
                 continue
             seen_G[target] = token
-            transfers_GG[source, target] += 1
-    return transfers_GG
+            keys[moved] = source * gpus + target
+            moved += 1
+    return keys[:moved]
 
 
 def count_dedup_gpu(
     targets_TK: IntArray, source_T: IntArray, layout: ParallelLayout, endpoint: str
-) -> IntArray:
+) -> PairCounts:
     """Count one transfer for every GPU other than the source a token needs."""
-    transfers_GG: IntArray = _distinct_gpus(targets_TK, source_T, layout.gpu_count)
-    if endpoint == "dest_forward":
-        return through_relays(transfers_GG, layout)
-    return transfers_GG
+    keys = _distinct_gpus(targets_TK, source_T, layout.gpu_count)
+    direct = PairCounts.of_keys(layout.gpu_count, keys)
+    return through_relays(direct, layout) if endpoint == "dest_forward" else direct
 
 
 TRAFFIC.register("dedup_gpu")(

@@ -8,16 +8,15 @@ import numpy as np
 
 from planner.arrays import IntArray
 from planner.layout import ParallelLayout
+from planner.pair_counts import PairCounts
 from planner.traffic.base import TRAFFIC, TrafficMode, pair_counts
 
 
 def count_direct(
     targets_TK: IntArray, source_T: IntArray, layout: ParallelLayout, endpoint: str
-) -> IntArray:
-    """Count one transfer per (token, expert) from where each token stands, [G, G]."""
-    transfers_GG: IntArray = pair_counts(targets_TK, source_T, layout.gpu_count)
-    np.fill_diagonal(transfers_GG, 0)
-    return transfers_GG
+) -> PairCounts:
+    """Count one transfer per (token, expert) from where each token stands."""
+    return pair_counts(targets_TK, source_T, layout.gpu_count).apart()
 
 
 def merge_gpus(targets_TK: IntArray, at_T: IntArray) -> IntArray:
@@ -29,19 +28,14 @@ def merge_gpus(targets_TK: IntArray, at_T: IntArray) -> IntArray:
     return np.where(first_T >= 0, first_T, at_T)
 
 
-def merge_transfers(targets_TK: IntArray, merge_T: IntArray, gpus: int) -> IntArray:
-    """Count the partial results that travel to the GPU where they merge, [G, G]."""
-    transfers_GG: IntArray = pair_counts(targets_TK, merge_T, gpus).T.copy()
-    np.fill_diagonal(transfers_GG, 0)
-    return transfers_GG
+def merge_transfers(targets_TK: IntArray, merge_T: IntArray, gpus: int) -> PairCounts:
+    """Count the partial results that travel to the GPU where they merge."""
+    return pair_counts(targets_TK, merge_T, gpus).apart().transposed()
 
 
-def home_transfers(at_T: IntArray, home_T: IntArray, gpus: int) -> IntArray:
-    """Count the tokens that go home after the last layer, [G, G]."""
-    counts = np.bincount(at_T * gpus + home_T, minlength=gpus * gpus)
-    transfers_GG = counts.reshape(gpus, gpus).astype(np.int64)
-    np.fill_diagonal(transfers_GG, 0)
-    return transfers_GG
+def home_transfers(at_T: IntArray, home_T: IntArray, gpus: int) -> PairCounts:
+    """Count the tokens that go home after the last layer."""
+    return PairCounts.of_keys(gpus, at_T * gpus + home_T).apart()
 
 
 TRAFFIC.register("direct")(

@@ -13,6 +13,7 @@ import numpy as np
 from planner.arrays import ExactArray, IdArray, IntArray
 from planner.errors import ManifestError
 from planner.layout import ParallelLayout
+from planner.pair_counts import PairCounts
 from planner.plan import SplitWeights
 from planner.witness.selection import copies_of, nearest_copy_G, weights_for
 
@@ -65,11 +66,11 @@ def expected_pairs(
     return pairs_GG, common * layout.dp * layout.tp
 
 
-def transfers_of_pairs(pairs_GG: ExactArray) -> ExactArray:
+def transfers_of_pairs(pairs_GG: ExactArray) -> PairCounts:
     """Return the ``copies`` transfers: every pair that leaves its source GPU."""
     transfers_GG = pairs_GG.copy()
     np.fill_diagonal(transfers_GG, 0)
-    return transfers_GG
+    return PairCounts.of_matrix(transfers_GG)
 
 
 def _senders(

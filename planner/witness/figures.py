@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, lcm
 
+import numpy as np
+
 from planner.arrays import ExactArray
 from planner.layout import ParallelLayout
+from planner.pair_counts import PairCounts
 from planner.topology.graph import Link
 from planner.topology.paths import Routes
 from planner.workload.model_spec import MoEModelSpec
@@ -27,17 +30,17 @@ class LayerFigures:
     ----------
     pairs_G
         (token, expert) pairs per GPU, over ``denominator``.
-    transfers_GG
+    transfers
         Dispatch transfers per ordered GPU pair, over ``denominator``.
-    combine_GG
+    combine
         Combine transfers likewise.
     dispatch_A, combine_A
         Load of every link in transfers, over ``denominator`` · Q.
     """
 
     pairs_G: ExactArray
-    transfers_GG: ExactArray
-    combine_GG: ExactArray
+    transfers: PairCounts
+    combine: PairCounts
     dispatch_A: ExactArray
     combine_A: ExactArray
     denominator: int
@@ -45,19 +48,19 @@ class LayerFigures:
 
 def layer_figures(
     pairs_G: ExactArray,
-    transfers_GG: ExactArray,
+    transfers: PairCounts,
     denominator: int,
     routes: Routes,
-    combine_GG: ExactArray | None = None,
+    combine: PairCounts | None = None,
 ) -> LayerFigures:
     """Return the figures of a layer; by default combine mirrors dispatch (rule 21)."""
-    back_GG = transfers_GG.T.copy() if combine_GG is None else combine_GG
+    back = transfers.transposed() if combine is None else combine
     return LayerFigures(
         pairs_G=pairs_G,
-        transfers_GG=transfers_GG,
-        combine_GG=back_GG,
-        dispatch_A=routes.loads(transfers_GG),
-        combine_A=routes.loads(back_GG),
+        transfers=transfers,
+        combine=back,
+        dispatch_A=routes.loads(transfers),
+        combine_A=routes.loads(back),
         denominator=denominator,
     )
 
@@ -98,28 +101,27 @@ def values(
 ) -> dict[str, dict[str, Fraction]]:
     """Return all nine values: objective, then layer mode."""
     whole = lcm(*(figures.denominator for figures in layers))
-    counted = scope(links, classes)
+    index = [link.index for link in scope(links, classes)]
     units = [[Fraction(size) / link.bytes_per_s for link in links] for size in message]
-    tick = lcm(*(unit.denominator for leg in units for unit in leg))
-    ticks = [[int(unit * tick) for unit in leg] for leg in units]
+    tick = lcm(*{unit.denominator for leg in units for unit in leg})
+    ticks = [np.asarray([int(unit * tick) for unit in leg], object) for leg in units]
     divisor = lcm(*(link.token_divisor for link in links))
+    share_A = np.asarray([divisor // link.token_divisor for link in links], object)
+    groups = [link for link in links if link.members]
     seconds, tokens, pairs = [], [], []
     for figures in layers:
         scale = whole // figures.denominator
         legs = [
-            [int(load) * scale for load in leg]
+            leg.astype(object) * scale
             for leg in (figures.dispatch_A, figures.combine_A)
         ]
-        seconds.append(
-            [
-                [load * unit for load, unit in zip(leg, leg_ticks, strict=True)]
-                for leg, leg_ticks in zip(legs, ticks, strict=True)
-            ]
-        )
-        tokens.append(
-            [[_tokens(link, leg, links, divisor) for link in counted] for leg in legs]
-        )
-        pairs.append([[int(pair) * scale for pair in figures.pairs_G]])
+        seconds.append([leg * unit_A for leg, unit_A in zip(legs, ticks, strict=True)])
+        shared = [leg * share_A for leg in legs]
+        for leg in shared:
+            for group in groups:
+                leg[group.index] = leg[list(group.members)].sum()
+        tokens.append([leg[index] for leg in shared])
+        pairs.append([figures.pairs_G.astype(object) * scale])
     return {
         "link_time": _modes(seconds, whole * q * tick),
         "link_tokens": _modes(tokens, whole * q * divisor),
@@ -143,19 +145,25 @@ def tokens_on(
 
 def imbalance(figures: LayerFigures) -> Fraction:
     """Return max/mean of pairs over all GPUs of a layer; 1 without tokens."""
-    pairs = [int(pair) for pair in figures.pairs_G]
-    return Fraction(max(pairs) * len(pairs), sum(pairs)) if sum(pairs) else Fraction(1)
+    total = int(figures.pairs_G.sum())
+    if not total:
+        return Fraction(1)
+    return Fraction(int(figures.pairs_G.max()) * figures.pairs_G.size, total)
 
 
 def domain_imbalance(figures: LayerFigures, layout: ParallelLayout) -> Fraction:
     """Return the largest pairs per GPU of a domain over that of the cluster."""
-    inside: dict[int, list[int]] = {}
-    for gpu, domain in enumerate(layout.domain_G.tolist()):
-        inside.setdefault(domain, []).append(int(figures.pairs_G[gpu]))
-    total = sum(sum(pairs) for pairs in inside.values())
-    if total == 0:
+    total = int(figures.pairs_G.sum())
+    if not total:
         return Fraction(1)
-    busiest = max(Fraction(sum(pairs), len(pairs)) for pairs in inside.values())
+    size_N = np.bincount(layout.domain_G)
+    pairs_N = np.zeros(size_N.size, dtype=figures.pairs_G.dtype)
+    np.add.at(pairs_N, layout.domain_G, figures.pairs_G)
+    # Of domains of one size only the fullest can be the busiest.
+    busiest = max(
+        Fraction(int(pairs_N[size_N == size].max()), size)
+        for size in set(size_N.tolist()) - {0}
+    )
     return busiest * layout.gpu_count / total
 
 
@@ -163,33 +171,21 @@ def inter_domain_bytes(
     layers: Sequence[LayerFigures], layout: ParallelLayout, message: tuple[int, int]
 ) -> Fraction:
     """Return the bytes between different domains, both legs (rule 27)."""
-    far = layout.domain_G[:, None] != layout.domain_G[None, :]
     total = Fraction(0)
-    if far.any():
-        for found in layers:
-            sent, back = int(found.transfers_GG[far].sum()), found.combine_GG[far].sum()
-            carried = sent * message[0] + int(back) * message[1]
-            total += Fraction(carried, found.denominator)
+    for found in layers:
+        sent, back = (
+            leg.between(layout.domain_G) for leg in (found.transfers, found.combine)
+        )
+        total += Fraction(sent * message[0] + back * message[1], found.denominator)
     return total
 
 
-def _tokens(
-    link: Link, loads: Sequence[int], links: Sequence[Link], divisor: int
-) -> int:
-    """Tokens over ``divisor``: divided by the cables, then added up in a group."""
-    edges = [links[at] for at in link.members] or [link]
-    return sum(loads[edge.index] * (divisor // edge.token_divisor) for edge in edges)
-
-
-def _modes(loads: list[list[list[int]]], over: int) -> dict[str, Fraction]:
+def _modes(loads: Sequence[Sequence[ExactArray]], over: int) -> dict[str, Fraction]:
     """The three layer modes of ``loads[layer][leg][link]`` (rule 23)."""
-    peaks = [sum(max(leg) for leg in legs) for legs in loads]
-    running = [0] * len(loads[0][0])
-    for legs in loads:
-        for leg in legs:
-            running = [total + load for total, load in zip(running, leg, strict=True)]
+    peaks = [sum(int(leg.max()) for leg in legs) for legs in loads]
+    running = sum(leg for legs in loads for leg in legs)
     return {
         "sequential": Fraction(sum(peaks), over),
-        "pipelined": Fraction(max(running), over),
+        "pipelined": Fraction(int(np.max(running)), over),
         "worst_layer": Fraction(max(peaks), over),
     }

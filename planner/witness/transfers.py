@@ -9,6 +9,7 @@ import numpy as np
 from planner.arrays import IntArray
 from planner.errors import ManifestError
 from planner.layout import ParallelLayout
+from planner.pair_counts import PairCounts
 
 
 def transfer_counts(
@@ -17,8 +18,8 @@ def transfer_counts(
     targets_TK: IntArray,
     source_T: IntArray,
     layout: ParallelLayout,
-) -> IntArray:
-    """Return the dispatch transfers of one layer, ``counts_GG[source, target]``.
+) -> PairCounts:
+    """Return the dispatch transfers of one layer.
 
     Parameters
     ----------
@@ -35,13 +36,13 @@ def transfer_counts(
     token_P, target_P = _pairs(targets_TK)
     source_P = source_T[token_P]
     if mode in ("copies", "direct"):
-        counts_GG = _count(source_P, target_P, layout.gpu_count)
-        return forwarded(counts_GG, layout) if endpoint == "dest_forward" else counts_GG
+        counts = _count(source_P, target_P, layout.gpu_count)
+        return forwarded(counts, layout) if endpoint == "dest_forward" else counts
     token_P, target_P = _distinct(token_P, target_P, layout.gpu_count)
     source_P = source_T[token_P]
     if mode == "dedup_gpu":
-        counts_GG = _count(source_P, target_P, layout.gpu_count)
-        return forwarded(counts_GG, layout) if endpoint == "dest_forward" else counts_GG
+        counts = _count(source_P, target_P, layout.gpu_count)
+        return forwarded(counts, layout) if endpoint == "dest_forward" else counts
     if mode == "dedup_domain":
         return _two_level(token_P, source_P, target_P, layout)
     raise ManifestError(
@@ -57,24 +58,24 @@ def both_legs(
     targets_TK: IntArray,
     stand_T: IntArray,
     layout: ParallelLayout,
-) -> tuple[IntArray, IntArray, IntArray]:
+) -> tuple[PairCounts, PairCounts, IntArray]:
     """Return dispatch and combine transfers, and where each token stands next.
 
     Combine is dispatch turned round (rule 21). Under ``direct`` (rule 20) results
     meet where the token's first expert ran, and there it stays; a token without a
     first expert stays, and its results meet, where it stood.
     """
-    counts_GG = transfer_counts(mode, endpoint, targets_TK, stand_T, layout)
+    counts = transfer_counts(mode, endpoint, targets_TK, stand_T, layout)
     if mode != "direct":
-        return counts_GG, counts_GG.T.copy(), stand_T
+        return counts, counts.transposed(), stand_T
     next_T = stand_T.astype(np.int64)
     led = np.flatnonzero(targets_TK[:, 0] >= 0)
     next_T[led] = targets_TK[led, 0]
     token_P, target_P = _pairs(targets_TK)
-    return counts_GG, _count(target_P, next_T[token_P], layout.gpu_count), next_T
+    return counts, _count(target_P, next_T[token_P], layout.gpu_count), next_T
 
 
-def homeward(stand_T: IntArray, home_T: IntArray, gpu_count: int) -> IntArray:
+def homeward(stand_T: IntArray, home_T: IntArray, gpu_count: int) -> PairCounts:
     """Return the transfers that take tokens home after the last layer."""
     return _count(stand_T.astype(np.int64), home_T.astype(np.int64), gpu_count)
 
@@ -86,62 +87,70 @@ def gpu_pairs(targets_TK: IntArray, gpu_count: int) -> IntArray:
     )
 
 
-def relays(layout: ParallelLayout) -> IntArray:
-    """Return ``relay_GN[s, n]``: the relay for source s in domain n, -1 if none.
+def relay_of(
+    layout: ParallelLayout, source_P: IntArray, domain_P: IntArray
+) -> IntArray:
+    """Return the relay for every (source, domain); -1 where the set has none there.
 
     Only the GPUs of the source's own EP set count.
     """
-    domain_count = int(layout.domain_G.max()) + 1
-    relay_GN = np.full((layout.gpu_count, domain_count), -1, dtype=np.int64)
-    for first in range(0, layout.gpu_count, layout.ep):
-        block = np.arange(first, first + layout.ep)
-        rail: dict[int, int] = {}
-        rail_of_block = []
-        for gpu in block.tolist():
-            domain = int(layout.domain_G[gpu])
-            rail_of_block.append(rail.get(domain, 0))
-            rail[domain] = rail_of_block[-1] + 1
-        for domain in rail:
-            members = block[layout.domain_G[block] == domain]
-            relay_GN[block, domain] = members[np.asarray(rail_of_block) % members.size]
-    return relay_GN
+    gpus, count = layout.gpu_count, int(layout.domain_G.max()) + 1
+    cell_G = np.arange(gpus) // layout.ep * count + layout.domain_G
+    # GPUs by (EP set, domain), in EP order inside: a GPU's place there is its rail.
+    order = np.argsort(cell_G, kind="stable")
+    begin_G = np.searchsorted(cell_G[order], cell_G)
+    place_G = np.empty(gpus, dtype=np.int64)
+    place_G[order] = np.arange(gpus)
+    rail_P = (place_G - begin_G)[source_P]
+    wanted_P = source_P // layout.ep * count + domain_P
+    begin_P = np.searchsorted(cell_G[order], wanted_P)
+    size_P = np.searchsorted(cell_G[order], wanted_P, side="right") - begin_P
+    found: IntArray = order[(begin_P + rail_P % np.maximum(size_P, 1)) % gpus]
+    return np.where(size_P > 0, found, -1)
 
 
-def forwarded(counts_GG: IntArray, layout: ParallelLayout) -> IntArray:
+def relays(layout: ParallelLayout) -> IntArray:
+    """Return ``relay_GN[s, n]``: the relay for source s in domain n, -1 if none."""
+    domains = int(layout.domain_G.max()) + 1
+    source, domain = np.indices((layout.gpu_count, domains))
+    return relay_of(layout, source, domain)
+
+
+def forwarded(counts: PairCounts, layout: ParallelLayout) -> PairCounts:
     """Send transfers between domains through the relay, unmerged (rule 7).
 
     Works on any exact counts: integers in an object array stay exact.
     """
-    relay_GN = relays(layout)
-    result = np.zeros_like(counts_GG)
-    source, target = np.nonzero(counts_GG)
-    amount = counts_GG[source, target]
+    source, target, amount = counts.source_n, counts.target_n, counts.count_n
     far = layout.domain_G[source] != layout.domain_G[target]
-    relay = relay_GN[source, layout.domain_G[target]]
-    first_stop = np.where(far, relay, target)
-    np.add.at(result, (source, first_stop), amount)
-    onward = far & (relay != target)
-    np.add.at(result, (relay[onward], target[onward]), amount[onward])
-    return result
+    first_stop = np.where(
+        far, relay_of(layout, source, layout.domain_G[target]), target
+    )
+    onward = first_stop != target
+    return PairCounts.summed(
+        layout.gpu_count,
+        np.concatenate([source, first_stop[onward]]),
+        np.concatenate([first_stop, target[onward]]),
+        np.concatenate([amount, amount[onward]]),
+    )
 
 
 def _two_level(
     token_P: IntArray, source_P: IntArray, target_P: IntArray, layout: ParallelLayout
-) -> IntArray:
+) -> PairCounts:
     """``dedup_domain`` for distinct (token, GPU) pairs."""
     domain_P = layout.domain_G[target_P]
-    near = layout.domain_G[source_P] == domain_P
-    counts_GG = _count(source_P[near], target_P[near], layout.gpu_count)
+    far = layout.domain_G[source_P] != domain_P
+    relay_P = relay_of(layout, source_P[far], domain_P[far])
     # One message per (token, remote domain), to the relay on the source's rail.
-    relay_GN = relays(layout)
-    far = ~near
     width = int(layout.domain_G.max()) + 1
     visits = np.unique(token_P[far] * width + domain_P[far], return_index=True)[1]
-    visitor, visited = source_P[far][visits], domain_P[far][visits]
-    counts_GG += _count(visitor, relay_GN[visitor, visited], layout.gpu_count)
     # From there one copy per distinct GPU that is not the relay itself.
-    relay_P = relay_GN[source_P[far], domain_P[far]]
-    return counts_GG + _count(relay_P, target_P[far], layout.gpu_count)
+    return _count(
+        np.concatenate([source_P[~far], source_P[far][visits], relay_P]),
+        np.concatenate([target_P[~far], relay_P[visits], target_P[far]]),
+        layout.gpu_count,
+    )
 
 
 def _pairs(targets_TK: IntArray) -> tuple[IntArray, IntArray]:
@@ -158,9 +167,7 @@ def _distinct(
     return keys // gpu_count, keys % gpu_count
 
 
-def _count(source_P: IntArray, target_P: IntArray, gpu_count: int) -> IntArray:
+def _count(source_P: IntArray, target_P: IntArray, gpu_count: int) -> PairCounts:
     """Transfers per ordered pair; none where source and target are one GPU."""
     moves = source_P != target_P
-    keys = source_P[moves] * gpu_count + target_P[moves]
-    counts = np.bincount(keys, minlength=gpu_count * gpu_count)
-    return counts.reshape(gpu_count, gpu_count).astype(np.int64)
+    return PairCounts.of_keys(gpu_count, source_P[moves] * gpu_count + target_P[moves])

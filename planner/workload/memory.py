@@ -1,4 +1,4 @@
-"""Memory of every GPU: the terms of ``memory_terms`` added up and held to its limit."""
+"""Memory of every GPU: the terms of ``memory_terms`` added up, beside its limit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -186,54 +186,6 @@ def memory_bill(
         batch_token_bytes=per_batch_token,
         slot_bytes=slot,
     )
-
-
-def check_memory(bill: MemoryBill) -> None:
-    """Refuse a bill that a GPU cannot pay.
-
-    Raises
-    ------
-    InfeasibleError
-        With the GPU that misses most, by how many bytes, what holds most, and each
-        knob that alone would make it fit.
-    """
-    over_G = bill.total_G - bill.limit_G
-    worst = int(over_G.argmax())
-    over = int(over_G[worst])
-    if over <= 0:
-        return
-    needs, has = int(bill.total_G[worst]), int(bill.limit_G[worst])
-    largest = sorted(bill.terms, key=lambda name: -int(bill.terms[name][worst]))[:3]
-    held = ", ".join(f"{name} {int(bill.terms[name][worst])}" for name in largest)
-    raise InfeasibleError(
-        f"memory too small: {bill.gpus[worst]} needs {needs} bytes but has {has}: "
-        f"{over} bytes too few (most: {held}); {_way_out(bill, over)}"
-    )
-
-
-def _way_out(bill: MemoryBill, over: int) -> str:
-    """Every knob that alone would save ``over`` bytes."""
-    found = []
-    knobs = (
-        ("--kv-tokens", bill.kv_tokens, bill.kv_token_bytes, 1),
-        ("--batch-tokens", bill.batch_tokens, bill.batch_token_bytes, 1),
-        (
-            "slots per GPU (--redundant)",
-            bill.slots_per_gpu,
-            bill.slot_bytes,
-            bill.least_slots,
-        ),
-    )
-    for name, now, each, least in knobs:
-        most = now - -(-over // each)
-        if most >= least:
-            found.append(f"lower {name} from {now} to {most} or less")
-    if not found:
-        return (
-            "no single knob is enough: lower --kv-tokens and --batch-tokens, use a "
-            "smaller --precision, more GPUs or GPUs with more memory"
-        )
-    return " or ".join(found) + ", or use a smaller --precision or more GPUs"
 
 
 def _check_knobs(

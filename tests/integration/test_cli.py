@@ -164,10 +164,18 @@ def test_an_empty_trace_is_refused(run: Run, tmp_path: Path) -> None:
 
 def test_memory_too_small_says_how_many_bytes_and_which_knob(run: Run) -> None:
     """Exit 4: infeasible, with the way out."""
-    code, out, err = run("solve", "toy-2x2", "--kv-tokens", "100000000")
+    arguments = ("solve", "toy-2x2", "--kv-tokens", "100000000")
+    code, out, err = run(*arguments)
     assert (code, out) == (4, "")
-    assert "byte" in err
+    assert "infeasible: memory too small: n0/gpu0 needs" in err
+    assert "bytes" in err
+    assert "repairs, the cheapest first, each checked again" in err
     assert "--kv-tokens" in err
+    code, out, _ = run(*arguments, "--format", "json")
+    (cause,) = json.loads(out)["causes"]
+    assert (code, cause["name"]) == (4, "memory")
+    knob = cause["repairs"][0]["options"]["kv_tokens"]
+    assert run("solve", "toy-2x2", "--kv-tokens", str(knob + 1))[0] == 4
 
 
 def test_too_few_slots_are_infeasible(run: Run) -> None:

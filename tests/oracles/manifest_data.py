@@ -13,6 +13,7 @@ from planner.manifest import (
     layer_prediction,
     objective_report,
 )
+from planner.pair_counts import PairCounts
 from planner.topology.graph import Link
 
 ZERO = "0" * 64
@@ -48,7 +49,7 @@ def counts(loads_2A, transfers=((0, 2), (1, 0)), denominator=1):
     """Counts of one layer."""
     return LayerCounts(
         layer=1,
-        transfers_GG=np.asarray(transfers),
+        transfers=PairCounts.of_matrix(np.asarray(transfers)),
         loads_2A=np.asarray(loads_2A),
         denominator=denominator,
         imbalance=Fraction(4, 3),

@@ -231,7 +231,7 @@ class Case:
                 part.ordinal_T,
                 self.layout,
             )
-            transfers_GG = transfer_counts(
+            transfers = transfer_counts(
                 self.options["traffic"],
                 self.options["endpoint"],
                 targets_TK,
@@ -239,7 +239,7 @@ class Case:
                 self.layout,
             )
             pairs_G = gpu_pairs(targets_TK, 4)
-            result.append(figures.layer_figures(pairs_G, transfers_GG, 1, self.routes))
+            result.append(figures.layer_figures(pairs_G, transfers, 1, self.routes))
         return result
 
     def judge(self, counted: list[figures.LayerFigures]) -> tuple[Any, Any]:
@@ -265,7 +265,7 @@ class Case:
             layer_prediction(
                 LayerCounts(
                     layer=number,
-                    transfers_GG=at.transfers_GG,
+                    transfers=at.transfers,
                     loads_2A=np.stack([at.dispatch_A, at.combine_A]),
                     denominator=1,
                     imbalance=figures.imbalance(at),

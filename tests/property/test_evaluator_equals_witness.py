@@ -119,7 +119,10 @@ def test_copies_and_transfers_agree(selection: str, case: Case) -> None:
                 targets_TK, part.source_T, layout, endpoint
             )
             witnessed = transfer_counts(mode, endpoint, again_TK, part.source_T, layout)
-            assert counted.tolist() == witnessed.tolist(), (mode, endpoint)
+            assert counted.matrix().tolist() == witnessed.matrix().tolist(), (
+                mode,
+                endpoint,
+            )
 
 
 @pytest.mark.parametrize("selection", ["nearest", "even", "weighted"])
@@ -139,9 +142,9 @@ def test_tokens_of_direct_walk_alike(selection: str, case: Case) -> None:
         targets_TK = chosen_targets(
             part, 0, slots, {}, selection=selection, layout=layout, experts=EXPERTS
         )
-        sent_GG = TRAFFIC.get("direct").count(targets_TK, walked_T, layout, "local_nic")
+        sent = TRAFFIC.get("direct").count(targets_TK, walked_T, layout, "local_nic")
         walked_T = merge_gpus(targets_TK, walked_T)
-        back_GG = merge_transfers(targets_TK, walked_T, gpus)
+        back = merge_transfers(targets_TK, walked_T, gpus)
         again_TK = chosen_ranks(
             slots,
             {},
@@ -152,14 +155,14 @@ def test_tokens_of_direct_walk_alike(selection: str, case: Case) -> None:
             part.ordinal_T,
             layout,
         )
-        dispatch_GG, combine_GG, stand_T = both_legs(
+        dispatch, combine, stand_T = both_legs(
             "direct", "local_nic", again_TK, stand_T, layout
         )
-        assert sent_GG.tolist() == dispatch_GG.tolist()
-        assert back_GG.tolist() == combine_GG.tolist()
+        assert sent.matrix().tolist() == dispatch.matrix().tolist()
+        assert back.matrix().tolist() == combine.matrix().tolist()
         assert walked_T.tolist() == stand_T.tolist()
     home_T = case.part.source_T
     assert (
-        home_transfers(walked_T, home_T, gpus).tolist()
-        == homeward(stand_T, home_T, gpus).tolist()
+        home_transfers(walked_T, home_T, gpus).matrix().tolist()
+        == homeward(stand_T, home_T, gpus).matrix().tolist()
     )

@@ -473,8 +473,8 @@ def test_a_counts_table_is_counted_in_exact_shares(
     pairs = [Fraction(int(n), first.denominator) for n in first.pairs_G]
     assert pairs == [3, 0, 0, 3]
     far = setting.layout.domain_G[:, None] != setting.layout.domain_G[None, :]
-    crossing = Fraction(int(first.transfers_GG[far].sum()), first.denominator)
-    inside = Fraction(int(first.transfers_GG[~far].sum()), first.denominator)
+    crossing = Fraction(int(first.transfers.matrix()[far].sum()), first.denominator)
+    inside = Fraction(int(first.transfers.matrix()[~far].sum()), first.denominator)
     assert crossing == 4 * Fraction(3, 4)
     # Own domain: GPU 1 to 0 and GPU 2 to 3; rail mates relay for the two others.
     assert inside == (2 if endpoint == "local_nic" else 4) * Fraction(3, 4)

@@ -14,8 +14,7 @@ from math import gcd, lcm
 import numpy as np
 
 from planner.arrays import ExactArray, IntArray
-from planner.evaluator.objective import scope_of
-from planner.instance import PlacementInstance
+from planner.instance import PlacementInstance, scope_of
 from planner.topology.graph import Link
 
 _INT64_SAFE = 2**60
@@ -108,7 +107,7 @@ def _routed(instance: PlacementInstance, *, combine: bool) -> Entries:
     hops = [(source, target)]
     if instance.endpoint == "dest_forward":
         far = layout.domain_G[source] != layout.domain_G[target]
-        relay = np.where(far, layout.relay_GG[source, target], target)
+        relay = np.where(far, layout.relays(source, target), target)
         hops = [(source, relay), (relay, target)]
     pair = source * gpus + target
     indptr, links_X, value_X = instance.routes.incidence()

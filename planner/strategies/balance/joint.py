@@ -10,9 +10,9 @@ from planner.arrays import IdArray
 from planner.evaluator.joint import combined, planning_tokens
 from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan
-from planner.strategies.balance.even import counted_value
 from planner.strategies.balance.layer import Effort
 from planner.strategies.balance.multi import SharedLayer, Workloads, solve_workloads
+from planner.strategies.balance.placed import counted_value
 from planner.strategies.base import (
     Event,
     LayerBound,
@@ -85,7 +85,7 @@ def _value(
     if caps.gpu is not None or caps.domain is not None:
         value, excess = judged_layer(instance, layer, slots_GJ, {})
         return excess, value
-    loads = [counted_value(view, layer, slots_GJ) for view in instance.views]
+    loads = [counted_value(view, layer, slots_GJ, {}) for view in instance.views]
     known = [load for load in loads if load is not None]
     return Fraction(0), combined(instance, known, planning_tokens(instance))
 

@@ -66,6 +66,15 @@ def most_copies(experts: int, gpus: int, slots_per_gpu: int) -> int:
     return max(1, min(gpus, gpus * slots_per_gpu - experts + 1))
 
 
+def copy_sizes(layer: BalanceLayer, slots_GJ: IdArray) -> FloatArray:
+    """Return what a copy of every expert carries in a placement, in floats."""
+    copies_E = np.bincount(slots_GJ.ravel(), minlength=layer.experts)
+    sizes: FloatArray = layer.most_ER[
+        np.arange(layer.experts), np.maximum(copies_E, 1) - 1
+    ]
+    return sizes
+
+
 def counted_layer(load_E: IntArray, gpus: int, slots_per_gpu: int) -> BalanceLayer:
     """Return the layer of a counts table: r copies carry load/r each."""
     copies_R = np.arange(1, most_copies(load_E.size, gpus, slots_per_gpu) + 1)

@@ -19,13 +19,11 @@ from planner.evaluator.evaluation import layer_split
 from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan, SplitWeights
 from planner.strategies.balance.bound import LayerBound
-from planner.strategies.balance.even import (
-    PlacedLayer,
-    counted_value,
-    place_even,
-)
+from planner.strategies.balance.even import place_even
 from planner.strategies.balance.joint import solve_joint, why_not_joint
 from planner.strategies.balance.layer import Effort, compile_searches
+from planner.strategies.balance.placed import PlacedLayer, counted_value
+from planner.strategies.balance.weighted.placing import place_weighted
 from planner.strategies.base import (
     STRATEGIES,
     Event,
@@ -40,7 +38,7 @@ from planner.strategies.judging import judged_layer
 from planner.workload.parts import CountsPart
 
 Placer = Callable[[PlacementInstance, int, Effort, float], PlacedLayer]
-PLACERS: dict[str, Placer] = {"even": place_even}
+PLACERS: dict[str, Placer] = {"even": place_even, "weighted": place_weighted}
 """How a layer with spare copies is placed, by selection: where selections part."""
 RESERVE = 0.97
 """Share of the time that layers may use; judging takes the rest."""
@@ -223,8 +221,8 @@ class _Run:
     ) -> tuple[Fraction, Fraction]:
         """Judge a layer; without caps, a table's loads need no routes."""
         caps = self._instance.caps
-        if not split and caps.gpu is None and caps.domain is None:
-            value = counted_value(self._instance, index, slots_GJ)
+        if caps.gpu is None and caps.domain is None:
+            value = counted_value(self._instance, index, slots_GJ, split)
             if value is not None:
                 return value, Fraction(0)
         return judged_layer(self._instance, index, slots_GJ, split)

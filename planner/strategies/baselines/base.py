@@ -37,7 +37,9 @@ def expert_loads(instance: PlacementInstance) -> IntArray:
 
     Of several workloads the weighted mean of pairs per token, in billionths.
     """
-    loads = [_loads(view.planning, instance.model.experts) for view in instance.views]
+    loads = [
+        part_loads(view.planning, instance.model.experts) for view in instance.views
+    ]
     if len(loads) == 1:
         return loads[0]
     mean_LE = sum(
@@ -51,7 +53,8 @@ def expert_loads(instance: PlacementInstance) -> IntArray:
     return whole_LE
 
 
-def _loads(part: Part, experts: int) -> IntArray:
+def part_loads(part: Part, experts: int) -> IntArray:
+    """Return (token, expert) pairs of one part, int64 [L, E]."""
     if isinstance(part, CountsPart):
         return part.tokens_LE
     counts = [

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.arrays import BoolArray, FloatArray, IntArray
-from planner.evaluator.objective import scope_of
-from planner.instance import PlacementInstance
+from planner.instance import PlacementInstance, scope_of
 
 
 class Rate(NamedTuple):

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.arrays import FloatArray, IntArray
-from planner.evaluator.objective import link_tokens, scope_of
-from planner.instance import PlacementInstance
+from planner.evaluator.objective import link_tokens
+from planner.instance import PlacementInstance, scope_of
 
 
 class Wires(NamedTuple):
@@ -68,7 +68,7 @@ def _costs(instance: PlacementInstance) -> FloatArray:
         seconds_A = 1.0 / np.asarray([float(link.bytes_per_s) for link in links])
         return np.outer(instance.message_bytes, seconds_A)
     ones = np.ones(len(links), dtype=np.int64)
-    tokens_A, over = link_tokens(ones, links)
+    tokens_A, over = link_tokens(ones, instance.topology)
     # A group's tokens are its members' after division by cables; equal cables only
     # scale its load, others are judged in the end.
     counts_A = [max(1, len(link.members)) for link in links]

@@ -11,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.arrays import BoolArray, FloatArray, IntArray
-from planner.evaluator.objective import scope_of
-from planner.instance import PlacementInstance
+from planner.instance import PlacementInstance, scope_of
 from planner.layout import ParallelLayout
 
 NO_PAIR = -1
@@ -106,7 +105,7 @@ def _hops(
     source = np.repeat(np.arange(gpus), layout.ep)
     rank = np.tile(np.arange(layout.ep), gpus)
     target = layout.set_G[source] * layout.ep + rank
-    relay = layout.relay_GG[source, target]
+    relay = layout.relays(source, target)
     far = layout.domain_G[source] != layout.domain_G[target]
     key = rank * gpus + source
     if instance.traffic == "dedup_domain":

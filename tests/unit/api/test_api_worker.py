@@ -1,15 +1,20 @@
 """How the planner's errors become problems, and how settings are read."""
 
+import json
+
 import pytest
 
+from api.runner import refusal
 from api.settings import Settings
 from api.worker import problem
 from planner.errors import (
+    Cause,
     InfeasibleError,
     InputError,
     LimitError,
     ModelError,
     PlannerError,
+    Repair,
     ReplayMismatch,
     SolverError,
     TopologyError,
@@ -62,6 +67,26 @@ def test_an_error_of_the_planner_becomes_a_problem_with_its_place(
     assert found["detail"] == str(error)
     pointers = [item["pointer"] for item in found["errors"]]
     assert pointers == ([] if pointer is None else [pointer])
+
+
+def test_causes_of_infeasibility_reach_the_client() -> None:
+    """Law: names, numbers and repairs of the planner are members of the problem."""
+    repair = Repair(what="less", options={"kv_tokens": 5}, leaves=("slots",))
+    cause = Cause(name="memory", says="x", numbers={"short": 3}, repairs=(repair,))
+    report = json.dumps(problem(InfeasibleError("x", [cause])))
+    body = json.loads(refusal(report.encode()).response("/plan").body)
+    assert body["causes"] == [
+        {
+            "name": "memory",
+            "says": "x",
+            "numbers": {"short": 3},
+            "repairs": [
+                {"what": "less", "options": {"kv_tokens": 5}, "leaves": ["slots"]}
+            ],
+        }
+    ]
+    plain = refusal(json.dumps(problem(LimitError("x"))).encode()).response("/plan")
+    assert "causes" not in json.loads(plain.body)
 
 
 def test_settings_come_from_the_environment() -> None:

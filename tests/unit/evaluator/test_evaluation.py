@@ -7,8 +7,8 @@ import pytest
 
 from planner.errors import UsageError
 from planner.evaluator import evaluate, layer_loads, layer_value
-from planner.evaluator.objective import peak, scope_of
-from planner.instance import PlacementInstance
+from planner.evaluator.objective import peak
+from planner.instance import PlacementInstance, scope_of
 from planner.plan import PlacementPlan
 from tests.instances import instance
 

@@ -155,7 +155,7 @@ def test_placed_outputs_and_counts_are_right(
         assert far_off(case.run(placed), case.expected()) < 1e-5
         counts = transfer_counts(
             traffic, endpoint, case.targets, case.part.source_T, case.layout
-        )
+        ).matrix()
         assert (placed.wire.dispatch_GG == counts).all()
         assert (placed.wire.combine_GG == counts.T).all()
         pairs = gpu_pairs(case.targets, case.layout.gpu_count)

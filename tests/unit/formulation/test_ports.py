@@ -10,6 +10,7 @@ from planner.evaluator.objective import leg_peaks
 from planner.formulation.cut.ports import LegRows, ports_of
 from planner.instance import Objective, PlacementInstance
 from planner.layout import ParallelLayout
+from planner.pair_counts import PairCounts
 from planner.topology.schema import load_topology
 from planner.traffic.copies import transfers_of_pairs
 from planner.workload.parts import CountsPart
@@ -54,15 +55,16 @@ def check(instance: PlacementInstance, seed: int) -> None:
         flows = rng.integers(1, 50, size=(gpus, gpus))
         flows[rng.random((gpus, gpus)) > density] = 0
         flows[ports.hierarchy.level_GG < 1] = 0
-        moved = transfers_of_pairs(flows, instance.layout, instance.endpoint)
+        pairs = PairCounts.of_matrix(flows)
+        moved = transfers_of_pairs(pairs, instance.layout, instance.endpoint)
         loads = LayerLoads(
             pairs_G=flows.sum(axis=0),
-            transfers_GG=moved,
-            combine_GG=moved.T,
+            transfers=moved,
+            combine=moved.transposed(),
             loads_2A=np.stack(
                 [
                     instance.routes.loads(moved),
-                    instance.routes.loads(np.ascontiguousarray(moved.T)),
+                    instance.routes.loads(moved.transposed()),
                 ]
             ),
             denominator=1,

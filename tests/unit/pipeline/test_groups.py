@@ -1,10 +1,8 @@
 """EP groups, slots and attention groups follow from the options (design §5)."""
 
-from dataclasses import replace
-
 import pytest
 
-from planner.errors import InfeasibleError, UsageError
+from planner.errors import UsageError
 from planner.options import SolveOptions
 from planner.pipeline.groups import choose_layout, parse_layout, slots_per_gpu
 from planner.topology.schema import load_topology
@@ -72,27 +70,21 @@ def test_slots_hold_every_expert(
     experts: int, options: SolveOptions, slots: int
 ) -> None:
     """``auto``: the fewest; R: exactly E + R."""
-    assert slots_per_gpu(experts, 1, 8, options) == slots
+    assert slots_per_gpu(experts, 8, options) == slots
 
 
 def test_slots_that_do_not_divide_name_the_nearest_that_do() -> None:
     """64 + 3 over 8 GPUs: 0 or 8 redundant experts would."""
     with pytest.raises(UsageError, match="use 0 or 8"):
-        slots_per_gpu(64, 1, 8, SolveOptions(redundant="3"))
+        slots_per_gpu(64, 8, SolveOptions(redundant="3"))
 
 
-def test_too_few_slots_are_proven_infeasible() -> None:
-    """Nine experts on eight GPUs with one slot each: exit code 4."""
-    with pytest.raises(InfeasibleError, match="too few slots") as caught:
-        slots_per_gpu(9, 1, 8, SolveOptions(policy="one_expert_per_gpu"))
-    assert caught.value.exit_code == 4
-
-
-def test_one_gpu_for_each_expert_of_all_layers() -> None:
-    """Law: E·L GPUs are enough, one less is infeasible; no copies, one EP set."""
+def test_one_expert_per_gpu_altogether_has_no_copies_and_one_set() -> None:
+    """Law: one slot, whatever the layers; redundant experts are refused."""
     options = SolveOptions(policy="one_expert_per_gpu_total")
-    assert slots_per_gpu(4, 2, 8, options) == 1
-    with pytest.raises(InfeasibleError, match="8 experts of all layers and has 7"):
-        slots_per_gpu(4, 2, 7, options)
+    assert slots_per_gpu(4, 8, options) == 1
+    assert choose_layout(FOUR_BY_TWO, 2, options).ep == 8
     with pytest.raises(UsageError, match="use --redundant 0"):
-        slots_per_gpu(4, 2, 8, replace(options, redundant="8"))
+        slots_per_gpu(
+            4, 8, SolveOptions(policy="one_expert_per_gpu_total", redundant="8")
+        )

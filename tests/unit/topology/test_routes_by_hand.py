@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from planner.errors import TopologyError, UsageError
+from planner.errors import TopologyError
 from planner.topology.paths import build_routes
 from planner.topology.schema import load_topology
 
@@ -308,19 +308,6 @@ def test_q_beyond_64_bits_stays_exact():
     links = routes.topology.links
     assert loads.tolist() == [3 * routes.q * found.get(k.name, 0) for k in links]
     assert routes.incidence()[2].dtype == object
-
-
-@pytest.mark.parametrize("policy", ["dmodk", "ecmp_hash(3)", "explicit"])
-def test_other_policies_come_later(policy):
-    """Their names are known; what is supported is said."""
-    with pytest.raises(UsageError, match="comes later; supported: ecmp_fractional"):
-        build_routes(load_topology("toy-2x2"), policy)
-
-
-def test_an_unknown_policy_is_refused():
-    """A misspelt policy is no later policy."""
-    with pytest.raises(UsageError, match="is unknown"):
-        build_routes(load_topology("toy-2x2"), "ecmp")
 
 
 def test_a_gpu_that_only_other_rules_would_reach_is_refused():

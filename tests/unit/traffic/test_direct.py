@@ -47,7 +47,7 @@ def moved(made: PlacementInstance) -> list[list[dict[tuple[int, int], int]]]:
     return [
         [
             {(int(s), int(d)): int(leg[s, d]) for s, d in np.argwhere(leg)}
-            for leg in (loads.transfers_GG, loads.combine_GG)
+            for leg in (loads.transfers.matrix(), loads.combine.matrix())
         ]
         for loads in found.layers
     ]
@@ -83,9 +83,9 @@ def test_two_experts_of_one_gpu_are_two_transfers() -> None:
     slots = np.asarray([[[0, -1], [1, 2], [3, -1], [-1, -1]]], dtype=np.int16)
     plan = PlacementPlan(layer_numbers=(0,), slots_LGJ=slots)
     loads = evaluate(made, plan, made.planning).layers[0]
-    assert loads.transfers_GG[3].tolist() == [1, 2, 0, 0]
-    assert loads.combine_GG[1].tolist() == [2, 0, 0, 0]
-    assert loads.combine_GG[0].tolist() == [0, 0, 0, 1]
+    assert loads.transfers.matrix()[3].tolist() == [1, 2, 0, 0]
+    assert loads.combine.matrix()[1].tolist() == [2, 0, 0, 0]
+    assert loads.combine.matrix()[0].tolist() == [0, 0, 0, 1]
 
 
 def test_bytes_between_domains_count_each_leg_at_its_own_size() -> None:
@@ -102,7 +102,7 @@ def test_ordinals_stay_those_of_the_home() -> None:
     plan = PlacementPlan(layer_numbers=(0, 1), slots_LGJ=slots)
     loads = evaluate(made, plan, made.planning).layers[1]
     on_second = sum(i * 2654435769 % 2**32 % 2 for i in range(3))
-    assert loads.transfers_GG[0].tolist() == [0, on_second, 0, 0]
+    assert loads.transfers.matrix()[0].tolist() == [0, on_second, 0, 0]
 
 
 def test_nearest_looks_from_where_the_token_stands() -> None:
@@ -111,7 +111,7 @@ def test_nearest_looks_from_where_the_token_stands() -> None:
     slots = np.asarray([[[0], [1], [2], [3]], [[0], [1], [0], [3]]], dtype=np.int16)
     plan = PlacementPlan(layer_numbers=(0, 1), slots_LGJ=slots)
     loads = evaluate(made, plan, made.planning).layers[1]
-    assert {tuple(pair) for pair in np.argwhere(loads.transfers_GG)} == {(3, 2)}
+    assert {tuple(pair) for pair in np.argwhere(loads.transfers.matrix())} == {(3, 2)}
 
 
 def test_a_later_layer_cannot_be_judged_alone() -> None:

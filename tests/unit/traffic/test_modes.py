@@ -23,7 +23,8 @@ def transfers(
     counted = TRAFFIC.get(mode).count(
         np.asarray([targets]), np.asarray([source]), LAYOUT, endpoint
     )
-    return {(int(s), int(d)): int(counted[s, d]) for s, d in np.argwhere(counted != 0)}
+    pairs = zip(counted.source_n.tolist(), counted.target_n.tolist(), strict=True)
+    return dict(zip(pairs, counted.count_n.tolist(), strict=True))
 
 
 CASES = [
@@ -81,4 +82,5 @@ def test_relays_count_the_members_of_the_set_only() -> None:
     counted = TRAFFIC.get("dedup_domain").count(
         np.asarray([[6]]), np.asarray([5]), layout, "dest_forward"
     )
-    assert {tuple(pair) for pair in np.argwhere(counted).tolist()} == {(5, 7), (7, 6)}
+    pairs = zip(counted.source_n.tolist(), counted.target_n.tolist(), strict=True)
+    assert set(pairs) == {(5, 7), (7, 6)}

@@ -77,7 +77,7 @@ def test_what_stays_on_its_gpu_is_no_transfer() -> None:
     exact, _ = expected_pairs(
         np.asarray([[0], [0]]), {}, "even", np.asarray([2]), layout([0, 1])
     )
-    transfers = transfers_of_pairs(exact)
+    transfers = transfers_of_pairs(exact).matrix()
     assert transfers.trace() == 0
     assert transfers[0, 1] == exact[0, 1] != 0
 

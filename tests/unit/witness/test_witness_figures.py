@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from planner.layout import ParallelLayout
+from planner.pair_counts import PairCounts
 from planner.topology.graph import Link
 from planner.witness.figures import (
     LayerFigures,
@@ -55,8 +56,8 @@ def figures(dispatch, combine, pairs=(0, 0, 0), transfers=None, denominator=1):
     moved_GG = np.asarray(transfers if transfers else np.zeros((3, 3), int))
     return LayerFigures(
         pairs_G=np.asarray(pairs),
-        transfers_GG=moved_GG,
-        combine_GG=moved_GG.T,
+        transfers=PairCounts.of_matrix(moved_GG),
+        combine=PairCounts.of_matrix(moved_GG.T),
         dispatch_A=np.asarray(dispatch),
         combine_A=np.asarray(combine),
         denominator=denominator,
@@ -176,7 +177,13 @@ def test_bytes_of_a_combine_leg_of_its_own_are_counted_from_it() -> None:
         def loads(self, transfers_GG):
             return np.zeros(0, int)
 
-    layer = layer_figures(np.asarray([0, 0, 0]), out, 3, NoLinks(), back)
+    layer = layer_figures(
+        np.asarray([0, 0, 0]),
+        PairCounts.of_matrix(out),
+        3,
+        NoLinks(),
+        PairCounts.of_matrix(back),
+    )
     assert inter_domain_bytes([layer], LAYOUT, (10, 20)) == 30 + 40
 
 
@@ -186,12 +193,12 @@ def test_combine_mirrors_dispatch() -> None:
     class Outgoing:
         """One link per GPU: what it sends."""
 
-        def loads(self, transfers_GG):
-            return transfers_GG.sum(axis=1)
+        def loads(self, transfers):
+            return transfers.matrix().sum(axis=1)
 
     found = layer_figures(
         np.asarray([1, 1, 1]),
-        np.asarray([[0, 2, 3], [0, 0, 4], [0, 0, 0]]),
+        PairCounts.of_matrix(np.asarray([[0, 2, 3], [0, 0, 4], [0, 0, 0]])),
         1,
         Outgoing(),
     )

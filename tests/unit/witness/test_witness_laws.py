@@ -83,7 +83,7 @@ def walk(mode, endpoint, layout, source, targets):
 def counted(mode, case, endpoint="local_nic"):
     """Transfers of the whole case by the witness."""
     layout, _, _, source_T, targets_TK = case
-    return transfer_counts(mode, endpoint, targets_TK, source_T, layout)
+    return transfer_counts(mode, endpoint, targets_TK, source_T, layout).matrix()
 
 
 @settings(max_examples=150, deadline=None)

@@ -21,7 +21,7 @@ def moves(mode, targets, source, cluster, endpoint="local_nic"):
     """Transfers as {(source, target): count}."""
     counts = transfer_counts(
         mode, endpoint, np.asarray(targets), np.asarray(source), cluster
-    )
+    ).matrix()
     return {
         (int(s), int(d)): int(counts[s, d])
         for s, d in zip(*np.nonzero(counts), strict=True)

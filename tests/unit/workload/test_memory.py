@@ -7,7 +7,7 @@ import pytest
 
 from planner.errors import InfeasibleError, UsageError
 from planner.workload import memory_terms as terms
-from planner.workload.memory import MemoryBill, check_memory, memory_bill
+from planner.workload.memory import MemoryBill, memory_bill
 from planner.workload.messages import message_bytes
 from planner.workload.model_spec import MoEModelSpec
 from planner.workload.presets import load_model
@@ -190,52 +190,17 @@ def test_a_fraction_of_memory_decides_the_kv_tokens() -> None:
     where = Cluster(gpus, ((0,), (1,)))
     bill = bill_of(LITE, where, mem_fraction=0.9)
     assert bill.limit_G.tolist() == [9 * 10**10, 81 * 10**9]
-    check_memory(bill)
+    assert (bill.total_G <= bill.limit_G).all()
     room = bill.limit_G - bill.total_G
     assert 0 <= int(room[1]) < 27 * 576 * 2
     assert bill.kv_tokens * 27 * 576 * 2 == int(bill.terms["kv_cache"][0])
 
 
-def test_a_fraction_without_room_for_one_token_is_infeasible() -> None:
+def test_a_fraction_without_room_for_one_token_asks_for_one() -> None:
     """The bill then asks for one token and does not fit."""
     bill = bill_of(LITE, cluster(10**9), mem_fraction=0.5)
     assert bill.kv_tokens == 1
-    with pytest.raises(InfeasibleError):
-        check_memory(bill)
-
-
-def test_too_little_memory_names_gpu_bytes_and_knobs() -> None:
-    """One byte too few on one GPU; the named values of the knobs do fit."""
-    needed = int(bill_of(LITE, cluster(10**12), slots_per_gpu=17).total_G[0])
-    gpus = tuple(Gpu(f"gpu{i}", needed - (i == 2)) for i in range(4))
-    where = Cluster(gpus, ((0, 1), (2, 3)))
-    with pytest.raises(InfeasibleError) as caught:
-        check_memory(bill_of(LITE, where, slots_per_gpu=17))
-    text = str(caught.value)
-    assert caught.value.exit_code == 4
-    assert f"gpu2 needs {needed} bytes but has {needed - 1}: 1 bytes too few" in text
-    assert "--kv-tokens from 65536 to 65535" in text
-    assert "--batch-tokens from 4096 to 4095" in text
-    assert "slots per GPU (--redundant) from 17 to 16" in text
-    assert "--precision" in text
-    check_memory(bill_of(LITE, where, slots_per_gpu=17, kv_tokens=65535))
-    check_memory(bill_of(LITE, where, slots_per_gpu=17, batch_tokens=4095))
-    check_memory(bill_of(LITE, where, slots_per_gpu=16))
-
-
-def test_fewer_slots_than_experts_need_are_no_way_out() -> None:
-    """64 experts on 4 GPUs need 16 slots each: the message does not offer 15."""
-    needed = int(bill_of(LITE, cluster(10**12)).total_G[0])
-    with pytest.raises(InfeasibleError) as caught:
-        check_memory(bill_of(LITE, cluster(needed - 1)))
-    assert "slots per GPU" not in str(caught.value)
-    assert "--kv-tokens" in str(caught.value)
-
-
-def test_hopeless_memory_names_all_knobs() -> None:
-    """Where no knob alone is enough the message says so."""
-    with pytest.raises(InfeasibleError, match=r"no single knob .*--kv-tokens"):
-        check_memory(bill_of(LITE, cluster(1000)))
+    assert (bill.total_G > bill.limit_G).all()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Free splits (``weighted``): how experts share GPUs, the shares, and the bound."""
