@@ -140,6 +140,15 @@ Trace = Annotated[
 ]
 
 
+class WeightedTrace(Strict):
+    """One of several workloads that a plan serves (rule 25)."""
+
+    trace: Trace
+    weight: float = Field(default=1.0, gt=0, le=1e9, description="share of the mean")
+    traffic: Literal["copies", "dedup_gpu", "dedup_domain", "direct"] | None = None
+    phase: Literal["prefill", "decode"] | None = None
+
+
 class PlanOptions(Strict):
     """The options of ``planner solve`` under the same names (design §8)."""
 
@@ -208,7 +217,19 @@ class PlanRequest(Strict):
     trace: Trace | None = Field(
         default=None, description="name of a bundled trace, or counts"
     )
+    workloads: list[WeightedTrace] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=16,
+        description="several traces instead of `trace`, judged by `options.combine`",
+    )
     options: PlanOptions = PlanOptions()
+
+    @model_validator(mode="after")
+    def _one_kind_of_traffic(self) -> Self:
+        if self.trace is not None and self.workloads is not None:
+            raise ValueError("give trace or workloads, not both")
+        return self
 
     def solve_options(self) -> SolveOptions:
         """Return the options as the planner takes them.

@@ -10,6 +10,8 @@ import os
 import re
 import signal
 import sys
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 from api.schemas import InlineTrace, PlanRequest
@@ -25,6 +27,7 @@ from planner.errors import (
     infeasible_data,
 )
 from planner.manifest import write_manifest
+from planner.pipeline import TraceSource
 
 REFUSED = 10
 # The planner says "topology /json/pointer" or "file:/json/pointer", a file and a
@@ -50,7 +53,8 @@ def main() -> int:
         try:
             answer.write(solve(request))
         except PlannerError as error:
-            answer.write(json.dumps(problem(error)))
+            several = request.workloads is not None
+            answer.write(json.dumps(problem(error, several=several)))
             return REFUSED
     return 0
 
@@ -66,7 +70,7 @@ def solve(request: PlanRequest) -> str:
     manifest = pipeline.solve(
         request.topology,
         model=request.model,
-        trace=_trace(request),
+        trace=_traces(request),
         options=request.solve_options(),
     )
     plan = Path("plan.json")
@@ -75,12 +79,17 @@ def solve(request: PlanRequest) -> str:
     return plan.read_text(encoding="utf-8")
 
 
-def problem(error: PlannerError) -> dict[str, object]:
-    """Return what the client is told about an error of the planner."""
+def problem(error: PlannerError, *, several: bool = False) -> dict[str, object]:
+    """Return what the client is told about an error of the planner.
+
+    ``several``: the request gives workloads; which one is said by the detail.
+    """
     errors = []
     if isinstance(error, InputError | UsageError):
         rule = error.rule if isinstance(error, InputError) else str(error)
-        errors.append({"pointer": _pointer(error), "detail": _without_folders(rule)})
+        several_traces = several and isinstance(error, TraceError)
+        pointer = "/workloads" if several_traces else _pointer(error)
+        errors.append({"pointer": pointer, "detail": _without_folders(rule)})
     return {
         "status": error.http_status,
         "kind": _kind(error),
@@ -115,11 +124,29 @@ def _kind(error: PlannerError) -> str:
     return "".join(f"-{c.lower()}" if c.isupper() else c for c in name).strip("-")
 
 
-def _trace(request: PlanRequest) -> str | dict[str, object] | None:
-    """Return the workload as the planner takes it: a name, counts or none."""
-    if isinstance(request.trace, InlineTrace):
-        return request.trace.counts.model_dump()
-    return request.trace
+def _traces(request: PlanRequest) -> list[TraceSource] | None:
+    """Return the workloads as the planner takes them; None for its default."""
+    if request.workloads is not None:
+        return [
+            replace(
+                _source(each.trace),
+                weight=Fraction(str(each.weight)),
+                traffic=each.traffic,
+                phase=each.phase or _own_phase(each.trace),
+            )
+            for each in request.workloads
+        ]
+    return None if request.trace is None else [_source(request.trace)]
+
+
+def _own_phase(trace: str | InlineTrace) -> str | None:
+    return None if isinstance(trace, str) else trace.counts.phase
+
+
+def _source(trace: str | InlineTrace) -> TraceSource:
+    if isinstance(trace, str):
+        return TraceSource(name=trace, path=bundled.traces()[trace])
+    return TraceSource(name="inline", inline=trace.counts.model_dump())
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from planner.pipeline.kernels import compile_kernels
 from planner.pipeline.problem import Problem, build_problem
 from planner.pipeline.replaying import ReplayReport, replay
 from planner.pipeline.solving import check_writable, load, solve
+from planner.pipeline.sources import TraceSource
 from planner.pipeline.verifying import check_inputs, verify
 from planner.registry import Registry
 from planner.strategies.base import STRATEGIES, Event
@@ -25,6 +26,7 @@ __all__ = [
     "Explanation",
     "Problem",
     "ReplayReport",
+    "TraceSource",
     "available",
     "build_problem",
     "check_inputs",

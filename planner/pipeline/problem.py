@@ -47,8 +47,9 @@ from planner.workload.tokens import RoutingTrace, require_router_order
 from planner.workload.trace import Trace, load_trace
 
 DEFAULT_TRACE = "tiny-moe"
-TraceLike = str | Path | Mapping[str, Any]
-"""``FILE[#WORKLOAD][:WEIGHT[:MODE[:PHASE]]]``, a bundled name or inline counts."""
+TraceLike = str | Path | Mapping[str, Any] | TraceSource
+"""``FILE[#WORKLOAD][:WEIGHT[:MODE[:PHASE]]]``, a bundled name or inline counts, or
+these resolved with their settings."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,7 +102,7 @@ def trace_list(
     """Return the traces of a call that may name none, one or several."""
     if given is None:
         return ()
-    if isinstance(given, str | Path | Mapping):
+    if isinstance(given, str | Path | Mapping | TraceSource):
         return (given,)
     return tuple(given)
 
@@ -303,8 +304,10 @@ def _trace_record(
 
 def _load_trace(given: TraceLike) -> tuple[TraceSource, Trace]:
     if isinstance(given, Mapping):
-        return TraceSource(name="inline", inline=given), inline_counts(given)
-    place = find_trace(given)
+        given = TraceSource(name="inline", inline=given)
+    place = given if isinstance(given, TraceSource) else find_trace(given)
+    if place.inline is not None:
+        return place, inline_counts(place.inline)
     if place.path is None:
         raise TraceError("names no file", where=place.name)
     return place, load_trace(place.path, workload=place.workload)

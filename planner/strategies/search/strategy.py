@@ -14,7 +14,14 @@ from planner.errors import UsageError
 from planner.evaluator.evaluation import layer_split
 from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan, SplitWeights
-from planner.strategies.base import STRATEGIES, Event, Limits, Progress, SolveResult
+from planner.strategies.base import (
+    STRATEGIES,
+    Bound,
+    Event,
+    Limits,
+    Progress,
+    SolveResult,
+)
 from planner.strategies.baselines.base import (
     BASELINES,
     AbsentBaselineError,
@@ -22,6 +29,7 @@ from planner.strategies.baselines.base import (
     repaired,
 )
 from planner.strategies.judging import judged_layer
+from planner.strategies.search.bound import dedup_bound
 from planner.strategies.search.layer import LayerResult, search_layer
 from planner.strategies.search.network import Network, network_of
 from planner.strategies.search.tokens import tokens_of
@@ -82,8 +90,9 @@ def solve_search(
             network = network_of(instance)
         except ValueError as error:
             note = f"search left out: {error}"
+    bound = dedup_bound(instance, limits.seconds, limits.threads)
     if network is None:
-        return _result(instance, layers, "complete", (note or "",))
+        return _result(instance, layers, "complete", (note or "",), bound)
     deadline = begun + limits.seconds - RESERVE_SECONDS - 2 * judging
     run = _Run(instance, network, layers, limits, deadline)
     history: list[Event] = []
@@ -92,12 +101,13 @@ def solve_search(
             layers[layer] = min(layers[layer], found, key=lambda each: each.rank)
             value = _total(instance, layers)
             seconds = time.perf_counter() - begun
-            history.append(Event(seconds=seconds, objective=value, bound=None))
+            least = bound.value if bound else None
+            history.append(Event(seconds=seconds, objective=value, bound=least))
             if progress is not None:
                 progress(history[-1])
     reason = "complete" if run.finished else "limit"
     notes = (f"search tried {run.proposals:,} moves",)
-    return _result(instance, layers, reason, notes, history)
+    return _result(instance, layers, reason, notes, bound, history)
 
 
 class _Run:
@@ -183,6 +193,7 @@ def _result(
     layers: Sequence[_Layer],
     reason: str,
     notes: tuple[str, ...],
+    bound: Bound | None,
     history: Sequence[Event] = (),
 ) -> SolveResult:
     plan = PlacementPlan(
@@ -200,6 +211,7 @@ def _result(
         plan=plan,
         reason=reason,
         limit="seconds" if reason == "limit" else None,
+        bound=bound,
         history=tuple(history),
         layer_strategies=tuple(layer.origin for layer in layers),
         notes=notes,

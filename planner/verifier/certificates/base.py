@@ -105,6 +105,11 @@ Raises KeyError, TypeError, ValueError or ZeroDivisionError for a certificate th
 does not have the shape of its kind.
 """
 
+_MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
+
+SINGLE_KINDS = ("nothing_moves", "walks")
+"""What also holds where GPUs have no slot in most layers."""
+
 CHECKERS: Registry[Checker] = Registry("certificate")
 
 
@@ -124,9 +129,11 @@ def proven(certificate: Certificate, evidence: Evidence) -> Fraction:
             value=kind,
             fix=f"known kinds: {', '.join(CHECKERS.names())}",
         )
+    if evidence.single and kind not in SINGLE_KINDS:
+        return Fraction(0)
     try:
         return max(Fraction(0), CHECKERS.get(str(kind))(certificate, evidence))
-    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+    except _MALFORMED as error:
         raise ManifestError(
             f"does not have the shape of a {kind} certificate: {error!r}",
             where=f"/bound/certificate/layers/{evidence.layer}",

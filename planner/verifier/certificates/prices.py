@@ -164,10 +164,8 @@ def _costs(certificate: Certificate, evidence: Evidence, unit: Fraction) -> Exac
         return np.repeat(row[None, :], gpus, axis=0)
     total = np.zeros((gpus, gpus), dtype=object)
     for number, leg in enumerate(_LEGS):
-        price_A, over = _link_prices(
-            certificate["links"].get(leg, {}), number, evidence
-        )
-        route_GG = _route_costs(price_A, evidence)
+        price_A, over = link_prices(certificate["links"].get(leg, {}), number, evidence)
+        route_GG = route_costs(price_A, evidence)
         if leg == "combine":
             route_GG = route_GG.T
         scaled = _through_relays(route_GG, evidence)
@@ -176,7 +174,7 @@ def _costs(certificate: Certificate, evidence: Evidence, unit: Fraction) -> Exac
     return total
 
 
-def _link_prices(
+def link_prices(
     shares: Mapping[str, str], leg: int, evidence: Evidence
 ) -> tuple[ExactArray, int]:
     """Objective per transfer on each link times its price: whole numbers over one."""
@@ -201,7 +199,7 @@ def _link_prices(
     return np.asarray(whole, dtype=object), over
 
 
-def _route_costs(price_A: ExactArray, evidence: Evidence) -> ExactArray:
+def route_costs(price_A: ExactArray, evidence: Evidence) -> ExactArray:
     """Price of one transfer by ordered pair of GPUs, times Q."""
     gpus = evidence.layout.gpu_count
     indptr, links_X, value_X = evidence.routes.incidence()

@@ -49,6 +49,19 @@ REFUSED: dict[str, tuple[object, str]] = {
         "/topology",
     ),
     "model a number": ({**NAMED, "model": 1}, "/model"),
+    "trace and workloads": (
+        {**NAMED, "trace": "tiny-moe", "workloads": [{"trace": "tiny-moe"}]},
+        "",
+    ),
+    "no workload": ({**NAMED, "workloads": []}, "/workloads"),
+    "a workload without weight": (
+        {**NAMED, "workloads": [{"trace": "tiny-moe", "weight": 0}]},
+        "/workloads/0/weight",
+    ),
+    "a workload that is unknown": (
+        {**NAMED, "workloads": [{"trace": "qwen"}]},
+        "/workloads/0/trace",
+    ),
     "trace unknown": ({**NAMED, "trace": "qwen"}, "/trace"),
     "trace with another key": ({**NAMED, "trace": {"file": "x"}}, "/trace/counts"),
     "counts without rows": (with_counts(tokens=[]), "/trace/counts"),

@@ -1,12 +1,14 @@
 """How the planner's errors become problems, and how settings are read."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from api.runner import refusal
+from api.schemas import PlanRequest
 from api.settings import Settings
-from api.worker import problem
+from api.worker import problem, solve
 from planner.errors import (
     Cause,
     InfeasibleError,
@@ -112,3 +114,39 @@ def test_settings_that_cannot_hold_are_refused(variables: dict[str, str]) -> Non
     """Law: a service with impossible limits does not start."""
     with pytest.raises(ValueError):
         Settings.from_environment(variables)
+
+
+def test_an_error_of_one_of_several_workloads_points_at_them() -> None:
+    """The place in the list is in the detail: a trace has a name, no number."""
+    found = problem(TraceError("x", where="inline counts /top_k"), several=True)
+    assert found["errors"] == [{"pointer": "/workloads", "detail": "x"}]
+
+
+def test_one_plan_serves_several_workloads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trace and counts of one's own, each with its weight and mode."""
+    monkeypatch.chdir(tmp_path)
+    model = json.loads(solve(_request()))["inputs"]["model"]
+    counts = {
+        "layers": [1, 2, 3, 4, 5, 6],
+        "tokens": [[9, *[1] * 63]] * 6,
+        "top_k": 6,
+        "phase": "decode",
+    }
+    several = [
+        {"trace": "tiny-moe", "weight": 3, "traffic": "dedup_gpu"},
+        {"trace": {"counts": counts}},
+    ]
+    plan = json.loads(solve(_request(workloads=several)))
+    assert plan["inputs"]["model"] == model
+    loads = list(plan["workloads"].values())
+    assert [load["traffic"] for load in loads] == ["dedup_gpu", "copies"]
+    assert [load["weight"] for load in loads] == ["3/4", "1/4"]
+
+
+def _request(**more: object) -> PlanRequest:
+    options = {"time_limit": 1, "strategy": "eplb_global"}
+    return PlanRequest.model_validate(
+        {"topology": "toy-2x2", "options": options, **more}
+    )
