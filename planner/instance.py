@@ -92,6 +92,9 @@ class PlacementInstance:
         ``one_expert_per_gpu_total``): ``slots_per_gpu`` is 1 and P = E.
     memory_bytes_G, memory_limit_G
         Bytes each GPU needs under this plan, and what it has.
+    unseen
+        Whether the plan is for tokens that are not seen yet: those of the planning
+        part are then a sample of them.
     """
 
     topology: ClusterTopology
@@ -106,6 +109,7 @@ class PlacementInstance:
     memory_bytes_G: IntArray
     memory_limit_G: IntArray
     single: bool = False
+    unseen: bool = False
 
     @cached_property
     def views(self) -> tuple["PlacementInstance", ...]:

@@ -1,8 +1,9 @@
 """``planner trace``: look into a trace, make a synthetic one."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 import typer
 from rich.console import Console
@@ -12,7 +13,14 @@ from planner.cli import options as flags
 from planner.errors import UsageError
 from planner.workload.presets import load_model
 from planner.workload.summary import summarize
-from planner.workload.synth import KINDS, UniformTrace, write_uniform
+from planner.workload.synth import (
+    KINDS,
+    PRESETS,
+    CalibratedTrace,
+    UniformTrace,
+    write_calibrated,
+    write_uniform,
+)
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -61,6 +69,10 @@ def synth(
     sequences: Annotated[
         int, typer.Option(help="Sequences; 0 for 256 tokens each.")
     ] = 0,
+    tags: Annotated[
+        int | None, typer.Option(help="Kinds of text, all but uniform; default 4.")
+    ] = None,
+    phase: Annotated[str, typer.Option(help="prefill or decode.")] = "prefill",
     seed: Annotated[int, typer.Option(help="Same seed, same choices.")] = 0,
     output_format: flags.Format = "human",
 ) -> None:
@@ -68,31 +80,75 @@ def synth(
     flags.check_format(output_format)
     if kind not in KINDS:
         raise UsageError(f"unknown kind {kind!r}; choose from {', '.join(KINDS)}")
-    numbers = tuple(range(first_layer or 0, (first_layer or 0) + _or(layers, 6)))
-    if model is not None:
-        if any(given is not None for given in (experts, top_k, layers, first_layer)):
-            raise UsageError(
-                "--model gives experts, top-k and layers: leave out --experts, "
-                "--top-k, --layers and --first-layer"
-            )
-        spec = load_model(model)
-        experts, top_k, numbers = spec.experts, spec.top_k, spec.moe_layers
-    wanted = UniformTrace(
-        tokens=tokens,
-        experts=_or(experts, 64),
-        top_k=_or(top_k, 6),
-        layer_numbers=numbers,
-        sequences=sequences,
-        seed=seed,
-    )
     if output.is_dir() or not output.parent.is_dir():
         raise UsageError(f"-o {output}: must be a file in a folder that exists")
-    write_uniform(output, wanted)
+    drawn = _Drawn(tokens=tokens, sequences=sequences, seed=seed, phase=phase)
+    shape = _Shape(experts=experts, top_k=top_k, layers=layers, first=first_layer)
+    if kind in PRESETS:
+        shape.refuse_with(model, f"{kind} has the shape of {PRESETS[kind].model}")
+        write_calibrated(
+            output, CalibratedTrace(preset=kind, tags=_or(tags, 4), **drawn)
+        )
+    else:
+        if tags is not None:
+            raise UsageError("uniform has no tags: leave out --tags")
+        write_uniform(output, _uniform(shape, model, drawn))
     figures = {"file": str(output), "tokens": tokens, "synthetic": kind, "seed": seed}
     if output_format == "json":
         print(json.dumps(figures, indent=2, ensure_ascii=False))
         return
     print(f"{output}: {tokens:,} tokens, synthetic: {kind}, seed {seed}")
+
+
+class _Drawn(TypedDict):
+    """What every kind of synthetic trace is drawn from."""
+
+    tokens: int
+    sequences: int
+    seed: int
+    phase: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shape:
+    """Options that say how large the router is; None where not given."""
+
+    experts: int | None
+    top_k: int | None
+    layers: int | None
+    first: int | None
+
+    def refuse_with(self, model: str | None, why: str) -> None:
+        """Refuse every option that something else decides already."""
+        given = {
+            "--experts": self.experts,
+            "--top-k": self.top_k,
+            "--layers": self.layers,
+            "--first-layer": self.first,
+            "--model": model,
+        }
+        flags_given = [flag for flag, value in given.items() if value is not None]
+        if flags_given:
+            raise UsageError(f"{why}: leave out {', '.join(flags_given)}")
+
+
+def _uniform(shape: _Shape, model: str | None, drawn: _Drawn) -> UniformTrace:
+    if model is not None:
+        shape.refuse_with(None, "--model gives experts, top-k and layers")
+        spec = load_model(model)
+        return UniformTrace(
+            experts=spec.experts,
+            top_k=spec.top_k,
+            layer_numbers=spec.moe_layers,
+            **drawn,
+        )
+    first = _or(shape.first, 0)
+    return UniformTrace(
+        experts=_or(shape.experts, 64),
+        top_k=_or(shape.top_k, 6),
+        layer_numbers=tuple(range(first, first + _or(shape.layers, 6))),
+        **drawn,
+    )
 
 
 def _or(value: int | None, default: int) -> int:

@@ -15,7 +15,12 @@ from planner.evaluator import layer_loads, layer_value
 from planner.instance import Caps, PlacementInstance
 from planner.strategies.baselines.base import published_plan, repaired
 from planner.strategies.search.anneal import anneal, peak_value
-from planner.strategies.search.layer import Knobs, search_layer, served_state
+from planner.strategies.search.layer import (
+    Knobs,
+    problem_of,
+    search_layer,
+    served_state,
+)
 from planner.strategies.search.network import Network, network_of
 from planner.strategies.search.tokens import State, tokens_of
 from planner.workload.parts import TokenPart
@@ -172,8 +177,8 @@ def test_relabelling_experts_relabels_what_is_found(
         (workload,) = problem.workloads
         again = replace(problem, workloads=(replace(workload, planning=tokens),))
         found = search_layer(
-            network_of(again),
-            tokens_of(again, 0, 1),
+            problem_of(again),
+            0,
             slots_GJ,
             seconds=60.0,
             seed=seed % 1000,

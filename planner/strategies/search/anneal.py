@@ -5,13 +5,15 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from planner.strategies.search.bits import judge_swap
 from planner.strategies.search.compiling import inner
 from planner.strategies.search.moves import (
-    add_loads,
-    change_slots,
-    settle,
+    carry_out,
+    move_pairs,
+    prepare,
+    swap_pairs,
     swap_single,
+    try_move,
+    try_swap,
 )
 
 SLACK = 0.5
@@ -119,8 +121,13 @@ def holds(slots_GJ: Any, gpu: int, expert: int) -> bool:
 
 
 @inner  # type: ignore[untyped-decorator]
-def propose(tokens: Any, state: Any, random_1: Any, spare: bool) -> Any:
-    """Draw a move (see ``change_slots``); the first entry is -1 if it is not legal."""
+def propose(network: Any, tokens: Any, state: Any, random_1: Any, spare: bool) -> Any:
+    """Draw a move (gpu, slot, expert, gpu, slot, expert): -1 first if it is no use.
+
+    The first slot gets the first expert. The second GPU is -1 where no more changes;
+    in a swap its slot gets the second expert. Swaps within a cell are no use where
+    only cells count.
+    """
     slots_GJ, none = state.slots_GJ, (-1, 0, 0, -1, 0, 0)
     ranks, width = slots_GJ.shape
     gpu, slot = draw(random_1, ranks), draw(random_1, width)
@@ -134,6 +141,8 @@ def propose(tokens: Any, state: Any, random_1: Any, spare: bool) -> Any:
             return none
         return (gpu, slot, other, -1, 0, 0)
     far = (gpu + 1 + draw(random_1, ranks - 1)) % ranks
+    if network.cells_only and network.cell_CR[0, gpu] == network.cell_CR[0, far]:
+        return none
     place = draw(random_1, width)
     other = np.int64(slots_GJ[far, place])
     if other < 0 or other == expert:
@@ -144,42 +153,17 @@ def propose(tokens: Any, state: Any, random_1: Any, spare: bool) -> Any:
 
 
 @inner  # type: ignore[untyped-decorator]
-def swap_pairs(network: Any, tokens: Any, state: Any, move: Any, sign: int) -> None:
-    """Move the pairs of two single-copy experts between their GPUs."""
-    one = move[5]
-    for group in range(tokens.load_CE.shape[0]):
-        base = group * network.ep
-        moved = sign * (tokens.load_CE[group, one] - tokens.load_CE[group, move[2]])
-        state.pairs_G[base + move[0]] -= moved
-        state.pairs_G[base + move[3]] += moved
-
-
-@inner  # type: ignore[untyped-decorator]
-def try_swap(network: Any, tokens: Any, state: Any, move: Any) -> None:
-    """Write into ``trial_X`` the loads after a swap of single copies."""
-    state.trial_X[:] = state.load_X
-    experts, change_2L = (move[5], move[2]), state.swap_2L
-    near, far = network.cell_CR[0, move[0]], network.cell_CR[0, move[3]]
-    for level in range(1 if near == far else 2):
-        columns = (near, far) if level else (move[0], move[3])
-        judge_swap(
-            tokens.chose_EW, experts, state.any_CW, state.many_CW, columns, change_2L
-        )
-        add_loads(network, tokens, columns[0], change_2L[0], state.trial_X)
-        add_loads(network, tokens, columns[1], change_2L[1], state.trial_X)
-
-
-@inner  # type: ignore[untyped-decorator]
-def take_back(
-    network: Any, tokens: Any, state: Any, move: Any, one: int, single: bool
+def carry_pairs(
+    network: Any, tokens: Any, state: Any, move: Any, single: bool, sign: int
 ) -> None:
-    """Undo what judging a refused move changed; ``one`` is who held its first slot."""
+    """Carry the pairs of a move over, or back (sign −1)."""
     if single:
-        swap_pairs(network, tokens, state, move, -1)
+        swap_pairs(network, tokens, state, move, sign)
         return
-    back = (move[0], move[1], one, move[3], move[4], move[2])
-    change_slots(network, tokens, state, back)
-    state.change_CL[:, :] = 0
+    one = np.int64(state.slots_GJ[move[0], move[1]])
+    if sign > 0:
+        prepare(network, tokens, state, move)
+    move_pairs(network, tokens, state, (one, move[2]), sign)
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -207,24 +191,20 @@ def anneal(
     excess = excess_of(pairs_G, pairs_N, domain_G, caps_G, caps_N)
     new_links, new_pairs = links, pairs
     for _ in range(knobs.proposals):
-        move = propose(tokens, state, random_1, spare)
+        move = propose(network, tokens, state, random_1, spare)
         if move[0] < 0:
             continue
         one, two = np.int64(state.slots_GJ[move[0], move[1]]), np.int64(move[2])
         single = network.alike and move[3] >= 0
         single = single and state.count_E[one] == 1 and state.count_E[two] == 1
-        if single:
-            swap_pairs(network, tokens, state, move, 1)
-        else:
-            change_slots(network, tokens, state, move)
+        carry_pairs(network, tokens, state, move, single, 1)
         new_excess = excess_of(pairs_G, pairs_N, domain_G, caps_G, caps_N)
         taken = new_excess < SLACK or new_excess < excess
         if taken:
             if single:
                 try_swap(network, tokens, state, move)
             else:
-                state.trial_X[:] = state.load_X
-                settle(network, tokens, state, state.trial_X)
+                try_move(network, tokens, state, (one, two))
             new_links = smooth_value(trial_X, scale_X, leg_start, doublings, power_X)
             new_pairs = norm(pairs_G, scale_G, doublings, power_X)
             if knobs.evening:
@@ -238,10 +218,12 @@ def anneal(
                 now, new = links + balance * pairs, new_links + balance * new_pairs
                 taken = new <= now * most or new_excess < excess
         if not taken:
-            take_back(network, tokens, state, move, one, single)
+            carry_pairs(network, tokens, state, move, single, -1)
             continue
         if single:
             swap_single(network, tokens, state, move)
+        else:
+            carry_out(network, tokens, state, move, one)
         state.load_X[:] = state.trial_X
         evener = knobs.evening and new_pairs < pairs
         links, pairs, excess = new_links, new_pairs, new_excess

@@ -3,9 +3,9 @@
 The tokens of a layer lie in *lanes*: all tokens of a lane leave from one source
 GPU, and word ``w`` of lane ``l`` is word ``w · lanes + l``, so that one pass over
 the words runs over all lanes side by side. Of every column (a GPU of the EP set,
-or a domain in it) two words say which tokens it serves at all (``any``) and which
-it serves with two experts or more (``many``); bit-sliced counters stand behind
-them. A token stops touching a column when its only expert there leaves.
+or a domain in it) three words say which tokens it serves at all (``any``), with two
+experts or more (``many``) and with three or more (``three``); bit-sliced counters
+stand behind them. A token stops touching a column when its last expert there leaves.
 """
 
 from typing import Any
@@ -60,13 +60,68 @@ def judge_swap(
 
 
 @inner  # type: ignore[untyped-decorator]
-def count_bits(words_W: Any, besides_W: Any, sign: int, change_L: Any) -> None:
-    """Add ``sign`` times the bits set in ``words_W`` and not in ``besides_W``."""
+def judge_column(
+    chose_EW: Any, experts: Any, used_4W: Any, served: Any, column: int, change_L: Any
+) -> None:
+    """Count tokens gained less lost per lane where a column serves others than before.
+
+    ``used_4W`` are the tokens it would serve: the first expert's before and after,
+    the second's before and after, whether they chose it or not; one word per lane
+    where that is the same for all tokens of a lane. ``served`` is (any, many, three)
+    of all columns.
+    """
+    any_CW, many_CW, three_CW = served
+    one, two, lanes = experts[0], experts[1], change_L.size
+    step = 0 if used_4W.shape[1] == lanes else lanes
+    change_L[:] = 0
+    for word in range(chose_EW.shape[1] // lanes):
+        for lane in range(lanes):
+            at, used = word * lanes + lane, word * step + lane
+            moved_1 = chose_EW[one, at] & (used_4W[0, used] ^ used_4W[1, used])
+            moved_2 = chose_EW[two, at] & (used_4W[2, used] ^ used_4W[3, used])
+            coming = (moved_1 & used_4W[1, used]) | (moved_2 & used_4W[3, used])
+            left_1, left_2 = moved_1 & used_4W[0, used], moved_2 & used_4W[2, used]
+            # Of the one or two that leave none may have company that stays.
+            alone = ~many_CW[column, at] | (left_1 & left_2 & ~three_CW[column, at])
+            change_L[lane] += _popcount(coming & ~any_CW[column, at]) - _popcount(
+                (left_1 | left_2) & alone & ~coming
+            )
+
+
+@inner  # type: ignore[untyped-decorator]
+def judge_pairs(chose_EW: Any, experts: Any, used_4W: Any, change_L: Any) -> None:
+    """Count pairs gained less lost per lane (see ``judge_column``)."""
+    lanes = change_L.size
+    step = 0 if used_4W.shape[1] == lanes else lanes
+    change_L[:] = 0
+    for side in range(2):
+        expert, before, after = experts[side], 2 * side, 2 * side + 1
+        for word in range(chose_EW.shape[1] // lanes):
+            for lane in range(lanes):
+                chose, used = chose_EW[expert, word * lanes + lane], word * step + lane
+                change_L[lane] += _popcount(chose & used_4W[after, used])
+                change_L[lane] -= _popcount(chose & used_4W[before, used])
+
+
+@inner  # type: ignore[untyped-decorator]
+def move_users(
+    chose_W: Any, now_W: Any, other_W: Any, lanes: int, moved_W: Any
+) -> None:
+    """Write who chose an expert and uses a column now but not at the other time."""
+    step = 0 if now_W.size == lanes else lanes
+    for word in range(chose_W.size // lanes):
+        for lane in range(lanes):
+            at, used = word * lanes + lane, word * step + lane
+            moved_W[at] = chose_W[at] & now_W[used] & ~other_W[used]
+
+
+@inner  # type: ignore[untyped-decorator]
+def count_bits(words_W: Any, change_L: Any) -> None:
+    """Add the bits set per lane."""
     lanes = change_L.size
     for word in range(words_W.size // lanes):
         for lane in range(lanes):
-            at = word * lanes + lane
-            change_L[lane] += sign * _popcount(words_W[at] & ~besides_W[at])
+            change_L[lane] += _popcount(words_W[word * lanes + lane])
 
 
 @inner  # type: ignore[untyped-decorator]
@@ -81,27 +136,16 @@ def ripple(moved_W: Any, sign: int, count_BW: Any, carry_W: Any) -> None:
 
 
 @inner  # type: ignore[untyped-decorator]
-def summarize(count_BW: Any, any_W: Any, many_W: Any) -> None:
-    """Read off the counters who is served at all, and who twice or more."""
+def summarize(count_BW: Any, any_W: Any, many_W: Any, three_W: Any) -> None:
+    """Read off the counters who is served at all, twice or more, thrice or more."""
     many_W[:] = ZERO
-    for plane in range(1, count_BW.shape[0]):
-        for at in range(many_W.size):
-            many_W[at] |= count_BW[plane, at]
+    three_W[:] = ZERO
+    planes = count_BW.shape[0]
+    for plane in range(2, planes):
+        for at in range(three_W.size):
+            three_W[at] |= count_BW[plane, at]
     for at in range(many_W.size):
+        twice = count_BW[1, at] if planes > 1 else ZERO
+        many_W[at] = three_W[at] | twice
+        three_W[at] |= twice & count_BW[0, at]
         any_W[at] = many_W[at] | count_BW[0, at]
-
-
-@inner  # type: ignore[untyped-decorator]
-def shift(column: Any, moved_W: Any, sign: int, change_L: Any, carry_W: Any) -> None:
-    """Add (sign 1) or remove (sign −1) one expert of the tokens ``moved_W``.
-
-    ``column`` is (counters, any, many) of a column; adds to ``change_L`` the tokens
-    it gains less those it loses.
-    """
-    count_BW, any_W, many_W = column
-    if sign > 0:
-        count_bits(moved_W, any_W, 1, change_L)
-    ripple(moved_W, sign, count_BW, carry_W)
-    summarize(count_BW, any_W, many_W)
-    if sign < 0:
-        count_bits(moved_W, any_W, -1, change_L)

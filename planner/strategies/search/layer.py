@@ -7,21 +7,29 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.arrays import IdArray
+from planner.instance import PlacementInstance
 from planner.strategies.search.anneal import anneal, excess_of, peak_value
+from planner.strategies.search.mixing import Guide, by_cells, gpu_places, guide_of
 from planner.strategies.search.moves import fill
-from planner.strategies.search.network import Network
-from planner.strategies.search.tokens import State, Tokens, empty_state
+from planner.strategies.search.network import Network, network_of
+from planner.strategies.search.tokens import State, Tokens, empty_state, tokens_of
 
 HOT, COLD = 0.64, 1.28e-3
 """First and last temperature, in shares of the guide that one slot has on average:
 what a swap changes shrinks as slots grow in number."""
+WARM = 0.06
+"""Last temperature of the mixed objective and first of the true one after it."""
 DOUBLINGS = 5
 BALANCE = 0.02
+MIXED = 0.75
+"""Share of the work that follows the mixed network."""
 EVENING = 0.1
 """Share of the work that goes into evening out GPUs at the best value."""
 CHUNKS = 400
 CHUNK_WORDS = 20_000_000
 """Words a chunk of moves may read, so that time is looked at often enough."""
+SLACK = 0.8
+"""GPUs whose own links reach less than this of the busiest are not looked at."""
 
 
 class Knobs(NamedTuple):
@@ -34,6 +42,26 @@ class Knobs(NamedTuple):
     evening: bool
 
 
+class Problem(NamedTuple):
+    """What all layers share: the true network and, where they help, mixed ones."""
+
+    instance: PlacementInstance
+    exact: Network
+    guide: Guide | None
+    cells: Network | None
+
+
+class Stage(NamedTuple):
+    """Part of the work: what it follows, where it ends, its temperatures."""
+
+    network: Network
+    tokens: Tokens
+    end: float
+    hot: float
+    cold: float
+    evening: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerResult:
     """The best slots found, moves tried, and whether all the work was done."""
@@ -43,6 +71,19 @@ class LayerResult:
     finished: bool
 
 
+def problem_of(instance: PlacementInstance) -> Problem:
+    """Return what guides the search of every layer of an instance.
+
+    Raises
+    ------
+    ValueError
+        If the cluster is too large to write all its routes out.
+    """
+    guide = guide_of(instance) if instance.unseen else None
+    cells = by_cells(guide.network) if guide is not None else None
+    return Problem(instance, network_of(instance), guide, cells)
+
+
 def served_state(network: Network, tokens: Tokens, slots_GJ: IdArray) -> State:
     """Return the state with these slots and everything served and loaded."""
     state = empty_state(network, tokens, slots_GJ)
@@ -50,9 +91,67 @@ def served_state(network: Network, tokens: Tokens, slots_GJ: IdArray) -> State:
     return state
 
 
+def stages_of(problem: Problem, layer: int, start_GJ: IdArray) -> list[Stage]:
+    """Return the parts of the work in order."""
+    copies = int(np.bincount(start_GJ[start_GJ >= 0]).max())
+    exact, tokens = problem.exact, tokens_of(problem.instance, layer, copies)
+    last = Stage(exact, tokens, 1.0, COLD, COLD, True)
+    if problem.guide is None:
+        return [Stage(exact, tokens, 1.0 - EVENING, HOT, COLD, False), last]
+    network, sample = problem.guide
+    tried = tokens_of(problem.instance, layer, copies, sample)
+    if problem.cells is not None:
+        state = served_state(network, tried, start_GJ)
+        time_X = state.load_X * network.cost_X
+        gpus = time_X[gpu_places(network)].max(initial=0.0)
+        if gpus < SLACK * time_X.max(initial=0.0):
+            network = problem.cells
+    return [
+        Stage(network, tried, MIXED, HOT, WARM, False),
+        Stage(exact, tokens, 1.0 - EVENING, WARM, COLD, False),
+        last,
+    ]
+
+
+class _Climb:
+    """Works through the stages and keeps the best state of each."""
+
+    def __init__(self, start_GJ: IdArray, seed: int) -> None:
+        self.best_GJ = start_GJ.astype(np.int16).copy()
+        word = (seed * 0x9E3779B97F4A7C15 + 1) % 2**64
+        self.random_1 = np.asarray([word], dtype=np.uint64)
+
+    def enter(self, stage: Stage) -> None:
+        """Go on from the best state so far, judged as this stage does."""
+        self.stage = stage
+        self.state = served_state(stage.network, stage.tokens, self.best_GJ)
+        state, tokens = self.state, stage.tokens
+        self.value = peak_value(stage.network, state.load_X, state.pairs_G)
+        # The first legal state counts as better than any start that breaks a cap.
+        self.excess = excess_of(
+            state.pairs_G,
+            state.pairs_N,
+            stage.network.domain_G,
+            tokens.caps_G,
+            tokens.caps_N,
+        )
+
+    def work(self, proposals: int, share: float) -> None:
+        """Try some moves; ``share`` of the stage is done."""
+        stage = self.stage
+        heat = stage.hot * (stage.cold / stage.hot) ** min(1.0, share)
+        balance = 0.0 if stage.network.cells_only else BALANCE
+        heat /= self.best_GJ.size
+        knobs = Knobs(proposals, heat, DOUBLINGS, balance, stage.evening)
+        best = (self.best_GJ, self.value, self.excess)
+        self.value, self.excess = anneal(
+            stage.network, stage.tokens, self.state, best, knobs, self.random_1
+        )
+
+
 def search_layer(
-    network: Network,
-    tokens: Tokens,
+    problem: Problem,
+    layer: int,
     start_GJ: IdArray,
     *,
     seconds: float,
@@ -65,27 +164,18 @@ def search_layer(
     the work ends first the result depends on the seed alone.
     """
     begun = time.perf_counter()
-    state = served_state(network, tokens, start_GJ)
-    best_GJ = state.slots_GJ.copy()
-    value = peak_value(network, state.load_X, state.pairs_G)
-    # The first legal state counts as better than any start that breaks a cap.
-    excess = excess_of(
-        state.pairs_G, state.pairs_N, network.domain_G, tokens.caps_G, tokens.caps_N
-    )
-    random_1 = np.asarray([(seed * 0x9E3779B97F4A7C15 + 1) % 2**64], dtype=np.uint64)
-    width = max(1, CHUNK_WORDS // (1000 + 8 * tokens.chose_EW.shape[1]))
-    chunk = max(1, min(width, most_proposals // CHUNKS))
-    proposals, done, evening = 0, 0.0, False
-    while done < 1.0:
-        if done >= 1.0 - EVENING and not evening:
-            evening, state = True, served_state(network, tokens, best_GJ)
-        heat = HOT * (COLD / HOT) ** min(1.0, done / (1.0 - EVENING))
-        knobs = Knobs(chunk, heat / start_GJ.size, DOUBLINGS, BALANCE, evening)
-        best = (best_GJ, value, excess)
-        value, excess = anneal(network, tokens, state, best, knobs, random_1)
-        proposals += chunk
-        used = (time.perf_counter() - begun) / max(seconds, 1e-9)
-        done = max(proposals / most_proposals, used)
-    return LayerResult(
-        slots_GJ=best_GJ, proposals=proposals, finished=proposals >= most_proposals
-    )
+    climb = _Climb(start_GJ, seed)
+    proposals, done = 0, 0.0
+    for stage in stages_of(problem, layer, start_GJ):
+        climb.enter(stage)
+        words = stage.tokens.chose_EW.shape[1]
+        width = max(1, CHUNK_WORDS // (1000 + 8 * words))
+        chunk = max(1, min(width, most_proposals // CHUNKS))
+        first = done
+        while done < stage.end:
+            climb.work(chunk, (done - first) / (stage.end - first))
+            proposals += chunk
+            used = (time.perf_counter() - begun) / max(seconds, 1e-9)
+            done = max(proposals / most_proposals, used)
+    finished = proposals >= most_proposals
+    return LayerResult(slots_GJ=climb.best_GJ, proposals=proposals, finished=finished)

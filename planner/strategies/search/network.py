@@ -21,10 +21,11 @@ class Network(NamedTuple):
     """Fixed arrays of an instance (C columns, X places where load adds up).
 
     ``cell_CR`` is the column of the cell of each EP rank in each EP set, -1 where
-    cells do not matter; ``alike`` says that all sets have the same. ``first_K``,
-    ``place_Y`` and ``share_Y`` list, for every key column · G + source, the places
-    that one token adds to. ``cost_X`` turns a load into the objective's unit; places
-    of leg ``i`` lie from ``leg_start[i]`` on.
+    cells do not matter; ``alike`` says that all sets have the same. ``class_S`` is the
+    class of each source GPU. ``first_K``, ``place_Y`` and ``share_Y`` list, for every
+    key column · classes + class, the places that one token adds to; with
+    ``cells_only`` GPUs load none. ``cost_X`` turns a load into the objective's unit;
+    places of leg ``i`` lie from ``leg_start[i]`` on.
     """
 
     linear: bool
@@ -34,6 +35,9 @@ class Network(NamedTuple):
     domain_G: IntArray
     cell_CR: IntArray
     alike: bool
+    cells_only: bool
+    classes: int
+    class_S: IntArray
     first_K: IntArray
     place_Y: IntArray
     share_Y: FloatArray
@@ -42,8 +46,15 @@ class Network(NamedTuple):
     counts_pairs: bool
 
 
+class Classes(NamedTuple):
+    """Sources taken together: a token of a class leaves from each by its share."""
+
+    class_S: IntArray
+    share_S: FloatArray
+
+
 class _Entries(NamedTuple):
-    """One token of a key (column · G + source) adds ``share`` at ``place``."""
+    """One token of a key (column · classes + class) adds ``share`` at ``place``."""
 
     key_Z: IntArray
     place_Z: IntArray
@@ -53,21 +64,27 @@ class _Entries(NamedTuple):
         return _Entries(self.key_Z[chosen], self.place_Z[chosen], self.share_Z[chosen])
 
 
-def network_of(instance: PlacementInstance) -> Network:
+def network_of(instance: PlacementInstance, classes: Classes | None = None) -> Network:
     """Return the fixed arrays of an instance.
+
+    Without ``classes`` every source is its own and the loads are the evaluator's.
 
     Raises
     ------
     ValueError
         If the cluster is too large to write all its routes out.
     """
+    if classes is None:
+        gpus = instance.layout.gpu_count
+        classes = Classes(class_S=np.arange(gpus), share_S=np.ones(gpus))
+    count = int(classes.class_S.max()) + 1
     layout, by_cell = instance.layout, instance.traffic == "dedup_domain"
     cell_CR = _cells(layout) if by_cell else np.full((layout.sets, layout.ep), NO_PAIR)
     columns = max(layout.ep, int(cell_CR.max()) + 1)
-    entries, cost_X = _loads(instance, _hops(instance, cell_CR, columns))
+    entries, cost_X = _loads(instance, _hops(instance, cell_CR), classes)
     used = np.unique(entries.place_Z)
     entries = entries.take(np.argsort(entries.key_Z, kind="stable"))
-    keys = np.arange(columns * layout.gpu_count + 1)
+    keys = np.arange(columns * count + 1)
     legs = int(used.max(initial=0) >= cost_X.size // 2) + 1
     ends = np.searchsorted(used, [0, cost_X.size // 2, cost_X.size])
     return Network(
@@ -78,6 +95,9 @@ def network_of(instance: PlacementInstance) -> Network:
         domain_G=np.ascontiguousarray(layout.domain_G, dtype=np.int64),
         cell_CR=cell_CR,
         alike=bool((cell_CR == cell_CR[0]).all()),
+        cells_only=False,
+        classes=count,
+        class_S=classes.class_S,
         first_K=np.searchsorted(entries.key_Z, keys),
         place_Y=np.searchsorted(used, entries.place_Z),
         share_Y=entries.share_Z,
@@ -98,53 +118,59 @@ def _cells(layout: ParallelLayout) -> IntArray:
 
 
 def _hops(
-    instance: PlacementInstance, cell_CR: IntArray, columns: int
-) -> tuple[IntArray, IntArray]:
-    """Return (key, GPU pair) of every transfer a touched column causes (rule 20)."""
+    instance: PlacementInstance, cell_CR: IntArray
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Return (column, source, GPU pair) of every transfer a column causes (rule 20)."""
     layout, gpus = instance.layout, instance.layout.gpu_count
     source = np.repeat(np.arange(gpus), layout.ep)
     rank = np.tile(np.arange(layout.ep), gpus)
     target = layout.set_G[source] * layout.ep + rank
     relay = layout.relays(source, target)
     far = layout.domain_G[source] != layout.domain_G[target]
-    key = rank * gpus + source
     if instance.traffic == "dedup_domain":
-        cell = cell_CR[layout.set_G[source], rank] * gpus + source
-        crossing, first = np.unique(np.where(far, cell, -1), return_index=True)
+        cell = cell_CR[layout.set_G[source], rank]
+        cell_source = np.where(far, cell * gpus + source, -1)
+        crossing, first = np.unique(cell_source, return_index=True)
         first = first[crossing >= 0]
         legs = [
-            (cell[first], source[first], relay[first]),
-            (key, np.where(far, relay, source), target),
+            (cell[first], source[first], source[first], relay[first]),
+            (rank, source, np.where(far, relay, source), target),
         ]
     elif instance.endpoint == "dest_forward":
         legs = [
-            (key, source, np.where(far, relay, target)),
-            (key[far], relay[far], target[far]),
+            (rank, source, source, np.where(far, relay, target)),
+            (rank[far], source[far], relay[far], target[far]),
         ]
     else:
-        legs = [(key, source, target)]
-    keys, start, end = (np.concatenate(part) for part in zip(*legs, strict=True))
+        legs = [(rank, source, source, target)]
+    column, source, start, end = (
+        np.concatenate(part) for part in zip(*legs, strict=True)
+    )
     moved = start != end
-    return keys[moved], (start * gpus + end)[moved]
+    return column[moved], source[moved], (start * gpus + end)[moved]
 
 
 def _loads(
-    instance: PlacementInstance, hops: tuple[IntArray, IntArray]
+    instance: PlacementInstance,
+    hops: tuple[IntArray, IntArray, IntArray],
+    classes: Classes,
 ) -> tuple[_Entries, FloatArray]:
     """Carry the transfers to the links; combine's places follow dispatch's."""
     gpus, links = instance.layout.gpu_count, len(instance.topology.links)
     indptr, link_Y, numerator_Y = instance.routes.incidence()
-    key, pair = hops
+    column, source, pair = hops
+    key = column * (int(classes.class_S.max()) + 1) + classes.class_S[source]
     mirrored = pair % gpus * gpus + pair // gpus
     parts = []
     for leg, way in enumerate((pair, mirrored)):
         size = indptr[way + 1] - indptr[way]
         at = np.repeat(indptr[way] - np.cumsum(size) + size, size)
         at = at + np.arange(at.size)
-        share = numerator_Y[at].astype(np.float64)
+        share = numerator_Y[at] * np.repeat(classes.share_S[source], size)
         found = _Entries(np.repeat(key, size), link_Y[at], share)
         if instance.objective.name == "link_tokens":
             found = _as_tokens(found, instance)
+        found = found.take(found.share_Z > 0)
         parts.append(found._replace(place_Z=found.place_Z + leg * links))
     entries = _Entries(*(np.concatenate(part) for part in zip(*parts, strict=True)))
     return _without_dominated(_merged(entries), _costs(instance))
@@ -182,7 +208,7 @@ def _merged(entries: _Entries) -> _Entries:
 def _without_dominated(
     entries: _Entries, cost_X: FloatArray
 ) -> tuple[_Entries, FloatArray]:
-    """Keep the costliest of the places of a leg that always carry the same load.
+    """Keep the costliest of the places of a leg whose loads are always proportional.
 
     A port, its cable and the cable's far end see one flow: only the slowest binds.
     Where combine loads the same flows as dispatch at proportional cost, as on
@@ -191,6 +217,7 @@ def _without_dominated(
     """
     half = cost_X.size // 2
     ends = np.searchsorted(entries.place_Z, np.arange(cost_X.size + 1))
+    entries, cost_X = _in_units(entries, cost_X, ends)
     kept: tuple[dict[bytes, int], dict[bytes, int]] = ({}, {})
     for place in np.flatnonzero((np.diff(ends) > 0) & (cost_X > 0)).tolist():
         inside = slice(ends[place], ends[place + 1])
@@ -205,6 +232,19 @@ def _without_dominated(
             cost_X = cost_X * (1 + ratios[0])
             places = list(kept[0].values())
     return entries.take(np.isin(entries.place_Z, places)), cost_X
+
+
+def _in_units(
+    entries: _Entries, cost_X: FloatArray, ends: IntArray
+) -> tuple[_Entries, FloatArray]:
+    """Count each place's load in units of its first share, so that equals show."""
+    used = np.flatnonzero(np.diff(ends) > 0)
+    unit_X = np.ones(cost_X.size)
+    unit_X[used] = entries.share_Z[ends[used]]
+    # Forty bits: proportional shares come out of different divisions.
+    digits, power = np.frexp(entries.share_Z / unit_X[entries.place_Z])
+    share_Z = np.ldexp(np.round(np.ldexp(digits, 40)), power - 40)
+    return entries._replace(share_Z=share_Z), cost_X * unit_X
 
 
 def _costs(instance: PlacementInstance) -> FloatArray:

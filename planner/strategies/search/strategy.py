@@ -30,9 +30,12 @@ from planner.strategies.baselines.base import (
 )
 from planner.strategies.judging import judged_layer
 from planner.strategies.search.bound import dedup_bound
-from planner.strategies.search.layer import LayerResult, search_layer
-from planner.strategies.search.network import Network, network_of
-from planner.strategies.search.tokens import tokens_of
+from planner.strategies.search.layer import (
+    LayerResult,
+    Problem,
+    problem_of,
+    search_layer,
+)
 from planner.traffic.base import TRAFFIC
 from planner.workload.parts import CountsPart
 
@@ -84,17 +87,17 @@ def solve_search(
     layers = _best_starts(instance, plans)
     judging = (time.perf_counter() - begun) / (len(layers) * len(plans))
     note = _why_not(instance)
-    network = None
+    problem = None
     if note is None:
         try:
-            network = network_of(instance)
+            problem = problem_of(instance)
         except ValueError as error:
             note = f"search left out: {error}"
     bound = dedup_bound(instance, limits.seconds, limits.threads)
-    if network is None:
+    if problem is None:
         return _result(instance, layers, "complete", (note or "",), bound)
     deadline = begun + limits.seconds - RESERVE_SECONDS - 2 * judging
-    run = _Run(instance, network, layers, limits, deadline)
+    run = _Run(problem, layers, limits, deadline)
     history: list[Event] = []
     with ThreadPoolExecutor(max_workers=run.threads) as pool:
         for layer, found in enumerate(pool.map(run.improve, range(len(layers)))):
@@ -115,13 +118,12 @@ class _Run:
 
     def __init__(
         self,
-        instance: PlacementInstance,
-        network: Network,
+        problem: Problem,
         layers: Sequence[_Layer],
         limits: Limits,
         deadline: float,
     ) -> None:
-        self._instance, self._network = instance, network
+        self._problem, self._instance = problem, problem.instance
         self._starts, self._seed, self._deadline = list(layers), limits.seed, deadline
         self._waiting, self._lock = len(layers), Lock()
         self.threads = max(1, min(limits.threads, len(layers)))
@@ -143,15 +145,11 @@ class _Run:
         return _judged(self._instance, layer, found.slots_GJ, {}, "search")
 
     def _search(self, layer: int, *, seconds: float, proposals: int) -> LayerResult:
-        begun = time.perf_counter()
-        start_GJ = self._starts[layer].slots_GJ
-        copies = int(np.bincount(start_GJ[start_GJ >= 0]).max())
-        tokens = tokens_of(self._instance, layer, copies)
         return search_layer(
-            self._network,
-            tokens,
-            start_GJ,
-            seconds=max(0.0, seconds - (time.perf_counter() - begun)),
+            self._problem,
+            layer,
+            self._starts[layer].slots_GJ,
+            seconds=seconds,
             seed=self._seed * 1_000_003 + layer,
             most_proposals=proposals,
         )

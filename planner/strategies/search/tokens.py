@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.arrays import FloatArray, IdArray, IntArray
+from planner.arrays import BoolArray, FloatArray, IdArray, IntArray
 from planner.instance import PlacementInstance
 from planner.strategies.search.bits import ONES
 from planner.strategies.search.network import Network
@@ -21,19 +21,29 @@ MOST_COPIES = 16
 """Copies per expert that moves may reach, unless a start has more."""
 
 
+class Sample(NamedTuple):
+    """Tokens of a part to look at: which, from which source, with which ordinal."""
+
+    index_T: IntArray
+    source_T: IntArray
+    ordinal_T: IntArray
+
+
 class Tokens(NamedTuple):
     """The tokens of a layer in lanes (``planner.strategies.search.bits``).
 
     ``chose_EW`` are the tokens that chose each expert; ``mask_QW`` row
     m(m−1)/2 + j holds the tokens that use copy j of m where a hash decides
-    (rules 18, 19). ``load_CE`` are pairs by EP set and expert; ``caps_G`` and
-    ``caps_N`` the most pairs a GPU and a domain may serve.
+    (rules 18, 19). ``load_SE`` are pairs by source GPU and expert, ``load_CQE`` by EP
+    set, row of ``mask_QW`` and expert; ``caps_G`` and ``caps_N`` the most pairs a GPU
+    and a domain may serve.
     """
 
     source_L: IntArray
     chose_EW: Words
     mask_QW: Words
-    load_CE: IntArray
+    load_SE: IntArray
+    load_CQE: IntArray
     most_copies: int
     planes: int
     caps_G: FloatArray
@@ -44,8 +54,9 @@ class State(NamedTuple):
     """What a move changes, and scratch space.
 
     ``rank_EM`` and ``count_E`` are the copies of each expert in copy order. Columns
-    have bit-sliced counters ``count_CBW`` and their summaries. ``change_CL`` gathers
-    tokens gained less lost by column and lane while a move is judged.
+    have bit-sliced counters ``count_CBW`` and their summaries. ``rank_4M``,
+    ``count_4``, ``near_4S`` and ``used_4W`` describe a move that is being judged
+    (``planner.strategies.search.moves``); what follows is scratch.
     """
 
     slots_GJ: IdArray
@@ -54,19 +65,26 @@ class State(NamedTuple):
     count_CBW: Words
     any_CW: Words
     many_CW: Words
+    three_CW: Words
     load_X: FloatArray
     trial_X: FloatArray
     pairs_G: FloatArray
-    change_CL: IntArray
-    words_5W: Words
-    near_2L: IntArray
+    rank_4M: IntArray
+    count_4: IntArray
+    near_4S: IntArray
+    used_4W: Words
+    marked_C: BoolArray
+    moved_W: Words
+    carry_W: Words
     swap_2L: IntArray
     pairs_N: FloatArray
     power_X: FloatArray
 
 
-def tokens_of(instance: PlacementInstance, layer: int, copies: int) -> Tokens:
-    """Return the tokens of a layer of the planning part.
+def tokens_of(
+    instance: PlacementInstance, layer: int, copies: int, sample: Sample | None = None
+) -> Tokens:
+    """Return the tokens of a layer of the planning part, or a sample of them.
 
     ``copies`` is the most copies of one expert in any start.
 
@@ -78,41 +96,70 @@ def tokens_of(instance: PlacementInstance, layer: int, copies: int) -> Tokens:
     part, layout = instance.planning, instance.layout
     if not isinstance(part, TokenPart):
         raise TypeError("a counts table has no tokens")
-    ids_TK = part.experts_LTK[layer]
+    experts, gpus = instance.model.experts, layout.gpu_count
+    if sample is None:
+        every = np.arange(part.source_T.size)
+        sample = Sample(every, part.source_T, part.ordinal_T)
+    ids_TK = part.experts_LTK[layer, sample.index_T]
     known_T = np.flatnonzero((ids_TK >= 0).any(axis=1))
-    ids_TK, source_T = ids_TK[known_T], part.source_T[known_T]
-    lane_T, depth_T, source_L = _lanes(source_T, layout.gpu_count)
+    ids_TK, source_T = ids_TK[known_T], sample.source_T[known_T]
+    lane_T, depth_T, source_L = _lanes(source_T, gpus)
     bit_T = np.uint64(1) << (depth_T % WORD).astype(np.uint64)
-    lanes, depth = source_L.size, int(depth_T.max(initial=0)) // WORD + 1
-    word_T = depth_T // WORD * lanes + lane_T
-    width = depth * lanes
+    word_T = depth_T // WORD * source_L.size + lane_T
+    width = (int(depth_T.max(initial=0)) // WORD + 1) * source_L.size
     token, choice = np.nonzero(ids_TK >= 0)
     expert = ids_TK[token, choice].astype(np.int64)
-    chose_EW = np.zeros(instance.model.experts * width, dtype=np.uint64)
+    chose_EW = np.zeros(experts * width, dtype=np.uint64)
     np.bitwise_or.at(chose_EW, expert * width + word_T[token], bit_T[token])
     most = max(copies, min(MOST_COPIES, layout.ep, 1 + _spare(instance)))
-    load_CE = np.zeros((layout.sets, instance.model.experts), dtype=np.int64)
-    np.add.at(load_CE, (layout.set_G[source_T[token]], expert), 1)
-    masks = []
-    if instance.selection != "nearest" and most > 1:
-        copy_MT = _hashed_copies(part.ordinal_T[known_T], instance.selection, most)
-        for count in range(1, most + 1):
-            for copy in range(count):
-                uses = copy_MT[count - 1] == copy
-                mask_W = np.zeros(width, dtype=np.uint64)
-                np.bitwise_or.at(mask_W, word_T[uses], bit_T[uses])
-                masks.append(mask_W)
+    uses_QT = _users(instance, sample.ordinal_T[known_T], most)
+    mask_QW = np.full((len(uses_QT), width), ONES)
+    if len(uses_QT) > 1:
+        mask_QW[:] = 0
+        for mask_W, uses_T in zip(mask_QW, uses_QT, strict=True):
+            np.bitwise_or.at(mask_W, word_T[uses_T], bit_T[uses_T])
     caps_G, caps_N = _caps(instance, token.size)
     return Tokens(
         source_L=source_L,
         chose_EW=chose_EW.reshape(-1, width),
-        mask_QW=np.stack(masks) if masks else np.full((1, width), ONES),
-        load_CE=load_CE,
+        mask_QW=mask_QW,
+        load_SE=_pairs(source_T[token], expert, (gpus, experts)),
+        load_CQE=np.stack(
+            [
+                _pairs(
+                    layout.set_G[source_T[token[used]]],
+                    expert[used],
+                    (layout.sets, experts),
+                )
+                for used in (uses_T[token] for uses_T in uses_QT)
+            ],
+            axis=1,
+        ),
         most_copies=most,
         planes=int(ids_TK.shape[1]).bit_length(),
         caps_G=caps_G,
         caps_N=caps_N,
     )
+
+
+def _pairs(where: IntArray, expert: IntArray, shape: tuple[int, int]) -> IntArray:
+    """Count pairs by place and expert."""
+    flat = np.bincount(where * shape[1] + expert, minlength=shape[0] * shape[1])
+    return flat.reshape(shape)
+
+
+def _users(
+    instance: PlacementInstance, ordinal_T: IntArray, most: int
+) -> list[BoolArray]:
+    """Return which tokens use copy j of m, row m(m−1)/2 + j; one row if sources say."""
+    if instance.selection == "nearest" or most == 1:
+        return [np.ones(ordinal_T.size, dtype=np.bool_)]
+    copy_MT = _hashed_copies(ordinal_T, instance.selection, most)
+    return [
+        copy_MT[count - 1] == copy
+        for count in range(1, most + 1)
+        for copy in range(count)
+    ]
 
 
 def _spare(instance: PlacementInstance) -> int:
@@ -181,12 +228,17 @@ def empty_state(network: Network, tokens: Tokens, slots_GJ: IdArray) -> State:
         count_CBW=np.zeros((columns, planes, width), dtype=np.uint64),
         any_CW=np.zeros((columns, width), dtype=np.uint64),
         many_CW=np.zeros((columns, width), dtype=np.uint64),
+        three_CW=np.zeros((columns, width), dtype=np.uint64),
         load_X=np.zeros(network.cost_X.size),
         trial_X=np.zeros(network.cost_X.size),
         pairs_G=np.zeros(gpus),
-        change_CL=np.zeros((columns, lanes), dtype=np.int64),
-        words_5W=np.zeros((5, width), dtype=np.uint64),
-        near_2L=np.zeros((2, lanes), dtype=np.int64),
+        rank_4M=np.zeros((4, tokens.most_copies), dtype=np.int64),
+        count_4=np.zeros(4, dtype=np.int64),
+        near_4S=np.zeros((4, gpus), dtype=np.int64),
+        used_4W=np.zeros((4, lanes if network.nearest else width), dtype=np.uint64),
+        marked_C=np.zeros(columns, dtype=np.bool_),
+        moved_W=np.zeros(width, dtype=np.uint64),
+        carry_W=np.zeros(width, dtype=np.uint64),
         swap_2L=np.zeros((2, lanes), dtype=np.int64),
         pairs_N=np.zeros(tokens.caps_N.size),
         power_X=np.zeros(max(network.cost_X.size, gpus)),

@@ -103,7 +103,7 @@ def test_synth_takes_the_shape_of_a_model(tmp_path: Path) -> None:
     assert json.loads(made.stdout)["synthetic"] == "uniform"
     figures = json.loads(run("info", path, "--format", "json").stdout)
     assert figures["fits"] == ["tiny-moe"]
-    with pytest.raises(UsageError, match="leave out --experts"):
+    with pytest.raises(UsageError, match="leave out --layers"):
         run("synth", "uniform", "-o", path, "--model", "tiny-moe", "--layers", 3)
 
 
@@ -119,3 +119,17 @@ def test_bad_input_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(TraceError, match="does not exist"):
         run("info", path)
+
+
+def test_synth_draws_calibrated_kinds_of_a_fixed_shape(tmp_path: Path) -> None:
+    """A kind shaped as a model takes tags, and refuses what the model decides."""
+    path = tmp_path / "m.parquet"
+    text = run("synth", "mixtral", "-o", path, "--tokens", 400, "--tags", 2).stdout
+    assert "400 tokens, synthetic: mixtral, seed 0" in text
+    figures = json.loads(run("info", path, "--format", "json").stdout)
+    assert figures["fits"] == ["mixtral-8x7b"]
+    assert set(figures["tags"]) == {"topic0", "topic1"}
+    with pytest.raises(UsageError, match="leave out --experts"):
+        run("synth", "mixtral", "-o", path, "--experts", 8)
+    with pytest.raises(UsageError, match="leave out --tags"):
+        run("synth", "uniform", "-o", path, "--tags", 2)

@@ -10,7 +10,6 @@ from planner.errors import UsageError
 from planner.workload.tokens import MAX_EXPERTS
 from planner.workload.trace_writer import write_trace
 
-KINDS = ("uniform",)
 _MOST_SEQUENCE_TOKENS = 256
 
 
