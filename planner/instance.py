@@ -87,6 +87,9 @@ class PlacementInstance:
         At least one.
     slots_per_gpu
         Slots of every GPU in every layer (policy ``uniform``): P = ep · this.
+    single
+        Whether a GPU holds one expert of all layers together (policy
+        ``one_expert_per_gpu_total``): ``slots_per_gpu`` is 1 and P = E.
     memory_bytes_G, memory_limit_G
         Bytes each GPU needs under this plan, and what it has.
     unseen
@@ -105,6 +108,7 @@ class PlacementInstance:
     workloads: tuple[Workload, ...]
     memory_bytes_G: IntArray
     memory_limit_G: IntArray
+    single: bool = False
     unseen: bool = False
 
     @cached_property
@@ -156,6 +160,8 @@ class PlacementInstance:
     @property
     def slot_count(self) -> int:
         """P, slots of one EP set in one layer."""
+        if self.single:
+            return self.model.experts
         return self.layout.ep * self.slots_per_gpu
 
 

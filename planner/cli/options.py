@@ -47,7 +47,9 @@ LinkClasses = Annotated[
 Homes = Annotated[
     str | None, typer.Option(help="trace, by_token, round_robin, balanced or by_tag.")
 ]
-Policy = Annotated[str, typer.Option(help="uniform or one_expert_per_gpu.")]
+Policy = Annotated[
+    str, typer.Option(help="uniform, one_expert_per_gpu or one_expert_per_gpu_total.")
+]
 Redundant = Annotated[str, typer.Option(help="auto, or a number of extra slots.")]
 Layout = Annotated[str, typer.Option(help="auto, or tp=T[,ep=N].")]
 Cap = Annotated[

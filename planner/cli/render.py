@@ -13,6 +13,7 @@ from planner.manifest.schema import (
     ObjectiveReport,
 )
 from planner.pipeline import ReplayReport
+from planner.units import show_bytes
 from planner.verifier import VerificationReport
 
 EPLB = ("eplb_global", "eplb_hierarchical", "eplb_domains")
@@ -183,13 +184,13 @@ def context_lines(manifest: Manifest) -> list[str]:
         fits = (
             "which fits"
             if not cost.missing_bytes
-            else f"{cost.missing_bytes / 1e9:.2f} GB too much for the fullest"
+            else f"{show_bytes(cost.missing_bytes)} too much for the fullest"
         )
         lines.append(
             f"context of {name}: attention needs every token's keys and values on all "
             f"{cost.groups} attention groups of an EP set: "
-            f"{cost.memory_bytes / 1e9:.2f} GB more per GPU, {fits}, and "
-            f"{cost.transfer_bytes / 1e6:,.1f} MB sent for the planned tokens (not in "
+            f"{show_bytes(cost.memory_bytes)} more per GPU, {fits}, and "
+            f"{show_bytes(cost.transfer_bytes)} sent for the planned tokens (not in "
             "the objective; nothing where blocks have no attention)"
         )
     return lines

@@ -17,6 +17,7 @@ from planner.pipeline.feasibility import Feasibility
 from planner.pipeline.groups import choose_layout
 from planner.pipeline.resolve import (
     PHASE_TRAFFIC,
+    SINGLE,
     check_names,
     resolve_caps,
     resolve_endpoint,
@@ -244,6 +245,7 @@ def _instance(
         workloads=workloads,
         memory_bytes_G=setup.bill.total_G,
         memory_limit_G=setup.bill.limit_G,
+        single=options.policy == SINGLE,
     )
     return instance, feasibility, tuple(report for _, report in made)
 
@@ -345,9 +347,15 @@ def _headline(instance: PlacementInstance, *, given: bool) -> str:
     return (
         f"{model.name} on {instance.topology.name}: {instance.layer_count} MoE layers "
         f"of {model.experts} experts, EP group of {layout.ep} GPUs{sets}, "
-        f"{instance.slots_per_gpu} slots per GPU and layer, {instance.selection}; "
+        f"{_slot_words(instance)}, {instance.selection}; "
         f"{_workload_words(instance)}{default}"
     )
+
+
+def _slot_words(instance: PlacementInstance) -> str:
+    if instance.single:
+        return "one expert per GPU in all layers together"
+    return f"{instance.slots_per_gpu} slots per GPU and layer"
 
 
 def _workload_words(instance: PlacementInstance) -> str:

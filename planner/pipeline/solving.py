@@ -20,6 +20,7 @@ from planner.pipeline.problem import (
     build_problem,
     trace_list,
 )
+from planner.pipeline.resolve import check_single
 from planner.pipeline.sources import Source
 from planner.plan import PlacementPlan
 from planner.strategies.base import STRATEGIES, Limits, Progress
@@ -94,6 +95,7 @@ def solve(
         base=base or Path.cwd(),
     )
     problem = build_problem(sources, options)
+    check_single(problem.instance, options.strategy)
     if announce is not None:
         announce(problem.headline)
     limits = Limits(

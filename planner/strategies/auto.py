@@ -121,7 +121,8 @@ def solve_auto(
         If no plan that keeps the caps was found.
     """
     instance = without_chains(instance)
-    if any(TRAFFIC.get(view.traffic).chained for view in instance.views):
+    chained = any(TRAFFIC.get(view.traffic).chained for view in instance.views)
+    if chained or instance.single:
         return STRATEGIES.get("flow")(instance, limits, starts, progress)
     begun = clock.now()
     portfolio = Portfolio(instance)

@@ -24,6 +24,12 @@ class RecordedOptions(BaseModel):
     precision: Precision | None = None
     message_bytes: tuple[Size, Size] | None = None
     link_classes: tuple[str, ...] | None = None
+    policy: str | None = None
+
+    @property
+    def single(self) -> bool:
+        """Whether a GPU holds one expert of all layers together."""
+        return self.policy == "one_expert_per_gpu_total"
 
 
 def recorded_options(manifest: Manifest) -> RecordedOptions:

@@ -6,6 +6,7 @@ from planner.manifest import Manifest
 from planner.manifest.schema import Layer
 from planner.topology.graph import ClusterTopology
 from planner.verifier.ledger import Ledger
+from planner.verifier.options import recorded_options
 from planner.workload.model_spec import MoEModelSpec
 
 
@@ -67,15 +68,36 @@ def check_structure(
         f"layers: the plan has {numbers}, the model's MoE layers are "
         f"{list(model.moe_layers)}",
     )
-    _check_sizes(manifest, ledger)
+    single = recorded_options(manifest).single
+    _check_sizes(manifest, ledger, equal=not single)
+    if single:
+        _check_single(manifest, ledger)
     for layer in manifest.layers:
         _check_experts(layer.layer, layer.slots, model.experts, ledger)
         _check_split(layer, len(manifest.groups.attention), ledger)
     _check_attention_groups(manifest, topology, ledger)
 
 
-def _check_sizes(manifest: Manifest, ledger: Ledger) -> None:
-    """EP sets divide the cluster; every GPU has as many slots in every layer."""
+def _check_single(manifest: Manifest, ledger: Ledger) -> None:
+    """One EP set, and no GPU holds more than one expert of all layers together."""
+    ledger.expect(
+        "EP sets",
+        manifest.groups.replicas == 1,
+        "groups: with one expert per GPU altogether all GPUs are one EP set",
+    )
+    for rank, rows in enumerate(
+        zip(*(layer.slots for layer in manifest.layers), strict=False)
+    ):
+        held = sum(len(row) for row in rows)
+        ledger.expect(
+            "one expert per GPU",
+            held <= 1,
+            f"EP rank {rank} holds {held} experts of all layers, 1 is allowed",
+        )
+
+
+def _check_sizes(manifest: Manifest, ledger: Ledger, *, equal: bool) -> None:
+    """EP sets divide the cluster; ``equal``: every GPU has as many slots everywhere."""
     groups, gpus = manifest.groups, len(manifest.gpus)
     ledger.expect(
         "EP sets",
@@ -94,7 +116,7 @@ def _check_sizes(manifest: Manifest, ledger: Ledger) -> None:
             len(layer.slots) == groups.ep,
             f"layer {layer.layer}: slots of {len(layer.slots)} GPUs, ep is {groups.ep}",
         )
-        for rank, slots in enumerate(layer.slots):
+        for rank, slots in enumerate(layer.slots if equal else ()):
             ledger.expect(
                 "equal slots",
                 len(slots) == per_gpu,

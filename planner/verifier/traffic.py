@@ -86,7 +86,9 @@ def _slots_and_split(
     split: dict[int, SplitWeights] = {
         int(expert): by for expert, by in (layer.split or {}).items()
     }
-    return np.asarray(layer.slots, dtype=np.int16), split
+    width = max(len(row) for row in layer.slots)
+    padded = [(*row, *[-1] * (width - len(row))) for row in layer.slots]
+    return np.asarray(padded, dtype=np.int16), split
 
 
 def check_prediction(

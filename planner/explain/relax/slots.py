@@ -16,7 +16,7 @@ from planner.units import show_bytes
 def one_more_slot(question: Question) -> list[Relaxation]:
     """One slot more, whether or not it fits: the note says what memory it needs."""
     instance = question.instance
-    if instance.slots_per_gpu >= instance.model.experts:
+    if instance.single or instance.slots_per_gpu >= instance.model.experts:
         return []
     row = memory_row(instance)
     short = row.slot_bytes - row.free_bytes

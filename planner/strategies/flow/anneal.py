@@ -42,7 +42,8 @@ def annealed(
 ) -> Annealed:
     """Anneal from a plan with one copy of each expert until ``enough`` is reached."""
     begun = clock.now()
-    board = board_of(instance, flows, wires_of(instance))
+    wires = wires_of(instance)
+    board = board_of(instance, flows, wires, across=instance.single)
     state = state_of(board, flows, start.slots_LGJ)
     random_1 = np.asarray([2 * seed + 88172645463325253], dtype=np.uint64)
     best_N = state.rank_N.copy()
