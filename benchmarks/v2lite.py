@@ -120,10 +120,10 @@ def _instance(row: Row, salt: str, given: argparse.Namespace) -> PlacementInstan
         imbalance_cap=(given.cap or row.gpu_cap) if row.gpu_cap else None,
         domain_imbalance_cap=(given.cap or row.domain_cap) if row.domain_cap else None,
         holdout="0.5" if salt == "none" else f"0.5:{salt}",
+        plan_for=given.plan_for,
     )
     trace = SHARED / f"traces/{row.trace}.parquet"
-    problem = load(row.topology, trace=trace, options=options).instance
-    return replace(problem, unseen=given.plan_for == "unseen")
+    return load(row.topology, trace=trace, options=options).instance
 
 
 def _some_layers(problem: PlacementInstance, count: int) -> PlacementInstance:

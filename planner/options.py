@@ -17,7 +17,8 @@ class SolveOptions:
     ``imbalance_cap`` and ``domain_imbalance_cap`` are the most max/mean allowed
     (rule 26), as decimal text; ``layout`` is text ``tp=T[,dp=D][,ep=N]``;
     ``holdout`` is ``F`` or ``F:SALT``; ``combine`` says how several workloads make
-    one value (rule 25): their weighted ``mean`` or the ``worst``.
+    one value (rule 25): their weighted ``mean`` or the ``worst``; ``plan_for`` is
+    ``unseen`` where the planning part is only a sample of the tokens to come.
     """
 
     phase: str = "prefill"
@@ -47,3 +48,4 @@ class SolveOptions:
     threads: int | None = None
     seed: int = 0
     holdout: str = "0.5"
+    plan_for: str = "seen"

@@ -244,6 +244,7 @@ def _instance(
         workloads=workloads,
         memory_bytes_G=setup.bill.total_G,
         memory_limit_G=setup.bill.limit_G,
+        unseen=options.plan_for == "unseen",
     )
     return instance, feasibility, tuple(report for _, report in made)
 
