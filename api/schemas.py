@@ -207,6 +207,7 @@ class PlanOptions(Strict):
         StringConstraints(pattern=r"^[01](\.[0-9]{1,9})?(:[A-Za-z0-9._-]{1,64})?$"),
         BeforeValidator(_as_text),
     ] = "0.5"
+    plan_for: Literal["seen", "unseen"] = "seen"
 
 
 class PlanRequest(Strict):

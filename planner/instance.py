@@ -27,6 +27,7 @@ ENDPOINTS = ("local_nic", "pxn", "dest_forward")
 OBJECTIVES = ("link_time", "link_tokens", "gpu_tokens")
 LAYER_MODES = ("sequential", "pipelined", "worst_layer")
 COMBINATIONS = ("mean", "worst")
+PLAN_FOR = ("seen", "unseen")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

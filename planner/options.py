@@ -19,7 +19,8 @@ class SolveOptions:
     ``deterministic`` limits work instead of seconds (docs/deterministic.md): the
     manifest is then the same for any number of threads, which is not recorded;
     ``holdout`` is ``F`` or ``F:SALT``; ``combine`` says how several workloads make
-    one value (rule 25): their weighted ``mean`` or the ``worst``.
+    one value (rule 25): their weighted ``mean`` or the ``worst``; ``plan_for`` is
+    ``unseen`` where the planning part is only a sample of the tokens to come.
     """
 
     phase: str = "prefill"
@@ -50,3 +51,4 @@ class SolveOptions:
     seed: int = 0
     deterministic: bool = False
     holdout: str = "0.5"
+    plan_for: str = "seen"

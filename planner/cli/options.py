@@ -26,6 +26,12 @@ Traces = Annotated[
         "workloads; default: the bundled tiny-moe.",
     ),
 ]
+PlanFor = Annotated[
+    str,
+    typer.Option(
+        help="The tokens seen, or unseen ones that they are a sample of (search)."
+    ),
+]
 Combine = Annotated[
     str, typer.Option(help="Several workloads: their weighted mean, or the worst.")
 ]

@@ -41,6 +41,7 @@ def solve(
     routing: flags.Routing = None,
     message_bytes: flags.MessageBytes = None,
     holdout: flags.Holdout = "0.5",
+    plan_for: flags.PlanFor = "seen",
     strategy: Annotated[
         str, typer.Option(help=f"One of: {', '.join(pipeline.available('strategy'))}.")
     ] = "auto",
@@ -84,6 +85,7 @@ def solve(
         seed=seed,
         deterministic=deterministic,
         holdout=holdout,
+        plan_for=plan_for,
     )
     pipeline.check_writable(output)
     stderr = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -246,6 +246,7 @@ def _instance(
         memory_bytes_G=setup.bill.total_G,
         memory_limit_G=setup.bill.limit_G,
         single=options.policy == SINGLE,
+        unseen=options.plan_for == "unseen",
     )
     return instance, feasibility, tuple(report for _, report in made)
 

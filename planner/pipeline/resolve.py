@@ -7,6 +7,7 @@ from planner.instance import (
     COMBINATIONS,
     LAYER_MODES,
     OBJECTIVES,
+    PLAN_FOR,
     SELECTIONS,
     Caps,
     PlacementInstance,
@@ -40,6 +41,7 @@ def check_names(options: SolveOptions) -> None:
         "policy": POLICIES,
         "routing_groups": ("free",),
         "combine": COMBINATIONS,
+        "plan_for": PLAN_FOR,
     }
     for name, words in known.items():
         _check_word(name, getattr(options, name), words)
