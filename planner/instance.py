@@ -89,6 +89,9 @@ class PlacementInstance:
         Slots of every GPU in every layer (policy ``uniform``): P = ep · this.
     memory_bytes_G, memory_limit_G
         Bytes each GPU needs under this plan, and what it has.
+    nested_groups
+        Routing groups, runs of consecutive experts, each of which must have all its
+        copies in one domain; 0 if experts may be anywhere.
     """
 
     topology: ClusterTopology
@@ -102,6 +105,7 @@ class PlacementInstance:
     workloads: tuple[Workload, ...]
     memory_bytes_G: IntArray
     memory_limit_G: IntArray
+    nested_groups: int = 0
 
     @cached_property
     def views(self) -> tuple["PlacementInstance", ...]:

@@ -16,6 +16,7 @@ class SolveOptions:
     ``endpoint`` follows rule 7; ``precision`` is the model's;
     ``imbalance_cap`` and ``domain_imbalance_cap`` are the most max/mean allowed
     (rule 26), as decimal text; ``layout`` is text ``tp=T[,dp=D][,ep=N]``;
+    ``routing_groups`` is ``free`` or ``nest`` (a group's copies in one domain);
     ``holdout`` is ``F`` or ``F:SALT``; ``combine`` says how several workloads make
     one value (rule 25): their weighted ``mean`` or the ``worst``.
     """

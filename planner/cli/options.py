@@ -50,6 +50,12 @@ Homes = Annotated[
 Policy = Annotated[str, typer.Option(help="uniform or one_expert_per_gpu.")]
 Redundant = Annotated[str, typer.Option(help="auto, or a number of extra slots.")]
 Layout = Annotated[str, typer.Option(help="auto, or tp=T[,ep=N].")]
+RoutingGroups = Annotated[
+    str,
+    typer.Option(
+        help="free, or nest: a group's copies in one domain (gpu_tokens only)."
+    ),
+]
 Cap = Annotated[
     str | None,
     typer.Option("--imbalance-cap", help="Most max/mean pairs per GPU and layer."),

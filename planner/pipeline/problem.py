@@ -15,6 +15,7 @@ from planner.manifest.schema import InputFile, TraceInput
 from planner.options import SolveOptions
 from planner.pipeline.feasibility import Feasibility
 from planner.pipeline.groups import choose_layout
+from planner.pipeline.nesting import nested_groups
 from planner.pipeline.resolve import (
     PHASE_TRAFFIC,
     check_names,
@@ -244,6 +245,7 @@ def _instance(
         workloads=workloads,
         memory_bytes_G=setup.bill.total_G,
         memory_limit_G=setup.bill.limit_G,
+        nested_groups=nested_groups(options, model, layout),
     )
     return instance, feasibility, tuple(report for _, report in made)
 

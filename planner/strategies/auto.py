@@ -123,6 +123,8 @@ def solve_auto(
     instance = without_chains(instance)
     if any(TRAFFIC.get(view.traffic).chained for view in instance.views):
         return STRATEGIES.get("flow")(instance, limits, starts, progress)
+    if instance.nested_groups:
+        return STRATEGIES.get("balance")(instance, limits, starts, progress)
     begun = time.perf_counter()
     portfolio = Portfolio(instance)
     history: list[Event] = []

@@ -7,6 +7,7 @@ from planner.errors import ManifestError
 from planner.manifest import Manifest, exact_text
 from planner.verifier.certificates import Certificate, Evidence, proven
 from planner.verifier.ledger import Ledger
+from planner.verifier.options import nested_groups
 from planner.verifier.setting import Setting
 from planner.verifier.traffic import tokens_of
 from planner.verifier.values import Counted, joint_values
@@ -91,6 +92,7 @@ def evidence_of(setting: Setting, layer: int) -> Evidence:
         cap_domain=None if caps.domain is None else Fraction(str(caps.domain)),
         part=setting.parts.planning,
         layer=layer,
+        nested_groups=nested_groups(setting.options, setting.model, setting.layout),
     )
 
 

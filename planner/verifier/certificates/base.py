@@ -39,6 +39,8 @@ class Evidence:
         Names of the links that count for ``link_tokens``.
     cap_gpu, cap_domain
         Imbalance caps in force, None without (rule 26).
+    nested_groups
+        Routing groups that each stay in one domain; 0 if none has to.
     """
 
     topology: ClusterTopology
@@ -56,6 +58,7 @@ class Evidence:
     cap_domain: Fraction | None
     part: Part
     layer: int
+    nested_groups: int = 0
 
     @property
     def slot_count(self) -> int:
