@@ -234,11 +234,12 @@ class _Run:
 
     def _report(self) -> None:
         done = [layer for layer in self._layers if layer is not None]
-        known = len(done) == len(self._layers)
+        if len(done) < len(self._layers):
+            return
         event = Event(
             seconds=time.perf_counter() - self._begun,
-            objective=_total(self._instance, done) if known else None,
-            bound=_bound(self._instance, done) if known else None,
+            objective=_total(self._instance, done),
+            bound=_bound(self._instance, done),
         )
         self.history.append(event)
         if self._progress is not None:
