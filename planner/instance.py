@@ -96,6 +96,9 @@ class PlacementInstance:
     unseen
         Whether the plan is for tokens that are not seen yet: those of the planning
         part are then a sample of them.
+    nested_groups
+        Routing groups, runs of consecutive experts, each of which must have all its
+        copies in one domain; 0 if experts may be anywhere.
     """
 
     topology: ClusterTopology
@@ -111,6 +114,7 @@ class PlacementInstance:
     memory_limit_G: IntArray
     single: bool = False
     unseen: bool = False
+    nested_groups: int = 0
 
     @cached_property
     def views(self) -> tuple["PlacementInstance", ...]:

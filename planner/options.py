@@ -18,6 +18,7 @@ class SolveOptions:
     (rule 26), as decimal text; ``layout`` is text ``tp=T[,dp=D][,ep=N]``;
     ``deterministic`` limits work instead of seconds (docs/deterministic.md): the
     manifest is then the same for any number of threads, which is not recorded;
+    ``routing_groups`` is ``free`` or ``nest`` (a group's copies in one domain);
     ``holdout`` is ``F`` or ``F:SALT``; ``combine`` says how several workloads make
     one value (rule 25): their weighted ``mean`` or the ``worst``; ``plan_for`` is
     ``unseen`` where the planning part is only a sample of the tokens to come.

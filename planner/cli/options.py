@@ -58,6 +58,12 @@ Policy = Annotated[
 ]
 Redundant = Annotated[str, typer.Option(help="auto, or a number of extra slots.")]
 Layout = Annotated[str, typer.Option(help="auto, or tp=T[,ep=N].")]
+RoutingGroups = Annotated[
+    str,
+    typer.Option(
+        help="free, or nest: a group's copies in one domain (gpu_tokens only)."
+    ),
+]
 Cap = Annotated[
     str | None,
     typer.Option("--imbalance-cap", help="Most max/mean pairs per GPU and layer."),

@@ -70,10 +70,8 @@ def _versus_eplb(manifest: Manifest) -> str:
         compared = unseen_ratio(manifest.holdout)
         if compared is not None:
             eplb, ratio = compared
-            word = "lower" if ratio <= 1 else "higher"
-            change = abs(1 - ratio)
             return (
-                f"[bold]{name} {change:.1%} {word}[/] than the better EPLB ({eplb}) on "
+                f"[bold]{name} {_change(ratio)}[/] than the better EPLB ({eplb}) on "
                 f"{manifest.holdout.tokens:,.0f} unseen tokens: ratio {ratio:.4f}"
             )
     best = better_eplb(manifest.baselines)
@@ -81,9 +79,13 @@ def _versus_eplb(manifest: Manifest) -> str:
     if best is None or best[1].value == 0:
         return f"[bold]{name} {amount(manifest.objective)}[/] (no EPLB to compare with)"
     return (
-        f"[bold]{name} {1 - value / best[1].value:.1%} lower[/] than the better EPLB "
+        f"[bold]{name} {_change(value / best[1].value)}[/] than the better EPLB "
         f"({best[0]}) on the planning part; held-out: {manifest.holdout_reason}"
     )
+
+
+def _change(ratio: float) -> str:
+    return f"{abs(1 - ratio):.1%} {'lower' if ratio <= 1 else 'higher'}"
 
 
 def _distance(manifest: Manifest) -> str:

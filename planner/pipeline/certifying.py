@@ -67,4 +67,5 @@ def evidence(instance: PlacementInstance, layer: int) -> Evidence:
         cap_domain=None if caps.domain is None else Fraction(str(caps.domain)),
         part=instance.planning,
         layer=layer,
+        nested_groups=instance.nested_groups,
     )

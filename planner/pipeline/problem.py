@@ -15,6 +15,7 @@ from planner.manifest.schema import InputFile, TraceInput
 from planner.options import SolveOptions
 from planner.pipeline.feasibility import Feasibility
 from planner.pipeline.groups import choose_layout
+from planner.pipeline.nesting import nested_groups
 from planner.pipeline.resolve import (
     PHASE_TRAFFIC,
     SINGLE,
@@ -247,6 +248,7 @@ def _instance(
         memory_limit_G=setup.bill.limit_G,
         single=options.policy == SINGLE,
         unseen=options.plan_for == "unseen",
+        nested_groups=nested_groups(options, model, layout),
     )
     return instance, feasibility, tuple(report for _, report in made)
 

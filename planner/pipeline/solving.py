@@ -13,6 +13,7 @@ from planner.instance import PlacementInstance
 from planner.manifest import Manifest
 from planner.options import SolveOptions
 from planner.pipeline.fill import fill_manifest
+from planner.pipeline.nesting import check_nesting
 from planner.pipeline.problem import (
     Problem,
     Sources,
@@ -96,6 +97,7 @@ def solve(
     )
     problem = build_problem(sources, options)
     check_single(problem.instance, options.strategy)
+    check_nesting(problem.instance, options.strategy)
     if announce is not None:
         announce(problem.headline)
     limits = Limits(

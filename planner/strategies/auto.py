@@ -124,6 +124,8 @@ def solve_auto(
     chained = any(TRAFFIC.get(view.traffic).chained for view in instance.views)
     if chained or instance.single:
         return STRATEGIES.get("flow")(instance, limits, starts, progress)
+    if instance.nested_groups:
+        return STRATEGIES.get("balance")(instance, limits, starts, progress)
     begun = clock.now()
     portfolio = Portfolio(instance)
     history: list[Event] = []

@@ -13,6 +13,7 @@ from planner.verifier.certificates import (
     starts,
 )
 from planner.verifier.ledger import Ledger
+from planner.verifier.options import nested_groups
 from planner.verifier.setting import Setting
 from planner.verifier.traffic import tokens_of
 from planner.verifier.values import Counted, joint_values
@@ -124,6 +125,7 @@ def evidence_of(setting: Setting, layer: int) -> Evidence:
         cap_domain=None if caps.domain is None else Fraction(str(caps.domain)),
         part=setting.parts.planning,
         layer=layer,
+        nested_groups=nested_groups(setting.options, setting.model, setting.layout),
     )
 
 

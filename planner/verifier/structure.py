@@ -75,6 +75,7 @@ def check_structure(
     for layer in manifest.layers:
         _check_experts(layer.layer, layer.slots, model.experts, ledger)
         _check_split(layer, len(manifest.groups.attention), ledger)
+    _check_nesting(manifest, topology, model, ledger)
     _check_attention_groups(manifest, topology, ledger)
 
 
@@ -160,6 +161,39 @@ def _check_split(layer: Layer, dp_ranks: int, ledger: Ledger) -> None:
                 f"layer {layer.layer}: split of expert {expert} names DP rank "
                 f"{dp_rank} of {dp_ranks}",
             )
+
+
+def _check_nesting(
+    manifest: Manifest, topology: ClusterTopology, model: MoEModelSpec, ledger: Ledger
+) -> None:
+    """Under ``--routing-groups nest`` a group's copies are all in one domain."""
+    if manifest.inputs.options.values.get("routing_groups") != "nest":
+        return
+    domain_of, ep = topology.domain_G.tolist(), manifest.groups.ep
+    groups = model.routing_groups
+    if groups == 1:
+        groups = len(set(domain_of[:ep]))
+    ledger.expect(
+        "routing groups",
+        model.experts % groups == 0,
+        f"routing_groups: {model.experts} experts are not {groups} equal groups",
+    )
+    if model.experts % groups:
+        return
+    size = model.experts // groups
+    for layer in manifest.layers:
+        for start in range(0, len(manifest.gpus), ep):
+            homes: dict[int, set[int]] = {}
+            for rank, row in enumerate(layer.slots):
+                for expert in row if start + rank < len(domain_of) else ():
+                    homes.setdefault(expert // size, set()).add(domain_of[start + rank])
+            for group, domains in homes.items():
+                ledger.expect(
+                    "routing groups",
+                    len(domains) == 1,
+                    f"layer {layer.layer}: routing group {group} has copies in "
+                    f"{len(domains)} domains; --routing-groups nest allows one",
+                )
 
 
 def _check_attention_groups(

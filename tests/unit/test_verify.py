@@ -490,3 +490,13 @@ def test_the_slots_of_the_tests_leave_something_to_choose() -> None:
         assert len(held) > len(set(held)) == 6
     assert len(load_topology("toy-2x2").domains) == 2
     assert digest_of_file(bundled.topology_path("toy-2x2"))
+
+
+def test_a_plan_that_parts_a_routing_group_is_no_nested_plan(
+    true_plan: Data, folder: Path
+) -> None:
+    """Law: what ``--routing-groups nest`` promises is counted from the slots."""
+    found = refused(
+        true_plan, folder, put("/inputs/options/values/routing_groups", "nest")
+    )
+    assert "--routing-groups nest allows one" in found

@@ -7,6 +7,7 @@ many copies each expert gets and which share a GPU.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from threading import Lock
 
 import numpy as np
@@ -15,12 +16,14 @@ from planner import clock
 from planner.arrays import IdArray
 from planner.errors import InfeasibleError, UsageError
 from planner.evaluator.evaluation import layer_split
+from planner.evaluator.nesting import keeps_groups
 from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan, SplitWeights
 from planner.strategies.balance.bound import LayerBound
 from planner.strategies.balance.even import place_even
 from planner.strategies.balance.joint import solve_joint, why_not_joint
 from planner.strategies.balance.layer import Effort, compile_searches
+from planner.strategies.balance.nested import place_nested, why_not_nested
 from planner.strategies.balance.placed import PlacedLayer, counted_value
 from planner.strategies.balance.weighted.placing import place_weighted
 from planner.strategies.base import (
@@ -83,6 +86,9 @@ def why_not(instance: PlacementInstance) -> str | None:
             f"balance with several copies is for selection {known}: under "
             f"{instance.selection} the load of a copy depends on where the others are"
         )
+    nested = why_not_nested(instance)
+    if nested is not None:
+        return nested
     if len(instance.workloads) > 1:
         return why_not_joint(instance)
     if instance.layout.sets > 1 and not isinstance(instance.planning, CountsPart):
@@ -131,12 +137,11 @@ class _Run:
         progress: Progress | None,
     ) -> None:
         self._instance, self._limits = instance, limits
-        self._starts, self._progress = starts, progress
+        self._starts, self._progress = nesting(instance, starts), progress
         self._begun, self._lock = clock.now(), Lock()
         self._layers: list[_Layer | None] = [None] * instance.layer_count
         self.history: list[Event] = []
-        spare = instance.slot_count > instance.model.experts
-        self._place = PLACERS[instance.selection] if spare else place_even
+        self._place = _placer(instance)
 
     def all_layers(self) -> list[_Layer]:
         """Place every layer by what pays most; then the widest gaps thoroughly."""
@@ -234,6 +239,23 @@ class _Run:
                 self._progress(event)
 
 
+def _placer(instance: PlacementInstance) -> Placer:
+    spare = instance.slot_count > instance.model.experts
+    place = PLACERS[instance.selection] if spare else place_even
+    return partial(place_nested, place) if instance.nested_groups else place
+
+
+def nesting(
+    instance: PlacementInstance, plans: Sequence[PlacementPlan]
+) -> list[PlacementPlan]:
+    """Return the plans that keep routing groups together, if that is asked."""
+    return [
+        plan
+        for plan in plans
+        if all(keeps_groups(instance, slots_GJ) for slots_GJ in plan.slots_LGJ)
+    ]
+
+
 def _check_cap(instance: PlacementInstance, index: int, bound: LayerBound) -> None:
     cap, pairs = instance.caps.gpu, int(expert_loads(instance)[index].sum())
     if cap is None or not pairs:
@@ -285,7 +307,7 @@ def _result(
                 ProvenBound(
                     value=float(layer.bound.value),
                     method=layer.bound.method,
-                    of=f"gpu_tokens/{instance.selection}",
+                    of=_problem(instance),
                     branching=layer.bound.branching,
                     certificate=layer.bound.certificate,
                 )
@@ -297,6 +319,11 @@ def _result(
         layer_strategies=tuple(layer.origin for layer in layers),
         notes=_notes(instance, layers),
     )
+
+
+def _problem(instance: PlacementInstance) -> str:
+    nested = ", groups nested" if instance.nested_groups else ""
+    return f"gpu_tokens/{instance.selection}{nested}"
 
 
 def _notes(instance: PlacementInstance, layers: Sequence[_Layer]) -> tuple[str, ...]:

@@ -41,6 +41,8 @@ class Evidence:
         Names of the links that count for ``link_tokens``.
     cap_gpu, cap_domain
         Imbalance caps in force, None without (rule 26).
+    nested_groups
+        Routing groups that each stay in one domain; 0 if none has to.
     """
 
     topology: ClusterTopology
@@ -59,6 +61,7 @@ class Evidence:
     part: Part
     layer: int
     single: bool = False
+    nested_groups: int = 0
 
     @property
     def slot_count(self) -> int:
