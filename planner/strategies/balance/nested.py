@@ -7,6 +7,7 @@ the partition of least optimistic value, the part that decides it; what is solve
 thoroughly counts with its value, everything else with its bound.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
