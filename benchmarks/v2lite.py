@@ -61,14 +61,14 @@ class Row:
 RAIL_4, RAIL_8 = "h100-4x8-rail", "h100-8x8-rail"
 ROWS = {
     "4x8": Row(topology=RAIL_4, domain_cap="1.10"),
-    "8x8": Row(topology=RAIL_8, domain_cap="1.06"),
+    "8x8": Row(topology=RAIL_8, domain_cap="1.04"),
     "4x8-96": Row(topology=RAIL_4, slots=32, domain_cap="1.10"),
     "8x8-128": Row(topology=RAIL_8, slots=64, domain_cap="1.06"),
     "4x8-tag": Row(topology=RAIL_4, homes="by_tag", domain_cap="1.08"),
     "8x8-tag": Row(topology=RAIL_8, homes="by_tag", domain_cap="1.03"),
     "4x8-96-tag": Row(topology=RAIL_4, homes="by_tag", slots=32, domain_cap="1.10"),
     "8x8-128-tag": Row(topology=RAIL_8, homes="by_tag", slots=64, domain_cap="1.03"),
-    "box": Row(topology="dgx-h100-1", box=True, gpu_cap="1.05"),
+    "box": Row(topology="dgx-h100-1", box=True, gpu_cap="1.04"),
     "toy-box": Row(topology="dgx-h100-1", box=True, trace="toy-moe-64e-grouped"),
 }
 
@@ -107,10 +107,10 @@ def _figures(row: Row, salt: str, given: argparse.Namespace) -> str:
     unseen = evaluate(problem, result.plan, held)
     imbalance = unseen.imbalance
     if row.box:
-        spread = f"GPU {imbalance.mean:.3f} ({imbalance.worst:.3f})"
+        spread = f"GPU {imbalance.mean:.4f} ({imbalance.worst:.3f})"
         return f"{_touched(problem, result.plan, held)}; {spread}; {work}"
     worst = imbalance.domain_worst
-    spread = f"domain {imbalance.domain_mean:.3f} ({worst:.3f})"
+    spread = f"domain {imbalance.domain_mean:.4f} ({worst:.3f})"
     ratios = (
         unseen.value / _best_eplb(problem, held),
         evaluate(problem, result.plan, seen).value / _best_eplb(problem, seen),
