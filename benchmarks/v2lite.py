@@ -65,7 +65,7 @@ ROWS = {
     "4x8-96": Row(topology=RAIL_4, slots=32, domain_cap="1.10"),
     "8x8-128": Row(topology=RAIL_8, slots=64, domain_cap="1.06"),
     "4x8-tag": Row(topology=RAIL_4, homes="by_tag", domain_cap="1.08"),
-    "8x8-tag": Row(topology=RAIL_8, homes="by_tag", domain_cap="1.03"),
+    "8x8-tag": Row(topology=RAIL_8, homes="by_tag", domain_cap="1.05"),
     "4x8-96-tag": Row(topology=RAIL_4, homes="by_tag", slots=32, domain_cap="1.10"),
     "8x8-128-tag": Row(topology=RAIL_8, homes="by_tag", slots=64, domain_cap="1.03"),
     "box": Row(topology="dgx-h100-1", box=True, gpu_cap="1.04"),
