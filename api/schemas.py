@@ -182,7 +182,7 @@ class PlanOptions(Strict):
     mem_fraction: float | None = Field(default=None, gt=0, le=1)
     batch_tokens: int = Field(default=4096, ge=1, le=2**24)
     precision: Literal["fp32", "bf16", "fp16", "fp8"] | None = None
-    endpoint: Literal["local_nic", "dest_forward"] | None = None
+    endpoint: Literal["local_nic", "pxn", "dest_forward"] | None = None
     routing: str | None = Field(
         default=None,
         max_length=64,
@@ -198,11 +198,16 @@ class PlanOptions(Strict):
     gap: float = Field(default=0.0, ge=0, lt=1)
     threads: int | None = Field(default=None, ge=1, le=64)
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
+    deterministic: bool = Field(
+        default=False,
+        description="count work instead of seconds: same request, same manifest",
+    )
     holdout: Annotated[
         str,
         StringConstraints(pattern=r"^[01](\.[0-9]{1,9})?(:[A-Za-z0-9._-]{1,64})?$"),
         BeforeValidator(_as_text),
     ] = "0.5"
+    plan_for: Literal["seen", "unseen"] = "seen"
 
 
 class PlanRequest(Strict):

@@ -5,19 +5,23 @@
 Prints one line per row and split: the value on the held-out sequences over that of the
 best EPLB (rule 30: global, hierarchical, on domains, each with ``nearest`` and
 ``even``), the same on the planning part, the held-out imbalance, and moves tried.
-Rows of one box print distinct GPUs per token instead. ``--layers N`` keeps every
+Rows of one box print distinct GPUs per token instead; in their cluster all ports share
+one limit (a capacity group), so that their sum binds. ``--layers N`` keeps every
 (L/N)-th layer. Needs the shared data (``PLANNER_SHARED_DATA``).
 """
 
 import argparse
+import json
 import os
 import time
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from planner.bundled import topology_path
 from planner.evaluator import evaluate
 from planner.instance import PlacementInstance
 from planner.options import SolveOptions
@@ -59,9 +63,7 @@ ROWS = {
     "4x8-96-tag": Row(topology=RAIL_4, homes="by_tag", slots=32, domain_cap="1.10"),
     "8x8-128-tag": Row(topology=RAIL_8, homes="by_tag", slots=64, domain_cap="1.10"),
     "box": Row(topology="dgx-h100-1", box=True, gpu_cap="1.11"),
-    "toy-box": Row(
-        topology="dgx-h100-1", box=True, gpu_cap="1.10", trace="toy-moe-64e-grouped"
-    ),
+    "toy-box": Row(topology="dgx-h100-1", box=True, trace="toy-moe-64e-grouped"),
 }
 
 
@@ -120,10 +122,19 @@ def _instance(row: Row, salt: str, given: argparse.Namespace) -> PlacementInstan
         imbalance_cap=(given.cap or row.gpu_cap) if row.gpu_cap else None,
         domain_imbalance_cap=(given.cap or row.domain_cap) if row.domain_cap else None,
         holdout="0.5" if salt == "none" else f"0.5:{salt}",
+        plan_for=given.plan_for,
     )
     trace = SHARED / f"traces/{row.trace}.parquet"
-    problem = load(row.topology, trace=trace, options=options).instance
-    return replace(problem, unseen=given.plan_for == "unseen")
+    topology = _shared_limit(row.topology) if row.box else row.topology
+    return load(topology, trace=trace, options=options).instance
+
+
+def _shared_limit(name: str) -> dict[str, Any]:
+    """Return a bundled cluster in which all links share one limit."""
+    document: dict[str, Any] = json.loads(topology_path(name).read_text())
+    for edge in document["edges"]:
+        edge["capacity_group"] = "all"
+    return document
 
 
 def _some_layers(problem: PlacementInstance, count: int) -> PlacementInstance:

@@ -23,10 +23,11 @@ from planner.workload.parts import Part
 
 TRAFFIC_MODES = ("copies", "dedup_gpu", "dedup_domain", "direct")
 SELECTIONS = ("nearest", "even", "weighted")
-ENDPOINTS = ("local_nic", "dest_forward")
+ENDPOINTS = ("local_nic", "pxn", "dest_forward")
 OBJECTIVES = ("link_time", "link_tokens", "gpu_tokens")
 LAYER_MODES = ("sequential", "pipelined", "worst_layer")
 COMBINATIONS = ("mean", "worst")
+PLAN_FOR = ("seen", "unseen")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,11 +88,17 @@ class PlacementInstance:
         At least one.
     slots_per_gpu
         Slots of every GPU in every layer (policy ``uniform``): P = ep · this.
+    single
+        Whether a GPU holds one expert of all layers together (policy
+        ``one_expert_per_gpu_total``): ``slots_per_gpu`` is 1 and P = E.
     memory_bytes_G, memory_limit_G
         Bytes each GPU needs under this plan, and what it has.
     unseen
         Whether the plan is for tokens that are not seen yet: those of the planning
         part are then a sample of them.
+    nested_groups
+        Routing groups, runs of consecutive experts, each of which must have all its
+        copies in one domain; 0 if experts may be anywhere.
     """
 
     topology: ClusterTopology
@@ -105,7 +112,9 @@ class PlacementInstance:
     workloads: tuple[Workload, ...]
     memory_bytes_G: IntArray
     memory_limit_G: IntArray
+    single: bool = False
     unseen: bool = False
+    nested_groups: int = 0
 
     @cached_property
     def views(self) -> tuple["PlacementInstance", ...]:
@@ -156,6 +165,8 @@ class PlacementInstance:
     @property
     def slot_count(self) -> int:
         """P, slots of one EP set in one layer."""
+        if self.single:
+            return self.model.experts
         return self.layout.ep * self.slots_per_gpu
 
 

@@ -102,3 +102,18 @@ class ParallelLayout:
         cell = cell_G[target]
         relay: IntArray = gpu_at[first_C[cell] + self.rail_G[source] % size_C[cell]]
         return relay
+
+    def first_stops(
+        self, source: IntArray, target: IntArray, endpoint: str
+    ) -> IntArray:
+        """Return where a transfer stops first: at a relay, or at its target (rule 7).
+
+        Between domains ``dest_forward`` crosses the fabric on the source's rail,
+        ``pxn`` on the target's; a GPU that is its own relay sends straight on.
+        """
+        if endpoint == "local_nic":
+            return target
+        forward = endpoint == "dest_forward"
+        relay = self.relays(source, target) if forward else self.relays(target, source)
+        passed = (self.domain_G[source] != self.domain_G[target]) & (relay != source)
+        return np.where(passed, relay, target)

@@ -16,8 +16,12 @@ class SolveOptions:
     ``endpoint`` follows rule 7; ``precision`` is the model's;
     ``imbalance_cap`` and ``domain_imbalance_cap`` are the most max/mean allowed
     (rule 26), as decimal text; ``layout`` is text ``tp=T[,dp=D][,ep=N]``;
+    ``deterministic`` limits work instead of seconds (docs/deterministic.md): the
+    manifest is then the same for any number of threads, which is not recorded;
+    ``routing_groups`` is ``free`` or ``nest`` (a group's copies in one domain);
     ``holdout`` is ``F`` or ``F:SALT``; ``combine`` says how several workloads make
-    one value (rule 25): their weighted ``mean`` or the ``worst``.
+    one value (rule 25): their weighted ``mean`` or the ``worst``; ``plan_for`` is
+    ``unseen`` where the planning part is only a sample of the tokens to come.
     """
 
     phase: str = "prefill"
@@ -46,4 +50,6 @@ class SolveOptions:
     gap: float = 0.0
     threads: int | None = None
     seed: int = 0
+    deterministic: bool = False
     holdout: str = "0.5"
+    plan_for: str = "seen"

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -166,3 +167,12 @@ def _executes_data(node: ast.AST) -> bool:
     if isinstance(pickled, ast.Constant) and pickled.value is True:
         return True
     return ast.unparse(node.func) == "torch.load" and "weights_only" not in given
+
+
+def test_strategies_read_no_clock_but_the_one_in_force(root: Path) -> None:
+    """Law: what reads the wall's clock cannot be the same twice."""
+    read = re.compile(r"^\s*(import time|from time import|import datetime)\b", re.M)
+    folders = ("strategies", "formulation", "evaluator")
+    files = [f for name in folders for f in (root / "planner" / name).rglob("*.py")]
+    assert files
+    assert [str(f) for f in files if read.search(f.read_text())] == []

@@ -32,7 +32,7 @@ RULER = (
     "holdout",
 )
 """Options that decide what a number means; they must be equal."""
-EFFORT = ("strategy", "time_limit", "gap", "threads", "seed")
+EFFORT = ("strategy", "time_limit", "gap", "threads", "seed", "plan_for")
 """Options that decide how a plan was found; they may differ."""
 
 

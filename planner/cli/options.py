@@ -26,6 +26,12 @@ Traces = Annotated[
         "workloads; default: the bundled tiny-moe.",
     ),
 ]
+PlanFor = Annotated[
+    str,
+    typer.Option(
+        help="The tokens seen, or unseen ones that they are a sample of (search)."
+    ),
+]
 Combine = Annotated[
     str, typer.Option(help="Several workloads: their weighted mean, or the worst.")
 ]
@@ -47,9 +53,17 @@ LinkClasses = Annotated[
 Homes = Annotated[
     str | None, typer.Option(help="trace, by_token, round_robin, balanced or by_tag.")
 ]
-Policy = Annotated[str, typer.Option(help="uniform or one_expert_per_gpu.")]
+Policy = Annotated[
+    str, typer.Option(help="uniform, one_expert_per_gpu or one_expert_per_gpu_total.")
+]
 Redundant = Annotated[str, typer.Option(help="auto, or a number of extra slots.")]
 Layout = Annotated[str, typer.Option(help="auto, or tp=T[,ep=N].")]
+RoutingGroups = Annotated[
+    str,
+    typer.Option(
+        help="free, or nest: a group's copies in one domain (gpu_tokens only)."
+    ),
+]
 Cap = Annotated[
     str | None,
     typer.Option("--imbalance-cap", help="Most max/mean pairs per GPU and layer."),
@@ -67,7 +81,7 @@ MemFraction = Annotated[
 ]
 BatchTokens = Annotated[int, typer.Option(help="Tokens per DP rank in buffers.")]
 Precision = Annotated[str | None, typer.Option(help="fp32, bf16, fp16 or fp8.")]
-Endpoint = Annotated[str | None, typer.Option(help="local_nic or dest_forward.")]
+Endpoint = Annotated[str | None, typer.Option(help="local_nic, pxn or dest_forward.")]
 Routing = Annotated[
     str | None,
     typer.Option(
@@ -80,6 +94,13 @@ MessageBytes = Annotated[
 ]
 Holdout = Annotated[str, typer.Option(help="Share of unseen sequences: F[:SALT].")]
 Format = Annotated[str, typer.Option("--format", help="human or json.")]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        help="Count work instead of seconds: the same manifest, byte for byte.",
+    ),
+]
 
 
 def message_bytes(text: str | None) -> tuple[int, int] | None:

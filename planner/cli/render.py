@@ -13,6 +13,7 @@ from planner.manifest.schema import (
     ObjectiveReport,
 )
 from planner.pipeline import ReplayReport
+from planner.units import show_bytes
 from planner.verifier import VerificationReport
 
 EPLB = ("eplb_global", "eplb_hierarchical", "eplb_domains")
@@ -69,10 +70,8 @@ def _versus_eplb(manifest: Manifest) -> str:
         compared = unseen_ratio(manifest.holdout)
         if compared is not None:
             eplb, ratio = compared
-            word = "lower" if ratio <= 1 else "higher"
-            change = abs(1 - ratio)
             return (
-                f"[bold]{name} {change:.1%} {word}[/] than the better EPLB ({eplb}) on "
+                f"[bold]{name} {_change(ratio)}[/] than the better EPLB ({eplb}) on "
                 f"{manifest.holdout.tokens:,.0f} unseen tokens: ratio {ratio:.4f}"
             )
     best = better_eplb(manifest.baselines)
@@ -80,9 +79,13 @@ def _versus_eplb(manifest: Manifest) -> str:
     if best is None or best[1].value == 0:
         return f"[bold]{name} {amount(manifest.objective)}[/] (no EPLB to compare with)"
     return (
-        f"[bold]{name} {1 - value / best[1].value:.1%} lower[/] than the better EPLB "
+        f"[bold]{name} {_change(value / best[1].value)}[/] than the better EPLB "
         f"({best[0]}) on the planning part; held-out: {manifest.holdout_reason}"
     )
+
+
+def _change(ratio: float) -> str:
+    return f"{abs(1 - ratio):.1%} {'lower' if ratio <= 1 else 'higher'}"
 
 
 def _distance(manifest: Manifest) -> str:
@@ -183,13 +186,13 @@ def context_lines(manifest: Manifest) -> list[str]:
         fits = (
             "which fits"
             if not cost.missing_bytes
-            else f"{cost.missing_bytes / 1e9:.2f} GB too much for the fullest"
+            else f"{show_bytes(cost.missing_bytes)} too much for the fullest"
         )
         lines.append(
             f"context of {name}: attention needs every token's keys and values on all "
             f"{cost.groups} attention groups of an EP set: "
-            f"{cost.memory_bytes / 1e9:.2f} GB more per GPU, {fits}, and "
-            f"{cost.transfer_bytes / 1e6:,.1f} MB sent for the planned tokens (not in "
+            f"{show_bytes(cost.memory_bytes)} more per GPU, {fits}, and "
+            f"{show_bytes(cost.transfer_bytes)} sent for the planned tokens (not in "
             "the objective; nothing where blocks have no attention)"
         )
     return lines

@@ -31,6 +31,7 @@ def solve(
     policy: flags.Policy = "uniform",
     redundant: flags.Redundant = "auto",
     layout: flags.Layout = "auto",
+    routing_groups: flags.RoutingGroups = "free",
     imbalance_cap: flags.Cap = None,
     domain_imbalance_cap: flags.DomainCap = None,
     kv_tokens: flags.KvTokens = None,
@@ -41,6 +42,7 @@ def solve(
     routing: flags.Routing = None,
     message_bytes: flags.MessageBytes = None,
     holdout: flags.Holdout = "0.5",
+    plan_for: flags.PlanFor = "seen",
     strategy: Annotated[
         str, typer.Option(help=f"One of: {', '.join(pipeline.available('strategy'))}.")
     ] = "auto",
@@ -48,6 +50,7 @@ def solve(
     gap: Annotated[float, typer.Option(help="Relative gap that is enough.")] = 0.0,
     threads: Annotated[int | None, typer.Option(help="Default: all cores.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
+    deterministic: flags.Deterministic = False,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write the manifest here.")
     ] = None,
@@ -67,6 +70,7 @@ def solve(
         policy=policy,
         redundant=redundant,
         layout=layout,
+        routing_groups=routing_groups,
         imbalance_cap=imbalance_cap,
         domain_imbalance_cap=domain_imbalance_cap,
         kv_tokens=kv_tokens,
@@ -81,7 +85,9 @@ def solve(
         gap=gap,
         threads=threads,
         seed=seed,
+        deterministic=deterministic,
         holdout=holdout,
+        plan_for=plan_for,
     )
     pipeline.check_writable(output)
     stderr = Console(stderr=True, highlight=False, soft_wrap=True)

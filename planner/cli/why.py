@@ -1,4 +1,4 @@
-"""Verbs that say why: ``planner explain``."""
+"""Verbs that say why: ``planner explain`` and ``planner diagnose``."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,9 @@ from rich.console import Console
 
 from planner import pipeline
 from planner.cli import options as flags
+from planner.cli.render_diagnosis import show_diagnosis
 from planner.cli.render_why import show_explanation
+from planner.options import SolveOptions
 
 Plan = Annotated[Path, typer.Argument(metavar="PLAN", help="A manifest moe-plan/1.")]
 
@@ -37,3 +39,69 @@ def explain(
         print(json.dumps(pipeline.plain(report), indent=2))
         return
     show_explanation(report, Console(highlight=False, width=flags.width()), top=top)
+
+
+def diagnose(
+    topology: flags.Topology,
+    model: flags.Model = None,
+    trace: flags.Traces = None,
+    phase: flags.Phase = "prefill",
+    traffic: flags.Traffic = None,
+    selection: flags.Selection = "nearest",
+    objective: flags.ObjectiveName = "link_time",
+    layers: flags.Layers = "sequential",
+    homes: flags.Homes = None,
+    redundant: flags.Redundant = "auto",
+    layout: flags.Layout = "auto",
+    imbalance_cap: flags.Cap = None,
+    domain_imbalance_cap: flags.DomainCap = None,
+    batch_tokens: flags.BatchTokens = 4096,
+    endpoint: flags.Endpoint = None,
+    holdout: flags.Holdout = "0.5",
+    ablate: Annotated[
+        bool, typer.Option("--ablate", help="Solve without each effect, and score.")
+    ] = False,
+    strategy: Annotated[
+        str, typer.Option(help=f"One of: {', '.join(pipeline.available('strategy'))}.")
+    ] = "auto",
+    time_limit: Annotated[
+        float, typer.Option(help="Seconds of each solve of --ablate.")
+    ] = 10.0,
+    threads: Annotated[int | None, typer.Option(help="Default: all cores.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
+    output_format: flags.Format = "human",
+) -> None:
+    """Say which of the five effects can lighten links here, and what each gives."""
+    flags.check_format(output_format)
+    chosen = SolveOptions(
+        phase=phase,
+        traffic=traffic,
+        selection=selection,
+        objective=objective,
+        layers=layers,
+        homes=homes,
+        redundant=redundant,
+        layout=layout,
+        imbalance_cap=imbalance_cap,
+        domain_imbalance_cap=domain_imbalance_cap,
+        batch_tokens=batch_tokens,
+        endpoint=endpoint,
+        holdout=holdout,
+        strategy=strategy,
+        time_limit=time_limit,
+        threads=threads,
+        seed=seed,
+    )
+    stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+    report = pipeline.diagnose(
+        topology,
+        model=model,
+        trace=trace,
+        options=chosen,
+        ablate=ablate,
+        announce=lambda line: stderr.print(line, markup=False),
+    )
+    if output_format == "json":
+        print(json.dumps(pipeline.plain(report), indent=2))
+        return
+    show_diagnosis(report, Console(highlight=False, width=flags.width()))

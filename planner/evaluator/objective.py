@@ -7,7 +7,7 @@ from math import lcm
 
 import numpy as np
 
-from planner.arrays import ExactArray, IdArray
+from planner.arrays import ExactArray, FloatArray, IdArray
 from planner.evaluator.layer import LayerLoads, layer_loads
 from planner.instance import Objective, PlacementInstance
 from planner.plan import SplitWeights
@@ -15,6 +15,7 @@ from planner.topology.graph import ClusterTopology, Weights
 from planner.workload.parts import Part
 
 _INT64_SAFE = 2.0**61
+_FLOAT_BITS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +38,7 @@ def peak(
     """
     if not isinstance(weights, Weights):
         weights = Weights.of(weights)
-    approximate = np.asarray(loads, dtype=np.float64) * weights.near_A
+    approximate = _near(loads) * weights.near_A
     if not approximate.size or approximate.max() <= 0:
         return Peak(value=Fraction(0), index=0)
     near = np.flatnonzero(approximate >= approximate.max() * (1 - 1e-9))
@@ -51,6 +52,15 @@ def peak(
         if known[key] > best.value:
             best = Peak(value=known[key], index=index)
     return best
+
+
+def _near(loads: ExactArray) -> FloatArray:
+    """Return the loads as floats, in a common unit if they are beyond floats."""
+    beyond = 0
+    if loads.dtype == object:
+        most = max((abs(int(load)) for load in loads.flat), default=0)
+        beyond = max(0, most.bit_length() - _FLOAT_BITS)
+    return np.asarray(loads >> beyond if beyond else loads, dtype=np.float64)
 
 
 def link_tokens(loads: ExactArray, topology: ClusterTopology) -> tuple[ExactArray, int]:

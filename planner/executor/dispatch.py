@@ -46,7 +46,8 @@ class PlacedExperts:
     traffic
         ``copies``, ``dedup_gpu`` or ``dedup_domain``.
     endpoint
-        ``dest_forward`` sends ``copies`` and ``dedup_gpu`` through relays (rule 7).
+        ``dest_forward`` and ``pxn`` send ``copies`` and ``dedup_gpu`` through relays
+        (rule 7).
     """
 
     def __init__(
@@ -62,7 +63,8 @@ class PlacedExperts:
         if traffic not in MODES:
             raise UsageError(f"--traffic {traffic!r}: choose from {', '.join(MODES)}")
         self._slots_GJ, self._layout, self._traffic = slots_GJ, layout, traffic
-        self._relays = traffic == "dedup_domain" or endpoint == "dest_forward"
+        self._relays = traffic == "dedup_domain" or endpoint != "local_nic"
+        self._endpoint = endpoint
         self._domain_G = torch.from_numpy(layout.domain_G.astype(np.int64))
         self._relay_GN = torch.from_numpy(relays(layout))
         self.wire = Wire(layout.gpu_count)
@@ -233,12 +235,17 @@ class PlacedExperts:
         return Outbox(messages=messages, owner_N=owner_N[order])
 
     def _first_stop(self, rank: int, final_N: Tensor) -> Tensor:
-        """Return where messages go first: their GPU, or its domain's relay."""
+        """Return where messages go first: their GPU, or a relay."""
         if not self._relays:
             return final_N
         domain_N = self._domain_G[final_N]
         far_N = domain_N != self._domain_G[rank]
-        return torch.where(far_N, self._relay_GN[rank][domain_N], final_N)
+        if self._endpoint == "pxn":
+            relay_N = self._relay_GN[final_N, self._domain_G[rank]]
+            far_N &= relay_N != rank
+        else:
+            relay_N = self._relay_GN[rank][domain_N]
+        return torch.where(far_N, relay_N, final_N)
 
     def _holder(self, slot_N: Tensor) -> Tensor:
         return torch.div(slot_N, self._slots_GJ.shape[1], rounding_mode="floor")

@@ -7,6 +7,7 @@ import numpy as np
 from ortools.math_opt import model_pb2
 from ortools.math_opt.python import mathopt
 
+from planner import clock
 from planner.arrays import BoolArray, FloatArray, IntArray
 from planner.errors import SolverError
 from planner.formulation.linear_model import LinearModel
@@ -15,6 +16,16 @@ from planner.formulation.linear_model import LinearModel
 FEASIBILITY_TOLERANCE = 1e-9
 BARRIER_COLUMNS = 3_000
 """Larger linear models go to the barrier: 11,000 columns take simplex a minute."""
+
+SIMPLEX_SECONDS, SIMPLEX_ENTRY_SECONDS = 2e-5, 1e-8
+"""Rates of counted work: a simplex iteration, and every non-zero of the model in it."""
+BARRIER_SECONDS = 8e-7
+"""Rate of counted work: a barrier iteration, per non-zero."""
+ROOT_ITERATIONS, NODE_ITERATIONS = 2.0, 400
+"""Rates of counted work: simplex iterations that branch and bound takes before its
+first node, per row, and for every node (choosing where to branch takes most)."""
+SESSION_ITERATIONS = 50
+"""… and that a solve from a known basis counts as at least."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,15 +60,18 @@ def solve_linear(
     SolverError
         If the solver fails, or calls a bounded model unbounded.
     """
-    params = mathopt.SolveParameters(time_limit=_duration(seconds))
-    solver = mathopt.SolverType.GLOP
+    params = mathopt.SolveParameters()
+    solver, rate = mathopt.SolverType.GLOP, _simplex_seconds(model)
     if model.cost_V.size > BARRIER_COLUMNS and not simplex:
+        rate = BARRIER_SECONDS * model.value_Z.size
         solver = mathopt.SolverType.HIGHS
         params.lp_algorithm = mathopt.LPAlgorithm.BARRIER
         # The caller proves its bound from any multipliers; a vertex is not needed.
         params.highs.string_options["run_crossover"] = "off"
+    _limit_iterations(params, seconds, rate)
     opt_model = _to_mathopt(model)
     result = _call(opt_model, solver, params, mathopt.ModelSolveParameters())
+    clock.spend(rate * _iterations(result))
     outcome = _outcome(result, opt_model)
     if result.solutions and result.solutions[0].dual_solution is not None:
         duals = result.solutions[0].dual_solution.dual_values
@@ -92,11 +106,20 @@ def solve_integer(
         If the solver fails, or calls a bounded model unbounded.
     """
     params = mathopt.SolveParameters(
-        time_limit=_duration(seconds),
         random_seed=seed,
         relative_gap_tolerance=gap,
         absolute_gap_tolerance=0.0,
     )
+    # Cuts and heuristics take about as long as the iterations.
+    rate = 2 * _simplex_seconds(model)
+    if clock.counts_work():
+        root = ROOT_ITERATIONS * model.row_lower_R.size
+        nodes = int((seconds / rate - root) / NODE_ITERATIONS)
+        if nodes < 1:
+            return Outcome(reason="limit", solutions=(), bound=-np.inf)
+        params.node_limit = nodes
+    else:
+        params.time_limit = _duration(seconds)
     params.gscip.real_params["numerics/feastol"] = FEASIBILITY_TOLERANCE
     params.gscip.real_params["numerics/dualfeastol"] = FEASIBILITY_TOLERANCE
     opt_model = _to_mathopt(model)
@@ -113,7 +136,29 @@ def solve_integer(
         params,
         mathopt.ModelSolveParameters(solution_hints=starts),
     )
+    nodes = int(result.solve_stats.node_count)
+    clock.spend(rate * (_iterations(result) + NODE_ITERATIONS * nodes))
     return _outcome(result, opt_model)
+
+
+def _simplex_seconds(model: LinearModel) -> float:
+    return SIMPLEX_SECONDS + SIMPLEX_ENTRY_SECONDS * model.value_Z.size
+
+
+def _limit_iterations(
+    params: mathopt.SolveParameters, seconds: float, rate: float
+) -> None:
+    """Limit the seconds; where work is counted, the iterations they stand for."""
+    if clock.counts_work():
+        params.iteration_limit = max(1, int(seconds / rate))
+    else:
+        params.time_limit = _duration(seconds)
+
+
+def _iterations(result: mathopt.SolveResult) -> int:
+    """Return the iterations of a solve, and one for what comes before them."""
+    stats = result.solve_stats
+    return 1 + int(stats.simplex_iterations) + int(stats.barrier_iterations)
 
 
 def _duration(seconds: float) -> timedelta:
@@ -216,6 +261,7 @@ class LinearSession:
 
     def __init__(self, model: LinearModel, columns: IntArray, rows: IntArray) -> None:
         self._model = _to_mathopt(model)
+        self._rate = _simplex_seconds(model)
         variables = list(self._model.variables())
         constraints = list(self._model.linear_constraints())
         self._columns = [variables[column] for column in columns.tolist()]
@@ -244,7 +290,8 @@ class LinearSession:
         for at in np.flatnonzero(closed_C != self._closed_C).tolist():
             self._columns[at].upper_bound = 0.0 if closed_C[at] else self._upper_C[at]
         self._closed_C = closed_C.copy()
-        params = mathopt.SolveParameters(time_limit=_duration(seconds))
+        params = mathopt.SolveParameters()
+        _limit_iterations(params, seconds, self._rate)
         params.glop.use_preprocessing = False
         params.glop.use_dual_simplex = True
         try:
@@ -252,6 +299,7 @@ class LinearSession:
         except (RuntimeError, ValueError, AttributeError) as error:
             cause = error.__context__ or error
             raise SolverError(f"GLOP failed: {cause}") from error
+        clock.spend(self._rate * (SESSION_ITERATIONS + _iterations(result)))
         if result.termination.reason is not mathopt.TerminationReason.OPTIMAL:
             return None
         values, duals = result.variable_values(), result.dual_values()

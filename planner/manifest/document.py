@@ -38,7 +38,7 @@ class Manifest(Record):
     groups: Groups
     traffic: Literal["copies", "dedup_gpu", "dedup_domain", "direct"]
     selection: Literal["nearest", "even", "weighted"]
-    endpoint: Literal["local_nic", "dest_forward"]
+    endpoint: Literal["local_nic", "pxn", "dest_forward"]
     routing: str
     homes: str
     combine: Literal["mean", "worst"] = "mean"

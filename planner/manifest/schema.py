@@ -353,12 +353,17 @@ class HistoryEntry(Record):
 
 
 class Provenance(Record):
-    """Who made the plan, how, and how long it took."""
+    """Who made the plan, how, and how long it took.
+
+    ``clock`` says what the seconds here count: ``wall``, or ``work`` at fixed rates
+    (``--deterministic``), which is the same in every run.
+    """
 
     versions: dict[str, str]
     seed: int
     strategy: str
     layer_strategies: tuple[str, ...] = ()
+    clock: Literal["wall", "work"] = "wall"
     seconds: Amount
     history: tuple[HistoryEntry, ...] = ()
     notes: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ from typing import Any
 
 from planner.errors import UsageError
 from planner.exporters.base import EXPORTERS
+from planner.pipeline.diagnosing import Diagnosis, diagnose
 from planner.pipeline.evaluating import evaluate
 from planner.pipeline.explaining import Explanation, explain
 from planner.pipeline.exporting import export
@@ -22,6 +23,7 @@ from planner.strategies.base import STRATEGIES, Event
 from planner.traffic.base import TRAFFIC
 
 __all__ = [
+    "Diagnosis",
     "Event",
     "Explanation",
     "Problem",
@@ -32,6 +34,7 @@ __all__ = [
     "check_inputs",
     "check_writable",
     "compile_kernels",
+    "diagnose",
     "evaluate",
     "explain",
     "export",

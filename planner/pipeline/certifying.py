@@ -4,7 +4,7 @@ from fractions import Fraction
 
 from planner.instance import PlacementInstance, scope_of
 from planner.strategies.base import Bound
-from planner.verifier.certificates import Evidence, proven
+from planner.verifier.certificates import Evidence, lifted, proven, starts
 
 Certified = tuple[Fraction, ...]
 
@@ -33,6 +33,19 @@ def certified_whole(instance: PlacementInstance, layers: Certified) -> Fraction:
     return sum(layers, Fraction(0))
 
 
+def certified_bound(instance: PlacementInstance, bound: Bound) -> Fraction | None:
+    """Return what all certificates of a bound prove together; None if nothing."""
+    layers = certified_layers(instance, bound)
+    if layers is None:
+        return None
+    certificates = [each.certificate for each in bound.layers]
+    if not bound.starts or any(each is None for each in certificates):
+        return certified_whole(instance, layers)
+    seen = [evidence(instance, layer) for layer in range(len(layers))]
+    rises = starts(bound.starts, [each or {} for each in certificates], seen)
+    return lifted(layers, rises, instance.objective.layers)
+
+
 def evidence(instance: PlacementInstance, layer: int) -> Evidence:
     """Return what a checker may see of one layer of the planning part."""
     links, caps = instance.topology.links, instance.caps
@@ -47,10 +60,12 @@ def evidence(instance: PlacementInstance, layer: int) -> Evidence:
         objective=instance.objective.name,
         experts=instance.model.experts,
         slots_per_gpu=instance.slots_per_gpu,
+        single=instance.single,
         message=instance.message_bytes,
         scope=frozenset(link.name for link in links if inside_A[link.index]),
         cap_gpu=None if caps.gpu is None else Fraction(str(caps.gpu)),
         cap_domain=None if caps.domain is None else Fraction(str(caps.domain)),
         part=instance.planning,
         layer=layer,
+        nested_groups=instance.nested_groups,
     )

@@ -7,7 +7,7 @@ from math import lcm
 from pathlib import Path
 from typing import Any
 
-from planner.errors import LimitError, UsageError
+from planner.errors import LimitError, ManifestError, UsageError
 from planner.evaluator import evaluate_planning
 from planner.explain import (
     LayerBinding,
@@ -32,7 +32,7 @@ from planner.pipeline.certifying import certified_whole, evidence
 from planner.pipeline.reopening import reopen
 from planner.plan import PlacementPlan
 from planner.strategies.base import STRATEGIES, Limits
-from planner.verifier.certificates import Certificate, proven
+from planner.verifier.certificates import Certificate, Evidence, proven
 
 MEAN: Certificate = {"kind": "mean_pairs"}
 
@@ -185,9 +185,17 @@ def _proven(
             adapted = relaxation.adapted
             offered.append(adapted(given) if adapted else given)
         seen = evidence(relaxation.instance, layer)
-        proofs = [proven(each, seen) for each in offered]
+        proofs = [_proof(each, seen) for each in offered]
         layers.append(max(proofs, default=Fraction(0)))
     return certified_whole(relaxation.instance, tuple(layers))
+
+
+def _proof(certificate: Certificate, seen: Evidence) -> Fraction:
+    """Return what a certificate proves; 0 where it does not fit the eased problem."""
+    try:
+        return proven(certificate, seen)
+    except ManifestError:
+        return Fraction(0)
 
 
 def _of_loads(instance: PlacementInstance, layer: int) -> list[Certificate]:

@@ -18,6 +18,7 @@ from planner.instance import Caps, Objective, PlacementInstance, Workload
 from planner.layout import ParallelLayout
 from planner.options import SolveOptions
 from planner.pipeline.groups import choose_layout, slots_per_gpu
+from planner.pipeline.resolve import SINGLE
 from planner.plan import PlacementPlan
 from planner.strategies.base import STRATEGIES, Limits
 from planner.strategies.baselines.base import (
@@ -218,6 +219,7 @@ def dearest_bill(
             kv_tokens=options.kv_tokens,
             mem_fraction=options.mem_fraction,
             batch_tokens=options.batch_tokens,
+            single=options.policy == SINGLE,
         )
         for workload in workloads
     ]
@@ -263,6 +265,7 @@ class _Made:
             workloads=given.workloads,
             memory_bytes_G=self.bill.total_G,
             memory_limit_G=self.bill.limit_G,
+            single=options.policy == SINGLE,
         )
 
 
@@ -270,12 +273,17 @@ def _quick_plans(instance: PlacementInstance) -> list[PlacementPlan]:
     """Baselines without their duplicates, and what ``fast`` makes of them."""
     if instance.slot_count < instance.model.experts:
         return []
+    needed = instance.layer_count * instance.model.experts
+    if instance.single and needed > instance.layout.ep:
+        return []
     plans = []
     for name in BASELINES.names():
         try:
             plans.append(repaired(instance, published_plan(instance, name)))
         except AbsentBaselineError:
             continue
+    if instance.single:
+        return plans
     # It does not plan every kind of instance.
     with suppress(UsageError, InfeasibleError):
         plans.append(STRATEGIES.get("fast")(instance, Limits(seconds=1), plans).plan)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from planner import __version__
 from planner.evaluator import (
@@ -50,7 +51,7 @@ from planner.manifest.schema import (
     Workload,
     WorkloadPart,
 )
-from planner.pipeline.certifying import certified_layers, certified_whole
+from planner.pipeline.certifying import certified_bound
 from planner.pipeline.problem import Problem
 from planner.plan import PlacementPlan
 from planner.strategies.base import Bound, SolveResult
@@ -207,6 +208,7 @@ def _provenance(
         seed=problem.options.seed,
         strategy=strategy,
         layer_strategies=result.layer_strategies,
+        clock="work" if problem.options.deterministic else "wall",
         seconds=seconds,
         history=tuple(
             HistoryEntry(
@@ -335,12 +337,13 @@ def _bound(instance: PlacementInstance, bound: Bound | None) -> BoundReport | No
     """Record the bound and what its certificates prove when checked again."""
     if bound is None:
         return None
-    certified = certified_layers(instance, bound)
-    certificates = [layer.certificate for layer in bound.layers]
+    certified = certified_bound(instance, bound)
+    certificates: list[Any] = [layer.certificate for layer in bound.layers]
+    whole: dict[str, Any] = {"starts": list(bound.starts)} if bound.starts else {}
     value = bound.value
     if certified is not None:
         # Checked in exact arithmetic a certificate may prove a little more.
-        value = max(value, float(certified_whole(instance, certified)))
+        value = max(value, float(certified))
     return BoundReport(
         value=value,
         method=bound.method,
@@ -360,10 +363,8 @@ def _bound(instance: PlacementInstance, bound: Bound | None) -> BoundReport | No
         ),
         certificate=None
         if certified is None
-        else {"kind": "layers", "layers": certificates},
-        certified_exact=None
-        if certified is None
-        else exact_text(certified_whole(instance, certified)),
+        else {"kind": "layers", "layers": certificates} | whole,
+        certified_exact=None if certified is None else exact_text(certified),
     )
 
 

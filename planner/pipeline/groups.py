@@ -7,6 +7,7 @@ from planner.arrays import IntArray
 from planner.errors import UsageError
 from planner.layout import ParallelLayout
 from planner.options import SolveOptions
+from planner.pipeline.resolve import SINGLE
 from planner.topology.graph import ClusterTopology
 
 
@@ -42,7 +43,14 @@ def choose_layout(
     """
     degrees = parse_layout(options.layout)
     gpus = topology.gpu_count
-    ep = degrees.get("ep") or _default_ep(topology, experts, options)
+    single = options.policy == SINGLE
+    ep = degrees.get("ep") or (
+        gpus if single else _default_ep(topology, experts, options)
+    )
+    if single and ep != gpus:
+        raise UsageError(
+            f"--layout ep={ep}: under --policy {SINGLE} all {gpus} GPUs are one EP set"
+        )
     if gpus % ep:
         raise UsageError(f"--layout ep={ep} does not divide the {gpus} GPUs")
     tp = degrees.get("tp", 1)
@@ -60,9 +68,17 @@ def choose_layout(
 def slots_per_gpu(experts: int, ep: int, options: SolveOptions) -> int:
     """Return the slots of every GPU in every layer (policies of design §5).
 
-    ``auto`` takes the smallest number of slots that holds every expert. Whether they
-    hold every expert, and none twice, is for the causes of infeasibility to say.
+    ``auto`` takes the smallest number of slots that holds every expert. Under
+    ``one_expert_per_gpu_total`` the one slot is that of all layers together. Whether
+    they hold every expert, and none twice, is for the causes of infeasibility to say.
     """
+    if options.policy == SINGLE:
+        if redundant(options):
+            raise UsageError(
+                f"--redundant {options.redundant}: --policy {SINGLE} gives every "
+                "expert one GPU; use --redundant 0"
+            )
+        return 1
     if options.policy == "one_expert_per_gpu":
         return 1
     if options.redundant == "auto":

@@ -15,8 +15,10 @@ from planner.manifest.schema import InputFile, TraceInput
 from planner.options import SolveOptions
 from planner.pipeline.feasibility import Feasibility
 from planner.pipeline.groups import choose_layout
+from planner.pipeline.nesting import nested_groups
 from planner.pipeline.resolve import (
     PHASE_TRAFFIC,
+    SINGLE,
     check_names,
     resolve_caps,
     resolve_endpoint,
@@ -244,6 +246,9 @@ def _instance(
         workloads=workloads,
         memory_bytes_G=setup.bill.total_G,
         memory_limit_G=setup.bill.limit_G,
+        single=options.policy == SINGLE,
+        unseen=options.plan_for == "unseen",
+        nested_groups=nested_groups(options, model, layout),
     )
     return instance, feasibility, tuple(report for _, report in made)
 
@@ -328,7 +333,9 @@ def _values_in_force(
         "layout": f"tp={layout.tp},dp={layout.dp},ep={layout.ep}",
         "redundant": instance.slot_count - instance.model.experts,
         "kv_tokens": kv_tokens,
-        "threads": options.threads or os.cpu_count() or 1,
+        "threads": None
+        if options.deterministic
+        else options.threads or os.cpu_count() or 1,
     }
     for name in ("link_classes", "message_bytes"):
         given = getattr(options, name)
@@ -343,9 +350,15 @@ def _headline(instance: PlacementInstance, *, given: bool) -> str:
     return (
         f"{model.name} on {instance.topology.name}: {instance.layer_count} MoE layers "
         f"of {model.experts} experts, EP group of {layout.ep} GPUs{sets}, "
-        f"{instance.slots_per_gpu} slots per GPU and layer, {instance.selection}; "
+        f"{_slot_words(instance)}, {instance.selection}; "
         f"{_workload_words(instance)}{default}"
     )
+
+
+def _slot_words(instance: PlacementInstance) -> str:
+    if instance.single:
+        return "one expert per GPU in all layers together"
+    return f"{instance.slots_per_gpu} slots per GPU and layer"
 
 
 def _workload_words(instance: PlacementInstance) -> str:

@@ -7,8 +7,10 @@ from planner.instance import (
     COMBINATIONS,
     LAYER_MODES,
     OBJECTIVES,
+    PLAN_FOR,
     SELECTIONS,
     Caps,
+    PlacementInstance,
 )
 from planner.options import SolveOptions
 from planner.topology.graph import ClusterTopology
@@ -16,7 +18,10 @@ from planner.traffic.base import TRAFFIC
 from planner.workload.model_spec import BYTES_PER_VALUE
 
 PHASE_TRAFFIC = {"prefill": "dedup_domain", "decode": "copies"}
-POLICIES = ("uniform", "one_expert_per_gpu")
+POLICIES = ("uniform", "one_expert_per_gpu", "one_expert_per_gpu_total")
+SINGLE = "one_expert_per_gpu_total"
+SINGLE_TRAFFIC = ("copies", "direct")
+SINGLE_STRATEGIES = ("auto", "flow", "contiguous", "round_robin")
 HOMES = ("trace", "by_token", "round_robin", "balanced", "by_tag")
 
 
@@ -34,8 +39,9 @@ def check_names(options: SolveOptions) -> None:
         "objective": OBJECTIVES,
         "layers": LAYER_MODES,
         "policy": POLICIES,
-        "routing_groups": ("free",),
+        "routing_groups": ("free", "nest"),
         "combine": COMBINATIONS,
+        "plan_for": PLAN_FOR,
     }
     for name, words in known.items():
         _check_word(name, getattr(options, name), words)
@@ -59,6 +65,30 @@ def check_names(options: SolveOptions) -> None:
         raise UsageError(f"--threads {options.threads} must be >= 1")
     if options.kv_tokens is not None and options.mem_fraction is not None:
         raise UsageError("give --kv-tokens or --mem-fraction, not both")
+
+
+def check_single(instance: PlacementInstance, strategy: str) -> None:
+    """Refuse what one expert per GPU altogether does not go with.
+
+    Raises
+    ------
+    UsageError
+        For a traffic mode, an objective or a strategy that does not plan it.
+    """
+    if not instance.single:
+        return
+    for view in instance.views:
+        _check_goes("traffic", view.traffic, SINGLE_TRAFFIC)
+    _check_goes("objective", instance.objective.name, ("link_time", "link_tokens"))
+    _check_goes("strategy", strategy, SINGLE_STRATEGIES)
+
+
+def _check_goes(flag: str, value: str, words: tuple[str, ...]) -> None:
+    if value not in words:
+        raise UsageError(
+            f"--policy {SINGLE} does not go with --{flag} {value}; choose from "
+            f"{', '.join(words)}"
+        )
 
 
 def _check_word(name: str, value: str, words: tuple[str, ...]) -> None:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from planner import clock
 from planner.errors import InfeasibleError, InputError, LimitError
 from planner.evaluator import evaluate_planning
 from planner.instance import PlacementInstance
 from planner.manifest import Manifest
 from planner.options import SolveOptions
 from planner.pipeline.fill import fill_manifest
+from planner.pipeline.nesting import check_nesting
 from planner.pipeline.problem import (
     Problem,
     Sources,
@@ -19,6 +21,7 @@ from planner.pipeline.problem import (
     build_problem,
     trace_list,
 )
+from planner.pipeline.resolve import check_single
 from planner.pipeline.sources import Source
 from planner.plan import PlacementPlan
 from planner.strategies.base import STRATEGIES, Limits, Progress
@@ -93,6 +96,8 @@ def solve(
         base=base or Path.cwd(),
     )
     problem = build_problem(sources, options)
+    check_single(problem.instance, options.strategy)
+    check_nesting(problem.instance, options.strategy)
     if announce is not None:
         announce(problem.headline)
     limits = Limits(
@@ -102,15 +107,19 @@ def solve(
         seed=options.seed,
     )
     ready = time.perf_counter() - begun
-    shifted = None if progress is None else _shifted(progress, ready)
     try:
-        result = strategy(problem.instance, limits, progress=shifted)
+        if options.deterministic:
+            with clock.counting_work():
+                result = strategy(problem.instance, limits, progress=progress)
+                seconds = clock.now()
+        else:
+            shifted = None if progress is None else _shifted(progress, ready)
+            result = strategy(problem.instance, limits, progress=shifted)
+            seconds = time.perf_counter() - begun
     except InfeasibleError as error:
         raise problem.feasibility.proven(error) from error
     check_kept(problem.instance, result.plan)
-    return fill_manifest(
-        problem, options.strategy, result, seconds=time.perf_counter() - begun
-    )
+    return fill_manifest(problem, options.strategy, result, seconds=seconds)
 
 
 def check_kept(instance: PlacementInstance, plan: PlacementPlan) -> None:

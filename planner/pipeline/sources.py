@@ -10,7 +10,7 @@ from typing import Any
 
 from planner import bundled
 from planner.errors import TraceError, UsageError
-from planner.manifest import digest_of_file, digest_of_json
+from planner.manifest import canonical_json, digest_of_file, digest_of_json
 from planner.manifest.schema import InputFile
 from planner.workload.model_spec import MoEModelSpec
 from planner.workload.presets import load_model
@@ -165,5 +165,6 @@ def _beside(topology: Path, value: str) -> str:
 
 
 def _inline_record(name: str, content: Mapping[str, Any]) -> InputFile:
-    data = dict(content)
+    # Keys in one order, as in the digest: the same content gives the same manifest.
+    data = json.loads(canonical_json(content))
     return InputFile(name=name, sha256=digest_of_json(data), content=data)

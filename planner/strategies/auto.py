@@ -5,13 +5,13 @@ layer of every plan is kept; the result is never worse on the planning part than
 baseline that keeps the caps and limits.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 
+from planner import clock
 from planner.errors import LimitError
 from planner.evaluator.evaluation import layer_split
 from planner.instance import PlacementInstance
@@ -122,9 +122,12 @@ def solve_auto(
         If no plan that keeps the caps was found.
     """
     instance = without_chains(instance)
-    if any(TRAFFIC.get(view.traffic).chained for view in instance.views):
+    chained = any(TRAFFIC.get(view.traffic).chained for view in instance.views)
+    if chained or instance.single:
         return STRATEGIES.get("flow")(instance, limits, starts, progress)
-    begun = time.perf_counter()
+    if instance.nested_groups:
+        return STRATEGIES.get("balance")(instance, limits, starts, progress)
+    begun = clock.now()
     portfolio = Portfolio(instance)
     history: list[Event] = []
     bound: Bound | None = None
@@ -133,7 +136,7 @@ def solve_auto(
 
     def report() -> None:
         event = Event(
-            seconds=time.perf_counter() - begun,
+            seconds=clock.now() - begun,
             objective=float(portfolio.value),
             bound=bound.value if bound else None,
         )
@@ -146,7 +149,7 @@ def solve_auto(
         portfolio.offer(start, ("start",) * instance.layer_count)
     report()
     for view, name, share in _runs(instance):
-        left = limits.seconds - (time.perf_counter() - begun)
+        left = limits.seconds - (clock.now() - begun)
         if left <= 0:
             reasons.append("limit")
             break
@@ -171,7 +174,7 @@ def solve_auto(
     return SolveResult(
         plan=portfolio.plan(),
         reason=reason,
-        limit="seconds" if reason == "limit" else None,
+        limit=clock.limit_name() if reason == "limit" else None,
         bound=bound,
         history=tuple(history),
         layer_strategies=tuple(choice.origin for choice in portfolio.choices),

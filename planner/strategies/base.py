@@ -48,10 +48,16 @@ class LayerBound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """A valid lower bound of the whole objective, made of those of its layers."""
+    """A valid lower bound of the whole objective, made of those of its layers.
+
+    ``starts`` names the ports, inward and outward, of domains of which one must begin
+    with experts of a layer after the first: that lifts the whole above its layers
+    (``docs/formulation.md``).
+    """
 
     value: float
     layers: tuple[LayerBound, ...]
+    starts: tuple[str, ...] = ()
 
     @property
     def method(self) -> str:

@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from planner import clock
 from planner.arrays import IdArray
 from planner.evaluator import Evaluation
 from planner.evaluator.joint import combined, planning_tokens
@@ -12,6 +13,10 @@ from planner.evaluator.layer import layer_loads
 from planner.evaluator.objective import leg_peaks
 from planner.instance import PlacementInstance
 from planner.plan import SplitWeights
+from planner.workload.parts import CountsPart
+
+LAYER_SECONDS, CHOICE_SECONDS = 1e-3, 1.5e-7
+"""Rates of counted work: judging a layer, and every (token, expert) pair in it."""
 
 
 def judged_layer(
@@ -54,7 +59,10 @@ def _judged(
     slots_GJ: IdArray,
     split: Mapping[int, SplitWeights],
 ) -> tuple[Fraction, Fraction]:
-    loads = layer_loads(instance, instance.planning, layer, slots_GJ, split)
+    part = instance.planning
+    choices = 0 if isinstance(part, CountsPart) else part.experts_LTK[layer].size
+    clock.spend(LAYER_SECONDS + CHOICE_SECONDS * choices)
+    loads = layer_loads(instance, part, layer, slots_GJ, split)
     peaks = leg_peaks(instance, loads, instance.objective.name)
     value = sum((leg.value for leg in peaks), Fraction(0))
     total, gpus = int(np.sum(loads.pairs_G)), len(loads.pairs_G)

@@ -6,13 +6,12 @@ Every placement seen is judged by the evaluator under the plan's own selection.
 """
 
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import numpy as np
 
+from planner import clock
 from planner.arrays import IdArray, IntArray
 from planner.errors import InfeasibleError, UsageError
 from planner.evaluator.evaluation import layer_split
@@ -63,7 +62,7 @@ class _Solve:
         self, instance: PlacementInstance, limits: Limits, progress: Progress | None
     ) -> None:
         self._instance, self._limits, self._progress = instance, limits, progress
-        self._begun = time.perf_counter()
+        self._begun = clock.now()
         self._lock = threading.Lock()
         self._history: list[Event] = []
         self._ports = ports_of(instance)
@@ -115,7 +114,7 @@ class _Solve:
         )
 
     def _left(self) -> float:
-        return self._limits.seconds - (time.perf_counter() - self._begun)
+        return self._limits.seconds - (clock.now() - self._begun)
 
     def _each(
         self, layers: Sequence[LayerSolve], work: Callable[[LayerSolve, float], None]
@@ -126,23 +125,20 @@ class _Solve:
         an LP that is cut off tells nothing: then some layers are done and others
         not, rather than none.
         """
-        workers = max(1, min(self._limits.threads, len(layers)))
-        waiting = len(layers)
 
-        def one(layer: LayerSolve) -> None:
-            nonlocal waiting
-            with self._lock:
-                rounds = 1 if layer.large else -(-waiting // workers)
-                waiting -= 1
+        def one(layer: LayerSolve, rounds: int) -> None:
             # The solver stops a little late; the margin keeps the whole in time.
             seconds = 0.95 * self._left() / rounds
             if seconds > 0 or layer.slots_RJ is None:
                 work(layer, max(0.1, seconds))
-                self._report()
 
-        with ThreadPoolExecutor(max_workers=workers) as pool:
-            for done in [pool.submit(one, layer) for layer in layers]:
-                done.result()
+        clock.side_by_side(
+            layers,
+            one,
+            threads=self._limits.threads,
+            in_turn=lambda layer: layer.large,
+            done=self._report,
+        )
 
     def _values(self) -> tuple[float, float]:
         """Objective and bound of all layers together."""
@@ -161,7 +157,7 @@ class _Solve:
             known = all(layer.slots_RJ is not None for layer in self._layers)
             value, bound = self._values()
             event = Event(
-                seconds=time.perf_counter() - self._begun,
+                seconds=clock.now() - self._begun,
                 objective=value if known else None,
                 bound=bound,
             )
@@ -185,7 +181,7 @@ class _Solve:
                 },
             ),
             reason=reason,
-            limit="seconds" if reason == "limit" else None,
+            limit=clock.limit_name() if reason == "limit" else None,
             bound=whole_bound(
                 [_proof(layer) for layer in layers], instance.objective.layers
             ),

@@ -48,11 +48,14 @@ class TrafficMode:
 TRAFFIC: Registry[TrafficMode] = Registry("traffic mode")
 
 
-def through_relays(direct: PairCounts, layout: ParallelLayout) -> PairCounts:
+def through_relays(
+    direct: PairCounts, layout: ParallelLayout, endpoint: str
+) -> PairCounts:
     """Split far transfers into source → relay → target, unmerged (rule 7)."""
+    if endpoint == "local_nic":
+        return direct
     source, target = direct.source_n, direct.target_n
-    far = layout.domain_G[source] != layout.domain_G[target]
-    relay = np.where(far, layout.relays(source, target), target)
+    relay = layout.first_stops(source, target, endpoint)
     onward = relay != target
     return PairCounts.summed(
         layout.gpu_count,

@@ -11,7 +11,7 @@ def transfers_of_pairs(
 ) -> PairCounts:
     """Return the transfers that (source, serving GPU) pair counts cause."""
     direct = pairs.apart()
-    return through_relays(direct, layout) if endpoint == "dest_forward" else direct
+    return through_relays(direct, layout, endpoint)
 
 
 def count_copies(
@@ -24,6 +24,6 @@ def count_copies(
 
 TRAFFIC.register("copies")(
     TrafficMode(
-        count=count_copies, endpoints=("local_nic", "dest_forward"), linear=True
+        count=count_copies, endpoints=("local_nic", "pxn", "dest_forward"), linear=True
     )
 )

@@ -32,11 +32,13 @@ def count_dedup_gpu(
     """Count one transfer for every GPU other than the source a token needs."""
     keys = _distinct_gpus(targets_TK, source_T, layout.gpu_count)
     direct = PairCounts.of_keys(layout.gpu_count, keys)
-    return through_relays(direct, layout) if endpoint == "dest_forward" else direct
+    return through_relays(direct, layout, endpoint)
 
 
 TRAFFIC.register("dedup_gpu")(
     TrafficMode(
-        count=count_dedup_gpu, endpoints=("local_nic", "dest_forward"), linear=False
+        count=count_dedup_gpu,
+        endpoints=("local_nic", "pxn", "dest_forward"),
+        linear=False,
     )
 )

@@ -5,8 +5,15 @@ from fractions import Fraction
 
 from planner.errors import ManifestError
 from planner.manifest import Manifest, exact_text
-from planner.verifier.certificates import Certificate, Evidence, proven
+from planner.verifier.certificates import (
+    Certificate,
+    Evidence,
+    lifted,
+    proven,
+    starts,
+)
 from planner.verifier.ledger import Ledger
+from planner.verifier.options import nested_groups
 from planner.verifier.setting import Setting
 from planner.verifier.traffic import tokens_of
 from planner.verifier.values import Counted, joint_values
@@ -63,12 +70,36 @@ def certified_bound(setting: Setting) -> Fraction | None:
         Fraction(0) if each is None else proven(each, evidence_of(setting, layer))
         for layer, each in enumerate(certificates)
     ]
+    ports = bound.certificate.get("starts")
+    if ports is not None and manifest.objective.layers != "pipelined":
+        seen = [evidence_of(setting, layer) for layer in range(count)]
+        given = [each or {} for each in certificates]
+        return lifted(values, _rises(ports, given, seen), manifest.objective.layers)
     if manifest.objective.layers == "worst_layer":
         return max(values)
     # Each layer is a barrier: their bounds add up only where their values do.
     if manifest.objective.layers == "sequential":
         return sum(values, Fraction(0))
     return Fraction(0)
+
+
+def _rises(
+    ports: Sequence[str], certificates: Sequence[Certificate], seen: Sequence[Evidence]
+) -> list[Fraction]:
+    """Return what a late start adds to every layer but the first.
+
+    Raises
+    ------
+    ManifestError
+        If the certificates are not of the kind that this adds to.
+    """
+    try:
+        return starts(ports, certificates, seen)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ManifestError(
+            f"goes with certificates of kind walks in every layer: {error!r}",
+            where="/bound/certificate/starts",
+        ) from error
 
 
 def evidence_of(setting: Setting, layer: int) -> Evidence:
@@ -84,13 +115,17 @@ def evidence_of(setting: Setting, layer: int) -> Evidence:
         endpoint=setting.endpoint,
         objective=manifest.objective.name,
         experts=setting.model.experts,
-        slots_per_gpu=len(manifest.layers[layer].slots[0]),
+        slots_per_gpu=1
+        if setting.options.single
+        else len(manifest.layers[layer].slots[0]),
+        single=setting.options.single,
         message=setting.message,
         scope=frozenset(link.name for link in scope),
         cap_gpu=None if caps.gpu is None else Fraction(str(caps.gpu)),
         cap_domain=None if caps.domain is None else Fraction(str(caps.domain)),
         part=setting.parts.planning,
         layer=layer,
+        nested_groups=nested_groups(setting.options, setting.model, setting.layout),
     )
 
 

@@ -67,11 +67,16 @@ def check_context(setting: Setting, tokens: Fraction, ledger: Ledger) -> None:
 
 def _bill(setting: Setting) -> tuple[IntArray, IntArray]:
     manifest, options = setting.manifest, setting.options
+    slots = [len(layer.slots[0]) for layer in manifest.layers]
+    physical = None
+    if options.single:
+        slots, physical = [1], setting.model.experts
     return memory_of_gpus(
         setting.model,
         setting.topology,
         setting.layout,
-        slots_per_layer=[len(layer.slots[0]) for layer in manifest.layers],
+        slots_per_layer=slots,
+        physical=physical,
         traffic=setting.traffic,
         message=setting.message,
         batch_tokens=options.batch_tokens,

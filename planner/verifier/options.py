@@ -1,12 +1,13 @@
 """The recorded options that counting again depends on."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from planner.errors import ManifestError
+from planner.layout import ParallelLayout
 from planner.manifest import Manifest
-from planner.workload.model_spec import Precision
+from planner.workload.model_spec import MoEModelSpec, Precision
 
 Size = Annotated[int, Field(ge=0)]
 
@@ -24,6 +25,13 @@ class RecordedOptions(BaseModel):
     precision: Precision | None = None
     message_bytes: tuple[Size, Size] | None = None
     link_classes: tuple[str, ...] | None = None
+    routing_groups: Literal["free", "nest"] = "free"
+    policy: str | None = None
+
+    @property
+    def single(self) -> bool:
+        """Whether a GPU holds one expert of all layers together."""
+        return self.policy == "one_expert_per_gpu_total"
 
 
 def recorded_options(manifest: Manifest) -> RecordedOptions:
@@ -45,3 +53,17 @@ def recorded_options(manifest: Manifest) -> RecordedOptions:
             value=None if first["type"] == "missing" else first["input"],
             fix="plan again",
         ) from error
+
+
+def nested_groups(
+    options: RecordedOptions, model: MoEModelSpec, layout: ParallelLayout
+) -> int:
+    """Return how many routing groups must stay in one domain each; 0 for none.
+
+    The model's, or one for every domain of an EP set if it has none.
+    """
+    if options.routing_groups == "free":
+        return 0
+    if model.routing_groups > 1:
+        return model.routing_groups
+    return len(set(layout.domain_G[: layout.ep].tolist()))

@@ -6,6 +6,7 @@ from planner.manifest import Manifest
 from planner.manifest.schema import Layer
 from planner.topology.graph import ClusterTopology
 from planner.verifier.ledger import Ledger
+from planner.verifier.options import recorded_options
 from planner.workload.model_spec import MoEModelSpec
 
 
@@ -67,15 +68,37 @@ def check_structure(
         f"layers: the plan has {numbers}, the model's MoE layers are "
         f"{list(model.moe_layers)}",
     )
-    _check_sizes(manifest, ledger)
+    single = recorded_options(manifest).single
+    _check_sizes(manifest, ledger, equal=not single)
+    if single:
+        _check_single(manifest, ledger)
     for layer in manifest.layers:
         _check_experts(layer.layer, layer.slots, model.experts, ledger)
         _check_split(layer, len(manifest.groups.attention), ledger)
+    _check_nesting(manifest, topology, model, ledger)
     _check_attention_groups(manifest, topology, ledger)
 
 
-def _check_sizes(manifest: Manifest, ledger: Ledger) -> None:
-    """EP sets divide the cluster; every GPU has as many slots in every layer."""
+def _check_single(manifest: Manifest, ledger: Ledger) -> None:
+    """One EP set, and no GPU holds more than one expert of all layers together."""
+    ledger.expect(
+        "EP sets",
+        manifest.groups.replicas == 1,
+        "groups: with one expert per GPU altogether all GPUs are one EP set",
+    )
+    for rank, rows in enumerate(
+        zip(*(layer.slots for layer in manifest.layers), strict=False)
+    ):
+        held = sum(len(row) for row in rows)
+        ledger.expect(
+            "one expert per GPU",
+            held <= 1,
+            f"EP rank {rank} holds {held} experts of all layers, 1 is allowed",
+        )
+
+
+def _check_sizes(manifest: Manifest, ledger: Ledger, *, equal: bool) -> None:
+    """EP sets divide the cluster; ``equal``: every GPU has as many slots everywhere."""
     groups, gpus = manifest.groups, len(manifest.gpus)
     ledger.expect(
         "EP sets",
@@ -94,7 +117,7 @@ def _check_sizes(manifest: Manifest, ledger: Ledger) -> None:
             len(layer.slots) == groups.ep,
             f"layer {layer.layer}: slots of {len(layer.slots)} GPUs, ep is {groups.ep}",
         )
-        for rank, slots in enumerate(layer.slots):
+        for rank, slots in enumerate(layer.slots if equal else ()):
             ledger.expect(
                 "equal slots",
                 len(slots) == per_gpu,
@@ -138,6 +161,39 @@ def _check_split(layer: Layer, dp_ranks: int, ledger: Ledger) -> None:
                 f"layer {layer.layer}: split of expert {expert} names DP rank "
                 f"{dp_rank} of {dp_ranks}",
             )
+
+
+def _check_nesting(
+    manifest: Manifest, topology: ClusterTopology, model: MoEModelSpec, ledger: Ledger
+) -> None:
+    """Under ``--routing-groups nest`` a group's copies are all in one domain."""
+    if manifest.inputs.options.values.get("routing_groups") != "nest":
+        return
+    domain_of, ep = topology.domain_G.tolist(), manifest.groups.ep
+    groups = model.routing_groups
+    if groups == 1:
+        groups = len(set(domain_of[:ep]))
+    ledger.expect(
+        "routing groups",
+        model.experts % groups == 0,
+        f"routing_groups: {model.experts} experts are not {groups} equal groups",
+    )
+    if model.experts % groups:
+        return
+    size = model.experts // groups
+    for layer in manifest.layers:
+        for start in range(0, len(manifest.gpus), ep):
+            homes: dict[int, set[int]] = {}
+            for rank, row in enumerate(layer.slots):
+                for expert in row if start + rank < len(domain_of) else ():
+                    homes.setdefault(expert // size, set()).add(domain_of[start + rank])
+            for group, domains in homes.items():
+                ledger.expect(
+                    "routing groups",
+                    len(domains) == 1,
+                    f"layer {layer.layer}: routing group {group} has copies in "
+                    f"{len(domains)} domains; --routing-groups nest allows one",
+                )
 
 
 def _check_attention_groups(

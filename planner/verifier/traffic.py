@@ -71,9 +71,9 @@ def _expected(setting: Setting, part: CountsPart, index: int) -> LayerFigures:
         part.tokens_LE[index],
         setting.layout,
     )
-    transfers = tables.transfers_of_pairs(pairs_GG)
-    if setting.endpoint == "dest_forward":
-        transfers = forwarded(transfers, setting.layout)
+    transfers = forwarded(
+        tables.transfers_of_pairs(pairs_GG), setting.layout, setting.endpoint
+    )
     return figures.layer_figures(
         pairs_GG.sum(axis=0), transfers, denominator, setting.routes
     )
@@ -86,7 +86,9 @@ def _slots_and_split(
     split: dict[int, SplitWeights] = {
         int(expert): by for expert, by in (layer.split or {}).items()
     }
-    return np.asarray(layer.slots, dtype=np.int16), split
+    width = max(len(row) for row in layer.slots)
+    padded = [(*row, *[-1] * (width - len(row))) for row in layer.slots]
+    return np.asarray(padded, dtype=np.int16), split
 
 
 def check_prediction(

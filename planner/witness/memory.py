@@ -27,6 +27,7 @@ def memory_of_gpus(
     layout: ParallelLayout,
     *,
     slots_per_layer: Sequence[int],
+    physical: int | None = None,
     traffic: str,
     message: tuple[int, int],
     batch_tokens: int,
@@ -38,19 +39,20 @@ def memory_of_gpus(
     Parameters
     ----------
     slots_per_layer
-        Slots of a GPU in each MoE layer.
+        Slots of a GPU in each MoE layer; one of all layers together is ``[1]``.
+    physical
+        Copies of experts in the EP set in one layer; None: all slots are full.
     kv_tokens, mem_fraction
         KV cache per DP rank in tokens, the usual number if None; with
         ``mem_fraction`` it fills what the fullest GPU has left instead.
     """
     fixed = sum(weights(model, layout.tp).values())
     fixed += sum(slots_per_layer) * expert_bytes(model)
-    widest = max(slots_per_layer)
     fixed += buffer_bytes(
         traffic,
         batch_tokens,
         len(topology.domains),
-        layout.ep * widest,
+        physical or layout.ep * max(slots_per_layer),
         message,
     )
     needs = [gpu.reserved_bytes + fixed for gpu in topology.gpus]

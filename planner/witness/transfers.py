@@ -26,8 +26,8 @@ def transfer_counts(
     mode
         ``copies``, ``dedup_gpu``, ``dedup_domain`` or ``direct``.
     endpoint
-        ``dest_forward`` relays ``copies`` and ``dedup_gpu`` as two unmerged
-        transfers; ``dedup_domain`` always relays (rule 7).
+        ``dest_forward`` and ``pxn`` relay ``copies`` and ``dedup_gpu`` as two
+        unmerged transfers; ``dedup_domain`` always relays (rule 7).
     targets_TK
         GPU that serves each (token, expert); -1 for none.
     source_T
@@ -37,12 +37,12 @@ def transfer_counts(
     source_P = source_T[token_P]
     if mode in ("copies", "direct"):
         counts = _count(source_P, target_P, layout.gpu_count)
-        return forwarded(counts, layout) if endpoint == "dest_forward" else counts
+        return forwarded(counts, layout, endpoint)
     token_P, target_P = _distinct(token_P, target_P, layout.gpu_count)
     source_P = source_T[token_P]
     if mode == "dedup_gpu":
         counts = _count(source_P, target_P, layout.gpu_count)
-        return forwarded(counts, layout) if endpoint == "dest_forward" else counts
+        return forwarded(counts, layout, endpoint)
     if mode == "dedup_domain":
         return _two_level(token_P, source_P, target_P, layout)
     raise ManifestError(
@@ -116,21 +116,35 @@ def relays(layout: ParallelLayout) -> IntArray:
     return relay_of(layout, source, domain)
 
 
-def forwarded(counts: PairCounts, layout: ParallelLayout) -> PairCounts:
+def first_stop(
+    layout: ParallelLayout, source_P: IntArray, target_P: IntArray, endpoint: str
+) -> IntArray:
+    """Return where each transfer stops first under an endpoint mode (rule 7)."""
+    if endpoint == "dest_forward":
+        relay_P = relay_of(layout, source_P, layout.domain_G[target_P])
+    elif endpoint == "pxn":
+        relay_P = relay_of(layout, target_P, layout.domain_G[source_P])
+    else:
+        return target_P
+    near = layout.domain_G[source_P] == layout.domain_G[target_P]
+    # pxn: a source on the target's rail is its own relay.
+    return np.where(near | (relay_P < 0) | (relay_P == source_P), target_P, relay_P)
+
+
+def forwarded(counts: PairCounts, layout: ParallelLayout, endpoint: str) -> PairCounts:
     """Send transfers between domains through the relay, unmerged (rule 7).
 
     Works on any exact counts: integers in an object array stay exact.
     """
+    if endpoint == "local_nic":
+        return counts
     source, target, amount = counts.source_n, counts.target_n, counts.count_n
-    far = layout.domain_G[source] != layout.domain_G[target]
-    first_stop = np.where(
-        far, relay_of(layout, source, layout.domain_G[target]), target
-    )
-    onward = first_stop != target
+    first_stop_n = first_stop(layout, source, target, endpoint)
+    onward = first_stop_n != target
     return PairCounts.summed(
         layout.gpu_count,
-        np.concatenate([source, first_stop[onward]]),
-        np.concatenate([first_stop, target[onward]]),
+        np.concatenate([source, first_stop_n[onward]]),
+        np.concatenate([first_stop_n, target[onward]]),
         np.concatenate([amount, amount[onward]]),
     )
 

@@ -115,6 +115,7 @@ def memory_bill(
     kv_tokens: int | None = None,
     mem_fraction: float | None = None,
     batch_tokens: int = DEFAULT_BATCH_TOKENS,
+    single: bool = False,
 ) -> MemoryBill:
     """Add up the memory of every GPU under ``slots_per_gpu`` slots in every layer.
 
@@ -129,6 +130,8 @@ def memory_bill(
         Share of each GPU's whole memory to fill, reserved bytes included.
     batch_tokens
         Tokens per DP rank the buffers are made for.
+    single
+        Whether the one slot of a GPU is that of all layers together.
 
     Raises
     ------
@@ -139,13 +142,13 @@ def memory_bill(
     """
     _check_knobs(kv_tokens, mem_fraction, batch_tokens)
     gpus = cluster.gpus
-    slots = layout.ep * slots_per_gpu
+    slots = model.experts if single else layout.ep * slots_per_gpu
     per_batch_token = (
         copies_buffer_bytes(1, slots, messages)
         if traffic in ("copies", "direct")
         else dedup_buffer_bytes(1, len(cluster.domains), messages)
     )
-    slot = len(model.moe_layers) * model.expert_bytes
+    slot = (1 if single else len(model.moe_layers)) * model.expert_bytes
     same = {
         "attention": attention_bytes(model, layout.tp),
         "dense": dense_bytes(model, layout.tp),
@@ -178,7 +181,7 @@ def memory_bill(
         kv_tokens=kv_tokens,
         batch_tokens=batch_tokens,
         slots_per_gpu=slots_per_gpu,
-        least_slots=-(-model.experts // layout.ep),
+        least_slots=1 if single else -(-model.experts // layout.ep),
         kv_token_bytes=per_kv_token,
         batch_token_bytes=per_batch_token,
         slot_bytes=slot,

@@ -238,6 +238,47 @@ def test_a_plan_goes_through_every_verb(run: Run, tmp_path: Path) -> None:
         assert code == 6, err
 
 
+def test_a_plan_is_explained(run: Run, tmp_path: Path) -> None:
+    """What binds, memory, and rows of what relaxing is worth, in this order."""
+    plan = str(tmp_path / "plan.json")
+    asked = ("--strategy", "contiguous", "--traffic", "copies", "--redundant", "4")
+    assert run("solve", "toy-2x2", *asked, "-o", plan)[0] == 0
+    code, out, _ = run("explain", plan, "--top", "1")
+    assert code == 0
+    assert "binds: ib:" in out
+    assert "what binds, the 1 costliest layers" in out
+    assert "memory does not bind: one more slot fits in every layer" in out
+    assert "nothing relaxed" in out
+    assert "all ib links 10% faster" in out
+    assert "18 slots per GPU" in out
+    assert "selection even instead" in out
+    code, out, _ = run("explain", plan, "--format", "json")
+    report = json.loads(out)
+    assert code == 0
+    assert len(report["workloads"][0]["layers"]) == 6
+    assert {row["kind"] for row in report["relaxations"]} == {
+        "nothing",
+        "link",
+        "slots",
+        "selection",
+    }
+
+
+def test_a_cluster_is_diagnosed(run: Run) -> None:
+    """Five effects; with --ablate what plans without each are worth."""
+    code, out, err = run("diagnose", "toy-2x2")
+    assert code == 0
+    assert "tiny-moe on toy-2x2" in err
+    for word in ("(a) dedup", "(b) homes", "(c) direct", "(d) near", "(e) unequal"):
+        assert word in out
+    assert "--ablate solves" in out
+    quick = ("--strategy", "eplb_global", "--time-limit", "1", "--ablate")
+    code, out, _ = run("diagnose", "toy-2x2", *quick)
+    assert code == 0
+    assert "measured by solving, unseen tokens" in out
+    assert "(a)-(e) unseen" in out
+
+
 def test_json_output_is_the_manifest(run: Run) -> None:
     """``--format json``: stdout holds one JSON document and nothing else."""
     code, out, _ = run(

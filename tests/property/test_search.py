@@ -33,6 +33,7 @@ MODES = [
     ("dedup_gpu", "dest_forward"),
     ("copies", None),
     ("copies", "dest_forward"),
+    ("copies", "pxn"),
 ]
 KINDS = list(
     product(

@@ -82,6 +82,7 @@ def more(value: float) -> float:
         {},
         {"traffic": "copies", "endpoint": "local_nic"},
         {"traffic": "copies", "endpoint": "dest_forward", "selection": "even"},
+        {"traffic": "copies", "endpoint": "pxn", "selection": "even"},
         {"traffic": "dedup_gpu", "endpoint": "local_nic", "objective": "gpu_tokens"},
         {"selection": "weighted", "objective": "link_tokens", "layers": "worst_layer"},
         {
@@ -457,7 +458,7 @@ def test_inline_inputs_are_digested_as_canonical_json(
         verify_manifest(data, folder=folder)
 
 
-@pytest.mark.parametrize("endpoint", ["local_nic", "dest_forward"])
+@pytest.mark.parametrize("endpoint", ["local_nic", "pxn", "dest_forward"])
 def test_a_counts_table_is_counted_in_exact_shares(
     tmp_path: Path, endpoint: str
 ) -> None:
@@ -489,3 +490,13 @@ def test_the_slots_of_the_tests_leave_something_to_choose() -> None:
         assert len(held) > len(set(held)) == 6
     assert len(load_topology("toy-2x2").domains) == 2
     assert digest_of_file(bundled.topology_path("toy-2x2"))
+
+
+def test_a_plan_that_parts_a_routing_group_is_no_nested_plan(
+    true_plan: Data, folder: Path
+) -> None:
+    """Law: what ``--routing-groups nest`` promises is counted from the slots."""
+    found = refused(
+        true_plan, folder, put("/inputs/options/values/routing_groups", "nest")
+    )
+    assert "--routing-groups nest allows one" in found

@@ -43,7 +43,14 @@ class Setup:
     @property
     def slot_count(self) -> int:
         """P."""
+        if self.single:
+            return self.model.experts
         return self.layout.ep * self.slots_per_gpu
+
+    @property
+    def single(self) -> bool:
+        """Whether a GPU holds one expert of all layers together."""
+        return self.options.policy == "one_expert_per_gpu_total"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from planner.evaluator import JointEvaluation, evaluate_planning
+from planner.explain.binding import what_binds
 from planner.explain.relax.base import Question, Relaxation
 from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan
@@ -112,7 +113,8 @@ def _outcome(
     *,
     base: Fraction,
 ) -> Outcome:
-    now, value = question.planning.value, _value(question, relaxation)
+    now, eased = question.planning.value, _eased(question, relaxation)
+    value = eased.value
     said = None if resolved is None else resolved.bound
     if said is not None and (proof is None or said > proof.bound):
         proof = Proof(bound=said, by="solver")
@@ -127,21 +129,30 @@ def _outcome(
         gain=_share(now - value, now),
         most=None if proof is None else max(0.0, _share(now - proof.bound, now)),
         estimate=None if resolved is None else _share(base - resolved.value, now),
-        note=relaxation.note,
+        note="; ".join(filter(None, (relaxation.note, _then(question, eased)))),
     )
 
 
-def _value(question: Question, relaxation: Relaxation) -> Fraction:
+def _then(question: Question, eased: JointEvaluation) -> str:
+    """Say what binds most often after the change, if it is something else."""
+    before, after = (what_binds(found.first) for found in (question.planning, eased))
+    if not after or after[0][0] in {name for name, _ in before}:
+        return ""
+    legs = sum(count for _, count in after)
+    return f"then {after[0][0]} binds in {after[0][1]} of {legs} legs"
+
+
+def _eased(question: Question, relaxation: Relaxation) -> JointEvaluation:
     """Re-evaluate the plan; loads that cannot have changed are not counted again."""
     if not relaxation.same_loads:
-        return evaluate_planning(relaxation.instance, relaxation.plan).value
+        return evaluate_planning(relaxation.instance, relaxation.plan)
     each = tuple(
         replace(evaluation, instance=view)
         for evaluation, view in zip(
             question.planning.each, relaxation.instance.views, strict=True
         )
     )
-    return JointEvaluation(instance=relaxation.instance, each=each).value
+    return JointEvaluation(instance=relaxation.instance, each=each)
 
 
 def _share(gained: Fraction, now: Fraction) -> float:

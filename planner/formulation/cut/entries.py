@@ -2,7 +2,8 @@
 
 For each leg, the load of link a is Σ over pairs (s, d) of share·transfers(s → d),
 where the pair is always (source, serving GPU): combine runs d → s, and with
-``dest_forward`` a far pair takes two routes through its relay (rules 7 and 21).
+``dest_forward`` and ``pxn`` a far pair takes two routes through its relay (rules 7
+and 21).
 Axes: X entries, G GPUs, A links; a pair is numbered s·G + d.
 """
 
@@ -104,11 +105,8 @@ def _routed(instance: PlacementInstance, *, combine: bool) -> Entries:
     source, target = np.nonzero(
         (layout.set_G[:, None] == layout.set_G[None, :]) & ~np.eye(gpus, dtype=bool)
     )
-    hops = [(source, target)]
-    if instance.endpoint == "dest_forward":
-        far = layout.domain_G[source] != layout.domain_G[target]
-        relay = np.where(far, layout.relays(source, target), target)
-        hops = [(source, relay), (relay, target)]
+    stop = layout.first_stops(source, target, instance.endpoint)
+    hops = [(source, stop), (stop, target)]
     pair = source * gpus + target
     indptr, links_X, value_X = instance.routes.incidence()
     parts = []

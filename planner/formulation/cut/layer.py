@@ -1,6 +1,5 @@
 """One layer's solve: the best slots seen, as judged, and the best bound proven."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from planner import clock
 from planner.arrays import FloatArray, IdArray, IntArray
 from planner.errors import InfeasibleError, SolverError
 from planner.formulation.cut.constraints import FAMILIES, LIGHT_FAMILIES
@@ -124,7 +124,7 @@ class LayerSolve:
 
     def start(self, seconds: float) -> None:
         """Improve the split of the best slots; bound a large layer coarsely."""
-        begun = time.perf_counter()
+        begun = clock.now()
         self.bound = counting_bound(self.problem) * (1 - ROUNDING)
         if self.large and self.problem.hierarchy.levels > 1:
             families = LIGHT_FAMILIES if self.huge else FAMILIES
@@ -135,7 +135,7 @@ class LayerSolve:
             slots = self.problem.slots_per_gpu
             self.offer(rounded_placement(np.zeros(shape), slots), {})
         if self.slots_RJ is not None:
-            left = seconds - (time.perf_counter() - begun)
+            left = seconds - (clock.now() - begun)
             self.offer_best_split(self.slots_RJ, left)
 
     def relax(self, seconds: float) -> None:
@@ -148,22 +148,22 @@ class LayerSolve:
         """
         if self.huge:
             return
-        begun, cut = time.perf_counter(), self._cut()
+        begun, cut = clock.now(), self._cut()
         outcome = self._relax(cut, seconds)
         if outcome is not None and outcome.solutions:
             placed_ER = outcome.solutions[0][cut.columns.placed_ER]
             rounded = rounded_placement(placed_ER, self.problem.slots_per_gpu)
-            left = seconds - (time.perf_counter() - begun)
+            left = seconds - (clock.now() - begun)
             self.offer_best_split(rounded, left)
 
     def _relax(self, cut: CutModel, seconds: float) -> Outcome | None:
-        begun, model = time.perf_counter(), cut.model.relaxed()
+        begun, model = clock.now(), cut.model.relaxed()
         outcome = self._tried(lambda: solve_linear(model, seconds))
         if outcome is None:
             if not cut.problem.nearest:
                 return None
             # HiGHS' barrier fails on the equalities of nearest (OR-Tools 9.15).
-            left = seconds - (time.perf_counter() - begun)
+            left = seconds - (clock.now() - begun)
             return self._relax(encode(replace(cut.problem, nearest=False)), left)
         if outcome.reason == "infeasible":
             raise self._infeasible()
@@ -186,12 +186,12 @@ class LayerSolve:
         InfeasibleError
             If no placement keeps the caps.
         """
-        begun, cut = time.perf_counter(), self._cut()
+        begun, cut = clock.now(), self._cut()
         hints: tuple[FloatArray, ...] = ()
         if self.slots_RJ is not None:
             known_V = self._completed(cut, self.slots_RJ, seconds / 3)
             hints = () if known_V is None else (known_V,)
-        left = max(0.1, seconds - (time.perf_counter() - begun))
+        left = max(0.1, seconds - (clock.now() - begun))
         outcome = self._tried(
             lambda: solve_integer(cut.model, left, gap=gap, seed=seed, hints=hints)
         )

@@ -15,6 +15,7 @@ import numpy as np
 from planner.arrays import ExactArray, FloatArray
 from planner.formulation.gram.problem import Nets
 from planner.formulation.gram.solve import SOFT, Multipliers, Relaxation, across
+from planner.formulation.gram.triangles import on_pairs
 
 RESOLUTION = 1000
 """Whole numbers of the guide per 1."""
@@ -22,6 +23,7 @@ SHARE_PARTS = 2**20
 PRICE_BITS = 20
 FACTOR_PEAK = 999
 ROW_PEAK = 99_999
+TRIANGLE_PEAK = 999
 _SMALL = 1e-6
 _LOWERED = 1 - 1e-6
 _LEGS = ("dispatch", "combine")
@@ -49,18 +51,20 @@ def certificate_of(
     groups, dual_NMM = _rounded_groups(relaxation, multipliers, fine)
     floored_SN = np.floor(visit_SN / float(unit)) * float(unit)
     relaxation.choose_lines(guide_EE / RESOLUTION)
-    value = relaxation.bound_at(floored_SN, dual_NMM) * _LOWERED
+    triangles, pair_EE, limit = _rounded_triangles(multipliers.triangle_FEE, fine)
+    value = relaxation.bound_at(floored_SN, dual_NMM, pair_EE) - limit
     guide = {
         "resolution": RESOLUTION,
         "soft": soft,
         "rows": [_text(row[: at + 1]) for at, row in enumerate(guide_EE)],
     }
-    return value, {
+    return value * _LOWERED, {
         "kind": "gram",
         "unit": str(unit),
         "links": links,
         "guide": guide,
         "groups": groups,
+        "triangles": triangles,
     }
 
 
@@ -117,6 +121,23 @@ def _rounded_groups(
         records.append(record)
         duals.append(dual_MM * fine)
     return records, np.stack(duals)
+
+
+def _rounded_triangles(
+    price_FEE: FloatArray, fine: float
+) -> tuple[dict[str, Any], FloatArray, float]:
+    """Return the record, what it puts on pairs, and the sum of its right sides."""
+    half_FEE = price_FEE / (2 * fine)
+    weight = max(1, ceil(float(half_FEE.max(initial=0.0)) / TRIANGLE_PEAK))
+    whole_FEE = np.rint(half_FEE / weight).astype(np.int64)
+    rows_R = np.stack(np.nonzero(whole_FEE))
+    whole_R = whole_FEE[tuple(rows_R)]
+    rows = [*rows_R, whole_R]
+    texts = [" ".join(map(str, row)) for row in np.stack(rows).T.tolist()]
+    record = {"weight": weight, "rows": texts}
+    price_R = whole_R * (2 * weight * fine)
+    pair_EE = on_pairs(rows_R, price_R, len(price_FEE))
+    return record, pair_EE, float(price_R.sum())
 
 
 def _row_part(matrix_NMM: FloatArray, u_NM: FloatArray) -> FloatArray:

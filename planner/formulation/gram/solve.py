@@ -9,14 +9,15 @@ moves the prices of links to where the relaxed loads are largest (Condat 2013, V
 bound; the best is kept. Axes: N groups, M places of M (0, then the experts).
 """
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
 
+from planner import clock
 from planner.arrays import FloatArray
 from planner.formulation.gram.lines import sum_lines
 from planner.formulation.gram.problem import Nets
+from planner.formulation.gram.triangles import raise_prices, squared_norm
 
 SOFT = 0.1
 """Half the width of the mixture of two lines around a whole number."""
@@ -41,6 +42,8 @@ class Multipliers:
         Multiplier of M's cone: positive semidefinite on what is orthogonal to u.
     cap_NM
         Multipliers of M·q <= 0; zeros without caps.
+    triangle_FEE
+        Multipliers of triangle rows.
     value
         The bound in the unit of the objective, in doubles.
     """
@@ -49,6 +52,7 @@ class Multipliers:
     guide_EE: FloatArray
     cone_NMM: FloatArray
     cap_NM: FloatArray
+    triangle_FEE: FloatArray
     value: float
 
 
@@ -102,10 +106,16 @@ class Relaxation:
         visits_SN -= flat_SX @ inner_NEE.reshape(self.count, -1).T
         return [load_AV @ visits_SN.ravel() for load_AV in self.legs]
 
-    def bound_at(self, visit_SN: FloatArray, dual_NMM: FloatArray) -> float:
-        """Return the closed form for dual matrices that are >= 0 on every legal M."""
+    def bound_at(
+        self, visit_SN: FloatArray, dual_NMM: FloatArray, pair_EE: FloatArray
+    ) -> float:
+        """Return the closed form for dual matrices that are >= 0 on every legal M.
+
+        ``pair_EE`` is what triangle rows put on pairs; the value is without their
+        right sides.
+        """
         held_NE, pair_NEE = self.costs(visit_SN)
-        left_NEE = pair_NEE - dual_NMM[:, 1:, 1:]
+        left_NEE = pair_NEE + pair_EE - dual_NMM[:, 1:, 1:]
         diagonal = np.arange(self.experts)
         left_NEE[:, diagonal, diagonal] = 0.0
         gain_NE = held_NE - 2 * dual_NMM[:, 0, 1:]
@@ -137,6 +147,10 @@ class _State:
         slope = max(float(np.linalg.norm(self._gradient_NMM)), 1e-12)
         size = float(np.linalg.norm(self.matrix_NMM))
         self._dual_step, self._smooth = slope / (2 * _REACH * size), 0.0
+        norm = squared_norm(experts, relaxation.count)
+        self._triangle_step = self._dual_step / norm
+        self.triangle_FEE = np.zeros((experts, experts, experts))
+        self.triangle_EE = np.zeros((experts, experts))
 
     @property
     def guide_EE(self) -> FloatArray:
@@ -159,9 +173,10 @@ class _State:
             change = float(np.linalg.norm(gradient_NMM - self._gradient_NMM))
             self._smooth = max(0.9 * self._smooth, change / moved)
         self._gradient_NMM = gradient_NMM
-        length = 1 / (2 * self._dual_step + self._smooth)
+        length = 1 / (3 * self._dual_step + self._smooth)
         cap_NMM = _outer(self.cap_NM, relaxation.q_NM)
         pull_NMM = gradient_NMM - self.cone_NMM + cap_NMM
+        pull_NMM[:, 1:, 1:] += self.triangle_EE
         after_NMM = _on_rows(self.matrix_NMM - length * pull_NMM)
         ahead_NMM = 2 * after_NMM - self.matrix_NMM
         self._before_NMM, self.matrix_NMM = self.matrix_NMM, after_NMM
@@ -170,6 +185,12 @@ class _State:
         )
         over_NM = np.einsum("nij,nj->ni", ahead_NMM, relaxation.q_NM)
         self.cap_NM = np.maximum(0.0, self.cap_NM + self._dual_step * over_NM)
+        raise_prices(
+            ahead_NMM[:, 1:, 1:].sum(axis=0),
+            self._triangle_step,
+            self.triangle_FEE,
+            self.triangle_EE,
+        )
         for leg, load_A in enumerate(relaxation.link_loads(ahead_NMM)):
             power = _PRICE_STEP * (load_A - load_A.max()) / scale
             price_A = self.price_A[leg] * np.exp(np.maximum(power, -5.0))
@@ -181,12 +202,17 @@ class _State:
         relaxation.choose_lines(self.guide_EE)
         cone_NMM, cap_NM = self.cone_NMM * scale, self.cap_NM * scale
         dual_NMM = cone_NMM - _outer(cap_NM, relaxation.q_NM)
+        triangle_FEE = self.triangle_FEE * scale
+        value = relaxation.bound_at(
+            relaxation.visit_prices(self._prices), dual_NMM, self.triangle_EE * scale
+        )
         return Multipliers(
             price_A=self._prices,
             guide_EE=self.guide_EE,
             cone_NMM=cone_NMM,
             cap_NM=cap_NM,
-            value=relaxation.bound_at(relaxation.visit_prices(self._prices), dual_NMM),
+            triangle_FEE=triangle_FEE,
+            value=value - float(triangle_FEE.sum()),
         )
 
     def relaxed_value(self) -> float:
@@ -195,14 +221,20 @@ class _State:
         return sum(float(load.max()) for load in loads)
 
 
+STEP_SECONDS = 1e-8
+"""Rate of counted work: a step, per number of all matrices and per row of one."""
+
+
 def solve_nets(nets: Nets, *, seconds: float, steps: int) -> Multipliers:
     """Return the best multipliers met within the time and number of steps."""
-    begun = time.perf_counter()
+    begun = clock.now()
     state = _State(Relaxation(nets))
     best, close = state.multipliers(), 0
+    rate = STEP_SECONDS * state.matrix_NMM.size * state.matrix_NMM.shape[1]
     for number in range(1, steps + 1):
         state.step()
-        late = time.perf_counter() - begun > seconds
+        clock.spend(rate)
+        late = clock.now() - begun > seconds
         if number % _EVERY and not late:
             continue
         found = state.multipliers()

@@ -1,11 +1,11 @@
 """``balance`` for several workloads: one placement that is even for all of them."""
 
-import time
 from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
 
+from planner import clock
 from planner.arrays import IdArray
 from planner.evaluator.joint import combined, planning_tokens
 from planner.instance import PlacementInstance
@@ -46,10 +46,10 @@ def solve_joint(
 
     A layer keeps a start that is better.
     """
-    begun = time.perf_counter()
+    begun = clock.now()
     slots, origins, bounds, history = [], [], [], []
     for layer in range(instance.layer_count):
-        left = limits.seconds - (time.perf_counter() - begun)
+        left = limits.seconds - (clock.now() - begun)
         found = _solved(instance, limits, layer, left / (instance.layer_count - layer))
         offers = [("balance", found.slots_GJ)]
         offers += [("start", start.slots_LGJ[layer]) for start in starts]
@@ -59,7 +59,7 @@ def solve_joint(
         origins.append(origin)
         value = found.bound * _pairs_per_token(instance) / instance.layout.gpu_count
         bounds.append(LayerBound(value=value, method="mean", of="gpu_tokens/even"))
-        event = Event(seconds=time.perf_counter() - begun, objective=None, bound=None)
+        event = Event(seconds=clock.now() - begun, objective=None, bound=None)
         history.append(event)
         if progress is not None:
             progress(event)

@@ -1,11 +1,11 @@
 """One layer from start to proof, by the number of slots of a GPU."""
 
-import time
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
+from planner import clock
 from planner.arrays import FloatArray, IdArray, IntArray
 from planner.strategies.balance.bound import LayerBound, mean_bound
 from planner.strategies.balance.count import count_bound
@@ -46,6 +46,9 @@ HALVINGS = 3
 FIRST_ROUNDS, EARLY_ROUNDS = 2, 4
 """Rounds of annealing before the first relaxation, and before anything thorough."""
 PROVEN = 1e-9
+PAIR_MOVES, SWAP_MOVES = 6_000_000.0, 8_000_000.0
+"""Rates of counted work: proposals per second in a layer of 256 experts or GPUs."""
+USUAL = 256
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,7 +127,7 @@ class LayerSearch:
 
     def work(self, seconds: float, *, thorough: bool) -> LayerSolution:
         """Work on for so long at most: first what pays most, then thoroughly."""
-        self.deadline = time.perf_counter() + seconds
+        self.deadline = clock.now() + seconds
         self.advance(thorough)
         return LayerSolution(
             slots_GJ=self.slots_GJ,
@@ -151,7 +154,7 @@ class LayerSearch:
     @property
     def left(self) -> float:
         """Seconds left."""
-        return self.deadline - time.perf_counter()
+        return self.deadline - clock.now()
 
     @property
     def at_goal(self) -> bool:
@@ -200,6 +203,7 @@ class _Swaps(LayerSearch):
                 proposals=SWAP_PROPOSALS * self.layer.slots,
                 seed=self.effort.seed + self.round,
             )
+            clock.spend(SWAP_PROPOSALS * self.layer.slots / SWAP_MOVES)
             self.offer(found_GJ)
             self.round += 1
 
@@ -241,6 +245,8 @@ class _Pairs(LayerSearch):
                 PAIR_PROPOSALS * self.layer.slots,
                 self.effort.seed + self.round,
             )
+            proposals = PAIR_PROPOSALS * self.layer.slots
+            clock.spend(proposals * self.layer.experts / USUAL / PAIR_MOVES)
             self.offer(paired_slots(self.size_ER, copies_E))
             self.round += 1
 

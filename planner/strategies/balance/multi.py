@@ -4,11 +4,11 @@ Each workload is measured in its own mean load of a GPU, so max/mean of every on
 what is compared. Counts tables only: a copy of r carries load/r.
 """
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
 
+from planner import clock
 from planner.arrays import FloatArray, IdArray, IntArray
 from planner.strategies.balance.layer import Effort
 from planner.strategies.balance.packing import packed_slots
@@ -22,6 +22,8 @@ COOLING = 1e-4
 PROPOSALS = 1_500
 """Moves of a round for every slot."""
 CLOSE = 1e-4
+MOVES_PER_SECOND = 1_000_000.0
+"""Rate of counted work."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,14 +66,14 @@ def solve_workloads(
     The bound is 1, or what an expert's copies make in the workload where that is
     most (the least largest copy with P slots).
     """
-    deadline = time.perf_counter() + seconds
+    deadline = clock.now() + seconds
     task = _task(workloads, gpus, slots_per_gpu)
     slots = gpus * slots_per_gpu
     least = _bound(task, slots)
     best_GJ = _start(task, task.weight_K @ task.size_KER[:, :, 0], gpus, slots_per_gpu)
     value = value_of(task, best_GJ)
     for number in range(effort.rounds):
-        if value <= least * (1 + CLOSE) or time.perf_counter() >= deadline:
+        if value <= least * (1 + CLOSE) or clock.now() >= deadline:
             break
         share, hot = ROUNDS[number % len(ROUNDS)]
         found, found_GJ = anneal_slots(
@@ -82,6 +84,7 @@ def solve_workloads(
             proposals=PROPOSALS * slots,
             seed=effort.seed + number,
         )
+        clock.spend(PROPOSALS * slots * task.weight_K.size / MOVES_PER_SECOND)
         if found < value:
             value, best_GJ = found, found_GJ
     return SharedLayer(slots_GJ=best_GJ, value=value, bound=least)

@@ -7,7 +7,7 @@ from math import lcm
 
 import numpy as np
 
-from planner.arrays import ExactArray, IdArray
+from planner.arrays import ExactArray, IdArray, IntArray
 from planner.instance import PlacementInstance
 from planner.plan import SplitWeights
 from planner.strategies.balance.bound import LayerBound
@@ -43,17 +43,25 @@ def counted_value(
     own = any(list(weights) != ["*"] for weights in split.values())
     if own or not isinstance(part, CountsPart):
         return None
+    load_E = part.tokens_LE[index]
+    return shared_value(load_E, slots_GJ, split) / instance.layout.sets
+
+
+def shared_value(
+    load_E: IntArray, slots_GJ: IdArray, split: Mapping[int, SplitWeights]
+) -> Fraction:
+    """Return the greatest load where copies carry what their weights ``*`` say."""
     weight_GJ = slot_weights(slots_GJ, {e: given["*"] for e, given in split.items()})
     held_GJ = np.where(slots_GJ >= 0, slots_GJ, 0)
-    total_E = np.zeros(instance.model.experts, dtype=np.int64)
+    total_E = np.zeros(load_E.size, dtype=np.int64)
     np.add.at(total_E, held_GJ, np.where(slots_GJ >= 0, weight_GJ, 0))
     common = lcm(*np.unique(np.maximum(total_E, 1)).tolist())
-    unit_E = part.tokens_LE[index].astype(object) * [
+    unit_E = load_E.astype(object) * [
         common // total for total in np.maximum(total_E, 1).tolist()
     ]
     share_GJ: ExactArray = unit_E[held_GJ] * weight_GJ.astype(object)
     load_G = np.where(slots_GJ >= 0, share_GJ, 0).sum(axis=1)
-    return Fraction(int(load_G.max()), common * instance.layout.sets)
+    return Fraction(int(load_G.max()), common)
 
 
 def slot_weights(

@@ -4,24 +4,26 @@ Links are ignored (``gpu_tokens``), so GPUs are alike and a layer is a matter of
 many copies each expert gets and which share a GPU.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from threading import Lock
 
 import numpy as np
 
+from planner import clock
 from planner.arrays import IdArray
 from planner.errors import InfeasibleError, UsageError
 from planner.evaluator.evaluation import layer_split
+from planner.evaluator.nesting import keeps_groups
 from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan, SplitWeights
 from planner.strategies.balance.bound import LayerBound
 from planner.strategies.balance.even import place_even
 from planner.strategies.balance.joint import solve_joint, why_not_joint
 from planner.strategies.balance.layer import Effort, compile_searches
+from planner.strategies.balance.nested import place_nested, why_not_nested
 from planner.strategies.balance.placed import PlacedLayer, counted_value
 from planner.strategies.balance.weighted.placing import place_weighted
 from planner.strategies.base import (
@@ -84,6 +86,9 @@ def why_not(instance: PlacementInstance) -> str | None:
             f"balance with several copies is for selection {known}: under "
             f"{instance.selection} the load of a copy depends on where the others are"
         )
+    nested = why_not_nested(instance)
+    if nested is not None:
+        return nested
     if len(instance.workloads) > 1:
         return why_not_joint(instance)
     if instance.layout.sets > 1 and not isinstance(instance.planning, CountsPart):
@@ -132,14 +137,11 @@ class _Run:
         progress: Progress | None,
     ) -> None:
         self._instance, self._limits = instance, limits
-        self._starts, self._progress = starts, progress
-        self._begun, self._lock = time.perf_counter(), Lock()
+        self._starts, self._progress = nesting(instance, starts), progress
+        self._begun, self._lock = clock.now(), Lock()
         self._layers: list[_Layer | None] = [None] * instance.layer_count
-        self._waiting = 0
-        self._threads = max(1, min(limits.threads, instance.layer_count))
         self.history: list[Event] = []
-        spare = instance.slot_count > instance.model.experts
-        self._place = PLACERS[instance.selection] if spare else place_even
+        self._place = _placer(instance)
 
     def all_layers(self) -> list[_Layer]:
         """Place every layer by what pays most; then the widest gaps thoroughly."""
@@ -156,18 +158,15 @@ class _Run:
 
     def _each(self, work: Callable[[int, float], None], indices: list[int]) -> None:
         """Work on layers in threads, each with its share of the time left."""
-        self._waiting = len(indices)
 
-        def one(index: int) -> None:
-            with self._lock:
-                rounds = -(-self._waiting // self._threads)
-                self._waiting -= 1
-            spent = time.perf_counter() - self._begun
+        def one(index: int, rounds: int) -> None:
+            spent = clock.now() - self._begun
             left = self._limits.seconds * RESERVE - spent
             work(index, max(0.0, left / rounds))
 
-        with ThreadPoolExecutor(max_workers=self._threads) as pool:
-            list(pool.map(one, indices))
+        clock.side_by_side(
+            indices, one, threads=self._limits.threads, done=self._report
+        )
 
     def _first(self, index: int, seconds: float) -> None:
         effort = Effort(
@@ -197,7 +196,6 @@ class _Run:
         _check_cap(self._instance, index, best.placed.bound)
         with self._lock:
             self._layers[index] = best
-            self._report()
 
     def _judged(
         self,
@@ -228,16 +226,34 @@ class _Run:
         return judged_layer(self._instance, index, slots_GJ, split)
 
     def _report(self) -> None:
-        done = [layer for layer in self._layers if layer is not None]
-        known = len(done) == len(self._layers)
-        event = Event(
-            seconds=time.perf_counter() - self._begun,
-            objective=_total(self._instance, done) if known else None,
-            bound=_bound(self._instance, done) if known else None,
-        )
-        self.history.append(event)
-        if self._progress is not None:
-            self._progress(event)
+        with self._lock:
+            done = [layer for layer in self._layers if layer is not None]
+            known = len(done) == len(self._layers)
+            event = Event(
+                seconds=clock.now() - self._begun,
+                objective=_total(self._instance, done) if known else None,
+                bound=_bound(self._instance, done) if known else None,
+            )
+            self.history.append(event)
+            if self._progress is not None:
+                self._progress(event)
+
+
+def _placer(instance: PlacementInstance) -> Placer:
+    spare = instance.slot_count > instance.model.experts
+    place = PLACERS[instance.selection] if spare else place_even
+    return partial(place_nested, place) if instance.nested_groups else place
+
+
+def nesting(
+    instance: PlacementInstance, plans: Sequence[PlacementPlan]
+) -> list[PlacementPlan]:
+    """Return the plans that keep routing groups together, if that is asked."""
+    return [
+        plan
+        for plan in plans
+        if all(keeps_groups(instance, slots_GJ) for slots_GJ in plan.slots_LGJ)
+    ]
 
 
 def _check_cap(instance: PlacementInstance, index: int, bound: LayerBound) -> None:
@@ -285,13 +301,13 @@ def _result(
     return SolveResult(
         plan=plan,
         reason=reason,
-        limit="seconds" if reason == "limit" else None,
+        limit=clock.limit_name() if reason == "limit" else None,
         bound=whole_bound(
             [
                 ProvenBound(
                     value=float(layer.bound.value),
                     method=layer.bound.method,
-                    of=f"gpu_tokens/{instance.selection}",
+                    of=_problem(instance),
                     branching=layer.bound.branching,
                     certificate=layer.bound.certificate,
                 )
@@ -303,6 +319,11 @@ def _result(
         layer_strategies=tuple(layer.origin for layer in layers),
         notes=_notes(instance, layers),
     )
+
+
+def _problem(instance: PlacementInstance) -> str:
+    nested = ", groups nested" if instance.nested_groups else ""
+    return f"gpu_tokens/{instance.selection}{nested}"
 
 
 def _notes(instance: PlacementInstance, layers: Sequence[_Layer]) -> tuple[str, ...]:

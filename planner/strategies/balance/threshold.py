@@ -4,12 +4,12 @@ The relaxation is solved in floats; its multipliers are rounded to rationals and
 what :func:`~planner.strategies.balance.proof.proves` confirms is claimed.
 """
 
-import time
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
+from planner import clock
 from planner.arrays import FloatArray, IntArray
 from planner.formulation.mathopt import LinearSession
 from planner.formulation.threshold import Choices, ThresholdModel, threshold_model
@@ -179,7 +179,7 @@ class Prover:
     @property
     def left(self) -> float:
         """Seconds left."""
-        return self.deadline - time.perf_counter()
+        return self.deadline - clock.now()
 
     def root(self, level: Fraction) -> Verdict:
         """Try to prove without cases."""

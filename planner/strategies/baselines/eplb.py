@@ -75,9 +75,16 @@ def _float32(instance: PlacementInstance) -> LoadArray:
     return expert_loads(instance).astype(np.float32)
 
 
+def _need_uniform(instance: PlacementInstance) -> None:
+    """EPLB fills as many slots of every GPU in every layer."""
+    if instance.single:
+        raise AbsentBaselineError("EPLB puts experts of every layer on every GPU")
+
+
 @BASELINES.register("eplb_global")
 def eplb_global(instance: PlacementInstance) -> IdArray:
     """Replicate and pack over all GPUs; domains are invisible."""
+    _need_uniform(instance)
     layers = [
         np.stack(pack_copies(load_E, instance.slot_count, instance.layout.ep))
         for load_E in _float32(instance)
@@ -88,6 +95,7 @@ def eplb_global(instance: PlacementInstance) -> IdArray:
 @BASELINES.register("eplb_hierarchical")
 def eplb_hierarchical(instance: PlacementInstance) -> IdArray:
     """Pack expert groups on domains, then replicate and pack inside each domain."""
+    _need_uniform(instance)
     domains = equal_domains(instance)
     experts = instance.model.experts
     groups = instance.model.routing_groups
@@ -123,6 +131,7 @@ def _hierarchical_layer(
 @BASELINES.register("eplb_domains")
 def eplb_domains(instance: PlacementInstance) -> IdArray:
     """Balance the domains as if each were one GPU, then the GPUs inside."""
+    _need_uniform(instance)
     domains = equal_domains(instance)
     gpus = instance.layout.ep // domains
     layers = []

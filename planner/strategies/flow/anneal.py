@@ -1,10 +1,10 @@
 """Simulated annealing of all layers together, on links as they are."""
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
 
+from planner import clock
 from planner.arrays import IntArray
 from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan
@@ -15,6 +15,8 @@ from planner.strategies.flow.wires import wires_of
 
 PROPOSALS_PER_NODE = 20_000
 """Swaps tried for each expert of each layer, if time allows."""
+SWAPS_PER_SECOND = 100_000
+"""Rate of counted work."""
 ROUNDS = 60
 HOT, COLD = 0.3, 0.0005
 """Temperatures at the ends, in mean values of a leg."""
@@ -39,14 +41,15 @@ def annealed(
     enough: float = 0.0,
 ) -> Annealed:
     """Anneal from a plan with one copy of each expert until ``enough`` is reached."""
-    begun = time.perf_counter()
-    board = board_of(instance, flows, wires_of(instance))
+    begun = clock.now()
+    wires = wires_of(instance)
+    board = board_of(instance, flows, wires, across=instance.single)
     state = state_of(board, flows, start.slots_LGJ)
     random_1 = np.asarray([2 * seed + 88172645463325253], dtype=np.uint64)
     best_N = state.rank_N.copy()
     best = float(rebuild(board, state))
     anneal(board, state, best_N, best, np.asarray([0.0, 1.0]), random_1)
-    left = seconds - (time.perf_counter() - begun)
+    left = seconds - (clock.now() - begun)
     goal = PROPOSALS_PER_NODE * (flows.nodes - flows.ep)
     run = _Run(board, state, best_N, random_1, enough)
     tried = run.cool(goal, left)
@@ -74,7 +77,7 @@ class _Run:
 
     def cool(self, goal: int, seconds: float) -> int:
         """Cool down in rounds whose size the time allows; return the swaps tried."""
-        state, begun, tried = self._state, time.perf_counter(), 0
+        state, begun, tried = self._state, clock.now(), 0
         best = float(rebuild(self._board, state))
         unit = best / state.value_Q.size
         share, size = 0.0, 256
@@ -87,7 +90,8 @@ class _Run:
             # Floats drift as loads come and go.
             rebuild(self._board, state)
             tried += lot
-            spent = time.perf_counter() - begun
+            clock.spend(lot / SWAPS_PER_SECOND)
+            spent = clock.now() - begun
             share = max(tried / goal, spent / max(seconds, 1e-9))
             allowed = tried / max(spent, 1e-9) * seconds
             size = int(max(256, min(goal, allowed) / ROUNDS))

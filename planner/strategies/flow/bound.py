@@ -1,81 +1,140 @@
-"""A bound of chained traffic: what travels, less the most that can sit together.
+"""Bounds of every leg: what must travel at all, and where the heaviest node sits.
 
 In every leg the links of a class carry, in the mean over their rates, at least the
 cheapest way of every transfer that leaves its GPU, and of every one that leaves its
-domain. How many stay is bounded by transports between the two sides of a leg
-(``docs/certificates.md``, kind ``walks``).
+domain; how many stay is bounded by transports (``matching.py``). And a domain's port
+carries what its heaviest node cannot be spared (``seat.py``). Proofs are in
+``docs/formulation.md``, the certificate is of kind ``walks``.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from planner.arrays import BoolArray, FloatArray, IntArray
-from planner.instance import PlacementInstance, scope_of
-from planner.strategies.base import LayerBound
+from planner.arrays import IntArray
+from planner.instance import PlacementInstance
+from planner.strategies.base import Bound, LayerBound, whole_bound
 from planner.strategies.flow.flows import Flows
 from planner.strategies.flow.matching import Together, together
+from planner.strategies.flow.rates import (
+    Ports,
+    Rate,
+    class_rates,
+    message,
+    port_rates,
+)
+from planner.strategies.flow.seat import (
+    MIX,
+    Room,
+    Seat,
+    between,
+    saved_by_homes,
+    within,
+)
+from planner.strategies.flow.sides import Side, sides_of, widest_of
 
 
-class _Rate(NamedTuple):
-    """What a transfer of a leg costs at least, in the mean over a class of links."""
-
-    link_class: str
-    near: float
-    far: float
+class _Proof(NamedTuple):
+    value: float
+    certificate: dict[str, Any]
 
 
-class _Side(NamedTuple):
-    """Transfers between two kinds of nodes, and how many of the other each may meet.
-
-    ``gpu`` and ``domain`` are (columns a row meets, rows a column meets).
-    """
-
-    weight_UV: IntArray
-    gpu: tuple[int, int]
-    domain: tuple[int, int]
-
-
-def layer_bounds(instance: PlacementInstance, flows: Flows) -> list[LayerBound]:
-    """Return the bound of every layer, one copy of each expert given."""
-    rates = [_rates(instance, leg) for leg in (0, 1)]
-    bounds = []
-    for layer in range(flows.legs // 2):
-        value, legs = 0.0, []
-        for leg in (0, 1):
-            found, certificate = _leg(rates[leg], _sides(instance, flows, layer, leg))
-            value += found
-            legs.append(certificate)
-        bounds.append(
-            LayerBound(
-                value=value,
-                method="walks",
-                of=f"{instance.traffic}/{instance.selection}",
-                certificate={"kind": "walks", "legs": legs},
-            )
+def flow_bound(instance: PlacementInstance, flows: Flows) -> Bound:
+    """Return the bound of all layers, one copy of each expert given."""
+    prover = _Prover(instance, flows)
+    legs = [
+        [prover.leg(layer, leg) for leg in (0, 1)] for layer in range(flows.legs // 2)
+    ]
+    layers = [
+        LayerBound(
+            value=sum(proof.value for proof in both),
+            method="walks",
+            of=f"{instance.traffic}/{instance.selection}",
+            certificate={
+                "kind": "walks",
+                "legs": [proof.certificate for proof in both],
+            },
         )
-    return bounds
+        for both in legs
+    ]
+    whole = whole_bound(layers, instance.objective.layers)
+    starts = prover.starts()
+    if not starts:
+        return whole
+    lifted = [
+        layer.value + max(0.0, start - both[0].value)
+        for layer, both, start in zip(layers[1:], legs[1:], starts, strict=True)
+    ]
+    if instance.objective.layers == "worst_layer":
+        value = max(whole.value, min(lifted))
+    else:
+        rises = zip(lifted, layers[1:], strict=True)
+        value = whole.value + min(up - layer.value for up, layer in rises)
+    return replace(whole, value=value, starts=prover.ports)
 
 
-def _leg(
-    rates: Sequence[_Rate], sides: Sequence[_Side]
-) -> tuple[float, dict[str, Any]]:
-    """Return a leg's bound under its best class of links, and its multipliers."""
+class _Prover:
+    """Proves legs of one instance; what all legs share is looked up once."""
+
+    def __init__(self, instance: PlacementInstance, flows: Flows) -> None:
+        self._instance, self._flows = instance, flows
+        self._rates = class_rates(instance)
+        # The sets' domains differ: one node then sits in several at once.
+        alone = instance.layout.sets == 1
+        self._ports = port_rates(instance) if alone else None
+
+    def leg(self, layer: int, leg: int) -> _Proof:
+        """Return the better proof of a leg."""
+        sides = sides_of(self._instance, self._flows, layer, leg)
+        unit = message(self._instance, leg)
+        proofs = [_spread(self._rates, sides, unit)]
+        if self._ports is not None:
+            proofs.append(_seated(self._instance, self._ports, sides, unit))
+        return max(proofs, key=lambda proof: proof.value)
+
+    @property
+    def ports(self) -> tuple[str, ...]:
+        """Link classes of the ports that bind, inward and outward."""
+        return () if self._ports is None else self._ports[:2]
+
+    def starts(self) -> list[float]:
+        """Return what each dispatch carries if a domain has its first experts there.
+
+        Of all layers but the first; empty unless some domain must go without an
+        expert of the first layer and yet hold others.
+        """
+        instance, flows = self._instance, self._flows
+        if self._ports is None or not (flows.chained and instance.single):
+            return []
+        layers, widest = flows.legs // 2, widest_of(instance)
+        if -(-layers * flows.experts // widest) <= flows.experts or layers < 2:
+            return []
+        unit = message(instance, 0) * self._ports.rate
+        return [
+            unit * int(sides_of(instance, flows, layer, 0)[0].weight_UV.sum(0).min())
+            for layer in range(1, layers)
+        ]
+
+
+def _spread(rates: Sequence[Rate], sides: Sequence[Side], unit: float) -> _Proof:
+    """Bound a leg by what must travel, under its best class of links."""
     gpu = [together(side.weight_UV, *side.gpu) for side in sides]
     domain = [together(side.weight_UV, *side.domain) for side in sides]
     total = sum(int(side.weight_UV.sum()) for side in sides)
     apart = total - sum(found.saved for found in gpu)
     abroad = total - sum(found.saved for found in domain)
     best = max(rates, key=lambda rate: _value(rate, apart, abroad))
-    return _value(best, apart, abroad), {
+    certificate = {
         "class": best.link_class,
         "gpu": [_plain(found) for found in gpu],
         "domain": [_plain(found) for found in domain],
     }
+    return _Proof(unit * _value(best, apart, abroad), certificate)
 
 
-def _value(rate: _Rate, apart: int, abroad: int) -> float:
+def _value(rate: Rate, apart: int, abroad: int) -> float:
     near = min(rate.near, rate.far)
     return near * apart + (rate.far - near) * abroad
 
@@ -84,93 +143,32 @@ def _plain(found: Together) -> dict[str, list[int]]:
     return {"rows": found.row_U.tolist(), "columns": found.column_V.tolist()}
 
 
-def _sides(
-    instance: PlacementInstance, flows: Flows, layer: int, leg: int
-) -> list[_Side]:
-    """Return the transfers of a leg between neighbouring layers or one with itself."""
-    ep, slots = flows.ep, instance.slots_per_gpu
-    widest = _widest(instance)
-    experts = (flows.first(layer), flows.first(layer) + flows.experts)
-    homes = (0, ep)
-    if leg == 1:
-        inside = _Side(
-            _between(flows, 2 * layer + 1, experts, experts),
-            (slots - 1, slots - 1),
-            (slots * widest - 1, slots * widest - 1),
-        )
-        if 2 * layer + 2 < flows.legs:
-            return [inside]
-        homeward = _between(flows, 2 * layer + 1, experts, homes)
-        return [inside, _Side(homeward, (1, slots), (widest, slots * widest))]
-    if layer == 0:
-        outward = _between(flows, 0, homes, experts)
-        return [_Side(outward, (slots, 1), (slots * widest, widest))]
-    before = (experts[0] - flows.experts, experts[0])
-    wide = slots * widest
-    return [
-        _Side(_between(flows, 2 * layer, before, experts), (slots, slots), (wide, wide))
-    ]
+def _seated(
+    instance: PlacementInstance, ports: Ports, sides: Sequence[Side], unit: float
+) -> _Proof:
+    """Bound a leg by what a port carries for the domain of its heaviest node."""
+    seat = _seat(instance, {side.kind: side.weight_UV for side in sides})
+    certificate = {
+        "ports": [ports.inward, ports.outward],
+        **seat.certificate,
+    }
+    return _Proof(unit * ports.rate * seat.value / (2 * MIX), certificate)
 
 
-def _between(
-    flows: Flows, leg: int, tails: tuple[int, int], heads: tuple[int, int]
-) -> IntArray:
-    """Return the transfers of a leg from one range of nodes to another, all sets."""
-    chosen = (
-        (flows.leg_Y == leg)
-        & (flows.tail_Y >= tails[0])
-        & (flows.tail_Y < tails[1])
-        & (flows.head_Y >= heads[0])
-        & (flows.head_Y < heads[1])
-    )
-    weight_UV = np.zeros((tails[1] - tails[0], heads[1] - heads[0]), dtype=np.int64)
-    tail_Y, head_Y = flows.tail_Y[chosen] - tails[0], flows.head_Y[chosen] - heads[0]
-    np.add.at(weight_UV, (tail_Y, head_Y), flows.count_Y[chosen])
-    return weight_UV
-
-
-def _widest(instance: PlacementInstance) -> int:
-    """Return the most GPUs that one EP set has in one domain."""
-    layout = instance.layout
-    key_G = layout.set_G * layout.gpu_count + layout.domain_G
-    return int(np.unique(key_G, return_counts=True)[1].max())
-
-
-def _rates(instance: PlacementInstance, leg: int) -> list[_Rate]:
-    """Return the rate of every class of links that the objective looks at."""
-    links, layout = instance.topology.links, instance.layout
-    gpus = layout.gpu_count
-    first_P, link_Y, numerator_Y = instance.routes.incidence()
-    pair_Y = np.repeat(np.arange(gpus * gpus), np.diff(first_P))
-    share_Y = numerator_Y.astype(np.float64) / float(instance.routes.q)
-    same_set = layout.set_G[:, None] == layout.set_G[None, :]
-    same_domain = layout.domain_G[:, None] == layout.domain_G[None, :]
-    near_GG = same_set & same_domain & ~np.eye(gpus, dtype=np.bool_)
-    far_GG = same_set & ~same_domain
-    timed = instance.objective.name == "link_time"
-    scope_A = scope_of(links, instance.objective.link_classes)
-    classes: dict[str, list[int]] = {}
-    for link in links:
-        if not link.members and (timed or scope_A[link.index]):
-            classes.setdefault(link.link_class, []).append(link.index)
-    rates = []
-    for name, members in classes.items():
-        if timed:
-            together_rate = sum(float(links[at].bytes_per_s) for at in members)
-            unit = instance.message_bytes[leg] / together_rate
-        else:
-            unit = 1.0 / sum(links[at].token_divisor for at in members)
-        inside = np.isin(link_Y, members)
-        crossed_P = np.bincount(
-            pair_Y[inside], weights=share_Y[inside], minlength=gpus * gpus
-        )
-        crossed_GG = (unit * crossed_P.reshape(gpus, gpus)).astype(np.float64)
-        near = _least(crossed_GG, near_GG)
-        far = _least(crossed_GG, far_GG) if far_GG.any() else near
-        rates.append(_Rate(name, near, far))
-    return rates
-
-
-def _least(cost_GG: FloatArray, chosen_GG: BoolArray) -> float:
-    """Return the least cost of some pairs; 0 if there are none."""
-    return float(cost_GG[chosen_GG].min()) if chosen_GG.any() else 0.0
+def _seat(instance: PlacementInstance, weight: dict[str, IntArray]) -> Seat:
+    widest, domain_H = widest_of(instance), instance.layout.domain_G
+    if instance.single:
+        room = Room(widest, widest)
+    else:
+        most = instance.slots_per_gpu * widest
+        room = Room(most, 2 * most)
+    if "between" in weight:
+        return between(weight["between"], room)
+    experts = instance.model.experts
+    inside = weight.get("within", np.zeros((experts, experts), dtype=np.int64))
+    entering, leaving = inside.sum(axis=0), inside.sum(axis=1)
+    for kind, ends in (("out", entering), ("home", leaving)):
+        if kind in weight:
+            far_HU = weight[kind] if kind == "out" else weight[kind].T
+            ends += far_HU.sum(axis=0) - saved_by_homes(far_HU, domain_H)
+    return within(inside, entering, leaving, room)

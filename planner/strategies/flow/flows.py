@@ -17,6 +17,9 @@ from planner.workload.parts import TokenPart
 class Flows(NamedTuple):
     """Edges: ``count_Y`` transfers of a leg and EP set from one node to another.
 
+    ``chained`` says that tokens stay where their first expert is (``direct``); else
+    they go home after every layer (``copies``).
+
     Leg 2·l is layer l's dispatch, 2·l + 1 its combine. Nodes 0 … ep − 1 are homes by
     EP rank, then come the experts, layer by layer. ``pairs_SN`` are the (token,
     expert) pairs of every node by EP set.
@@ -31,6 +34,7 @@ class Flows(NamedTuple):
     head_Y: IntArray
     count_Y: IntArray
     pairs_SN: IntArray
+    chained: bool = True
 
     @property
     def nodes(self) -> int:
@@ -42,8 +46,10 @@ class Flows(NamedTuple):
         return self.ep + layer * self.experts
 
 
-def flows_of(part: TokenPart, layout: ParallelLayout, experts: int) -> Flows:
-    """Add up the walks of a part (rule 20)."""
+def flows_of(
+    part: TokenPart, layout: ParallelLayout, experts: int, *, chained: bool = True
+) -> Flows:
+    """Add up the walks of a part, ``direct`` or, not chained, ``copies`` (rule 20)."""
     layers, ep = part.experts_LTK.shape[0], layout.ep
     set_T = layout.set_G[part.source_T].astype(np.int64)
     home_T = part.source_T - set_T * ep
@@ -53,14 +59,16 @@ def flows_of(part: TokenPart, layout: ParallelLayout, experts: int) -> Flows:
     for layer in range(layers):
         ids_TK = part.experts_LTK[layer].astype(np.int64)
         node_TK = np.where(ids_TK < 0, -1, ids_TK + ep + layer * experts)
-        next_T = np.where(node_TK[:, 0] >= 0, node_TK[:, 0], stand_T)
+        next_T = stand_T
+        if chained:
+            next_T = np.where(node_TK[:, 0] >= 0, node_TK[:, 0], stand_T)
         out, back = [], []
         for node_T in node_TK.T:
             used = node_T >= 0
             np.add.at(pairs_SN, (set_T[used], node_T[used]), 1)
             out.append(np.stack([set_T, stand_T, node_T])[:, used])
             back.append(np.stack([set_T, node_T, next_T])[:, used])
-        if layer == layers - 1:
+        if chained and layer == layers - 1:
             back.append(np.stack([set_T, next_T, home_T]))
         edges.append(_merged(2 * layer, np.concatenate(out, axis=1), nodes))
         edges.append(_merged(2 * layer + 1, np.concatenate(back, axis=1), nodes))
@@ -76,6 +84,7 @@ def flows_of(part: TokenPart, layout: ParallelLayout, experts: int) -> Flows:
         head_Y=head_Y,
         count_Y=count_Y,
         pairs_SN=pairs_SN,
+        chained=chained,
     )
 
 

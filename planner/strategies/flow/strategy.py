@@ -1,12 +1,12 @@
 """The strategy ``flow``: all layers of chained traffic annealed together."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
+from planner import clock
 from planner.errors import LimitError
 from planner.evaluator import evaluate_planning
 from planner.instance import PlacementInstance
@@ -18,7 +18,6 @@ from planner.strategies.base import (
     Limits,
     Progress,
     SolveResult,
-    whole_bound,
 )
 from planner.strategies.baselines.base import (
     BASELINES,
@@ -27,7 +26,7 @@ from planner.strategies.baselines.base import (
     repaired,
 )
 from planner.strategies.flow.anneal import annealed
-from planner.strategies.flow.bound import layer_bounds
+from planner.strategies.flow.bound import flow_bound
 from planner.strategies.flow.flows import flows_of
 from planner.strategies.judging import excess_of
 from planner.traffic.base import TRAFFIC
@@ -78,24 +77,25 @@ def solve_flow(
 
     Never worse on the planning part than a start that keeps the caps.
     """
-    begun = time.perf_counter()
+    begun = clock.now()
     held = [judged_plan(instance, plan, "start") for plan in starts]
     held += _baselines(instance)
     run = _Run(begun, min(held, key=lambda each: each.rank), progress)
     run.report()
-    view = next((v for v in instance.views if TRAFFIC.get(v.traffic).chained), None)
+    view = next((view for view in instance.views if _has_walks(view)), None)
     blocked = why_not(view)
     if blocked is not None or view is None:
         return run.result(instance, "complete", f"flow kept the best start: {blocked}")
     part = view.planning
     assert isinstance(part, TokenPart)
-    flows = flows_of(part, view.layout, view.model.experts)
+    chained = TRAFFIC.get(view.traffic).chained
+    flows = flows_of(part, view.layout, view.model.experts, chained=chained)
     if view is instance:
-        run.bound = whole_bound(layer_bounds(view, flows), instance.objective.layers)
+        run.bound = flow_bound(view, flows)
         run.report()
     one_copy = [each for each in held if _one_copy(view, each.plan)]
     start = min(one_copy, key=lambda each: each.rank).plan
-    left = limits.seconds - (time.perf_counter() - begun) - RESERVE_SECONDS
+    left = limits.seconds - (clock.now() - begun) - RESERVE_SECONDS
     found = annealed(
         view, flows, start, seconds=left, seed=limits.seed, enough=run.enough
     )
@@ -125,7 +125,7 @@ class _Run:
     def report(self) -> None:
         """Tell what is known now."""
         event = Event(
-            seconds=time.perf_counter() - self._begun,
+            seconds=clock.now() - self._begun,
             objective=float(self.best.value),
             bound=None if self.bound is None else self.bound.value,
         )
@@ -151,7 +151,7 @@ class _Run:
         return SolveResult(
             plan=self.best.plan,
             reason=reason,
-            limit="seconds" if reason == "limit" else None,
+            limit=clock.limit_name() if reason == "limit" else None,
             bound=self.bound,
             history=tuple(self._history),
             layer_strategies=(self.best.origin,) * instance.layer_count,
@@ -162,12 +162,16 @@ class _Run:
 def why_not(instance: PlacementInstance | None) -> str | None:
     """Return why walks cannot be added up here; None if they can."""
     if instance is None or not isinstance(instance.planning, TokenPart):
-        return "no workload has chained traffic"
+        return "no workload has tokens whose walks tie layers together"
     if instance.objective.name == "gpu_tokens":
         return "GPU loads do not depend on where tokens come from"
     if instance.slot_count != instance.model.experts:
         return "experts have several copies"
     return None
+
+
+def _has_walks(instance: PlacementInstance) -> bool:
+    return TRAFFIC.get(instance.traffic).chained or instance.single
 
 
 def _one_copy(instance: PlacementInstance, plan: PlacementPlan) -> bool:

@@ -1,13 +1,12 @@
 """One level of ports: LP prices first, then rounds of annealing until time is up."""
 
 import threading
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
+from planner import clock
 from planner.arrays import BoolArray, FloatArray
 from planner.formulation.cut.one_level import (
     OneLevel,
@@ -40,6 +39,8 @@ BOUND_SHARE = 0.5
 """Share of the time that the LP may take."""
 WORTHWHILE = 0.25
 """No round starts when less than this share of a round's time is left."""
+PROPOSALS_PER_SECOND = 1_200_000
+"""Rate of counted work."""
 CLOSED = 1 + 1e-8
 """A value within this factor of the bound leaves nothing to gain."""
 
@@ -96,19 +97,18 @@ def place(
     SolverError
         If the solver fails.
     """
-    begun = time.perf_counter()
+    begun = clock.now()
     found = relaxed(problem, BOUND_SHARE * limits.seconds)
     run = _Run(problem, found, limits, begun, rounds)
     run.progress = progress
     rounded_EN = rounded(problem, found.wanted_EN)
     for start_EN in (rounded_EN, *starts):
         run.offer(start_EN)
-    with ThreadPoolExecutor(max_workers=max(1, limits.threads)) as pool:
-        workers = [
-            pool.submit(run.work, rounded_EN) for _ in range(max(1, limits.threads))
-        ]
-        for worker in workers:
-            worker.result()
+    # Rounds follow each other's best: counted work leaves them to one thread.
+    threads = 1 if clock.counts_work() else max(1, limits.threads)
+    clock.side_by_side(
+        [rounded_EN] * threads, lambda start_EN, _: run.work(start_EN), threads=threads
+    )
     return run.result()
 
 
@@ -145,7 +145,7 @@ class _Run:
             if self._best is None or key < (self._best[0], self._best[1].tobytes()):
                 self._best = (value, placed_EN, from_EN)
                 event = Event(
-                    seconds=time.perf_counter() - self._begun,
+                    seconds=clock.now() - self._begun,
                     objective=value,
                     bound=self._found.bound,
                 )
@@ -159,12 +159,12 @@ class _Run:
             number = self._take()
             if number is None:
                 return
-            begun = time.perf_counter()
+            begun = clock.now()
             best_EN, finished = self._round(number, start_EN)
             self.offer(best_EN)
             with self._lock:
                 self._done += finished
-                self._longest = max(self._longest, time.perf_counter() - begun)
+                self._longest = max(self._longest, clock.now() - begun)
 
     @property
     def _value(self) -> float:
@@ -176,7 +176,7 @@ class _Run:
         return value <= bound * CLOSED or value - bound <= self._limits.gap * value
 
     def _left(self) -> float:
-        return self._limits.seconds - (time.perf_counter() - self._begun)
+        return self._limits.seconds - (clock.now() - self._begun)
 
     def _take(self) -> int | None:
         """Return the number of the next round, if there is to be one."""
@@ -190,7 +190,7 @@ class _Run:
 
     def _round(self, number: int, start_EN: BoolArray) -> tuple[BoolArray, bool]:
         """Anneal from the start, cooling with the work or the time that is used."""
-        begun, seconds = time.perf_counter(), max(self._left(), 1e-3)
+        begun, seconds = clock.now(), max(self._left(), 1e-3)
         ports = ports_of_problem(self._problem)
         choices = choices_of(self._problem, self._found.prices)
         state, scratch = state_of(ports, start_EN), empty_scratch(ports)
@@ -212,7 +212,8 @@ class _Run:
             more = (random_1, best_EN, value)
             value, _ = anneal(ports, state, scratch, choices, knobs, more)
             tried += chunk
-            done = max(tried / most, (time.perf_counter() - begun) / seconds)
+            clock.spend(chunk / PROPOSALS_PER_SECOND)
+            done = max(tried / most, (clock.now() - begun) / seconds)
             if value <= self._found.bound * CLOSED:
                 return best_EN, True
         return best_EN, tried >= most

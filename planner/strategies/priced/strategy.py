@@ -1,12 +1,12 @@
 """The strategy ``priced``: layer after layer, each by :func:`place`."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 
+from planner import clock
 from planner.arrays import IdArray, IntArray
 from planner.errors import SolverError, UsageError
 from planner.evaluator.evaluation import layer_split
@@ -119,7 +119,7 @@ class _Run:
         starts: Sequence[PlacementPlan],
     ) -> None:
         self._instance, self._ports, self._limits = instance, ports, limits
-        self._starts, self._begun = starts, time.perf_counter()
+        self._starts, self._begun = starts, clock.now()
         self._layers: list[_Layer] = []
         self._history: list[Event] = []
 
@@ -128,7 +128,7 @@ class _Run:
         instance, limits = self._instance, self._limits
         problem = layer_problem(instance, self._ports, number)
         level, experts = one_level_of(problem), problem.experts
-        left = limits.seconds - (time.perf_counter() - self._begun)
+        left = limits.seconds - (clock.now() - self._begun)
         waiting = instance.layer_count - number
         seconds = max(_LEAST_SECONDS, _SHARE * left / waiting)
         found = place(
@@ -199,7 +199,7 @@ class _Run:
         done = len(self._layers) == self._instance.layer_count
         value, bound = self._totals()
         event = Event(
-            seconds=time.perf_counter() - self._begun,
+            seconds=clock.now() - self._begun,
             objective=value if done else None,
             bound=bound,
         )
@@ -226,7 +226,7 @@ class _Run:
                 },
             ),
             reason=reason,
-            limit="seconds" if reason == "limit" else None,
+            limit=clock.limit_name() if reason == "limit" else None,
             bound=whole_bound(
                 [layer.bound for layer in layers], instance.objective.layers
             ),

@@ -1,8 +1,6 @@
 """The lower bound of deduplicated traffic that goes with what the search finds."""
 
-import time
-from concurrent.futures import ThreadPoolExecutor
-
+from planner import clock
 from planner.formulation.gram.certificate import certificate_of
 from planner.formulation.gram.problem import nets_of, visits_of, why_not
 from planner.formulation.gram.solve import solve_nets
@@ -11,7 +9,7 @@ from planner.strategies.base import Bound, LayerBound, whole_bound
 
 SHARE = 0.2
 """Largest share of the time that the bound of all layers gets."""
-MOST_STEPS = 600
+MOST_STEPS = 1000
 """Steps in one layer; where they fit the time, the bound depends on it no more."""
 
 
@@ -21,13 +19,11 @@ def dedup_bound(
     """Return a bound for every layer, None where none is known (one copy each only)."""
     if why_not(instance) is not None:
         return None
-    deadline = time.perf_counter() + seconds * SHARE
+    deadline = clock.now() + seconds * SHARE
     visits = visits_of(instance)
-    workers = max(1, min(threads, instance.layer_count))
 
-    def bounded(layer: int) -> LayerBound:
-        rounds = -(-(instance.layer_count - layer) // workers)
-        left = max(0.0, deadline - time.perf_counter())
+    def bounded(layer: int, rounds: int) -> LayerBound:
+        left = max(0.0, deadline - clock.now())
         nets = nets_of(instance, layer, visits)
         found = solve_nets(nets, seconds=left / rounds, steps=MOST_STEPS)
         rounded = certificate_of(nets, found)
@@ -39,6 +35,5 @@ def dedup_bound(
             certificate=certificate,
         )
 
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        layers = list(pool.map(bounded, range(instance.layer_count)))
+    layers = clock.side_by_side(range(instance.layer_count), bounded, threads=threads)
     return whole_bound(layers, instance.objective.layers)

@@ -1,11 +1,11 @@
 """One layer's search: anneal from a start, cooling with the work that is done."""
 
-import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from planner import clock
 from planner.arrays import IdArray
 from planner.instance import PlacementInstance
 from planner.strategies.search.anneal import anneal, excess_of, peak_value
@@ -30,6 +30,10 @@ CHUNK_WORDS = 20_000_000
 """Words a chunk of moves may read, so that time is looked at often enough."""
 SLACK = 0.8
 """GPUs whose own links reach less than this of the busiest are not looked at."""
+
+
+WORDS_PER_SECOND = 1.5e9
+"""Rate of counted work: a move reads as many words as ``CHUNK_WORDS`` takes it for."""
 
 
 class Knobs(NamedTuple):
@@ -163,19 +167,20 @@ def search_layer(
     The temperature falls geometrically with whichever is used up faster, so where
     the work ends first the result depends on the seed alone.
     """
-    begun = time.perf_counter()
+    begun = clock.now()
     climb = _Climb(start_GJ, seed)
     proposals, done = 0, 0.0
     for stage in stages_of(problem, layer, start_GJ):
         climb.enter(stage)
-        words = stage.tokens.chose_EW.shape[1]
-        width = max(1, CHUNK_WORDS // (1000 + 8 * words))
+        words = 1000 + 8 * stage.tokens.chose_EW.shape[1]
+        width = max(1, CHUNK_WORDS // words)
         chunk = max(1, min(width, most_proposals // CHUNKS))
         first = done
         while done < stage.end:
             climb.work(chunk, (done - first) / (stage.end - first))
             proposals += chunk
-            used = (time.perf_counter() - begun) / max(seconds, 1e-9)
+            clock.spend(chunk * words / WORDS_PER_SECOND)
+            used = (clock.now() - begun) / max(seconds, 1e-9)
             done = max(proposals / most_proposals, used)
     finished = proposals >= most_proposals
     return LayerResult(slots_GJ=climb.best_GJ, proposals=proposals, finished=finished)

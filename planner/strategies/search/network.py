@@ -136,13 +136,9 @@ def _hops(
             (cell[first], source[first], source[first], relay[first]),
             (rank, source, np.where(far, relay, source), target),
         ]
-    elif instance.endpoint == "dest_forward":
-        legs = [
-            (rank, source, source, np.where(far, relay, target)),
-            (rank[far], source[far], relay[far], target[far]),
-        ]
     else:
-        legs = [(rank, source, source, target)]
+        stop = layout.first_stops(source, target, instance.endpoint)
+        legs = [(rank, source, source, stop), (rank, source, stop, target)]
     column, source, start, end = (
         np.concatenate(part) for part in zip(*legs, strict=True)
     )

@@ -1,14 +1,13 @@
 """The strategy ``search``: every layer annealed on its own, several at once."""
 
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from threading import Lock
 
 import numpy as np
 
+from planner import clock
 from planner.arrays import IdArray
 from planner.errors import UsageError
 from planner.evaluator.evaluation import layer_split
@@ -82,10 +81,10 @@ def solve_search(
             f"strategy search improves layers one by one, which traffic "
             f"{instance.traffic} ties together: use --strategy auto or flow"
         )
-    begun = time.perf_counter()
+    begun = clock.now()
     plans = list(starts) or _own_starts(instance)
     layers = _best_starts(instance, plans)
-    judging = (time.perf_counter() - begun) / (len(layers) * len(plans))
+    judging = (clock.now() - begun) / (len(layers) * len(plans))
     note = _why_not(instance)
     problem = None
     if note is None:
@@ -99,22 +98,25 @@ def solve_search(
     deadline = begun + limits.seconds - RESERVE_SECONDS - 2 * judging
     run = _Run(problem, layers, limits, deadline)
     history: list[Event] = []
-    with ThreadPoolExecutor(max_workers=run.threads) as pool:
-        for layer, found in enumerate(pool.map(run.improve, range(len(layers)))):
-            layers[layer] = min(layers[layer], found, key=lambda each: each.rank)
-            value = _total(instance, layers)
-            seconds = time.perf_counter() - begun
-            least = bound.value if bound else None
-            history.append(Event(seconds=seconds, objective=value, bound=least))
-            if progress is not None:
-                progress(history[-1])
+
+    def report() -> None:
+        value = _total(instance, run.best)
+        seconds = clock.now() - begun
+        least = bound.value if bound else None
+        history.append(Event(seconds=seconds, objective=value, bound=least))
+        if progress is not None:
+            progress(history[-1])
+
+    clock.side_by_side(
+        range(len(layers)), run.improve, threads=limits.threads, done=report
+    )
     reason = "complete" if run.finished else "limit"
     notes = (f"search tried {run.proposals:,} moves",)
-    return _result(instance, layers, reason, notes, bound, history)
+    return _result(instance, run.best, reason, notes, bound, history)
 
 
 class _Run:
-    """Shares the time that is left among the layers that are left."""
+    """Improves layers, each for its part of the time that is left."""
 
     def __init__(
         self,
@@ -125,24 +127,21 @@ class _Run:
     ) -> None:
         self._problem, self._instance = problem, problem.instance
         self._starts, self._seed, self._deadline = list(layers), limits.seed, deadline
-        self._waiting, self._lock = len(layers), Lock()
-        self.threads = max(1, min(limits.threads, len(layers)))
+        self.best, self._lock = list(layers), Lock()
         self.proposals, self.finished = 0, True
         # Compiling must not eat the time of the first layers.
         self._search(0, seconds=0.0, proposals=1)
 
-    def improve(self, layer: int) -> _Layer:
-        """Search one layer and judge what was found."""
-        with self._lock:
-            rounds = -(-self._waiting // self.threads)
-            self._waiting -= 1
-        left = max(0.0, self._deadline - time.perf_counter())
+    def improve(self, layer: int, rounds: int) -> None:
+        """Search one layer and keep what was found if it is better."""
+        left = max(0.0, self._deadline - clock.now())
         proposals = PROPOSALS_PER_SLOT * self._instance.slot_count
         found = self._search(layer, seconds=left / rounds, proposals=proposals)
         with self._lock:
             self.proposals += found.proposals
             self.finished = self.finished and found.finished
-        return _judged(self._instance, layer, found.slots_GJ, {}, "search")
+        judged = _judged(self._instance, layer, found.slots_GJ, {}, "search")
+        self.best[layer] = min(self.best[layer], judged, key=lambda each: each.rank)
 
     def _search(self, layer: int, *, seconds: float, proposals: int) -> LayerResult:
         return search_layer(
@@ -208,7 +207,7 @@ def _result(
     return SolveResult(
         plan=plan,
         reason=reason,
-        limit="seconds" if reason == "limit" else None,
+        limit=clock.limit_name() if reason == "limit" else None,
         bound=bound,
         history=tuple(history),
         layer_strategies=tuple(layer.origin for layer in layers),

@@ -7,7 +7,8 @@ from planner.verifier.certificates.base import (
     Evidence,
     proven,
 )
+from planner.verifier.certificates.walks import lifted, starts
 
-__all__ = ["CHECKERS", "Certificate", "Evidence", "proven"]
+__all__ = ["CHECKERS", "Certificate", "Evidence", "lifted", "proven", "starts"]
 
 discover(__name__, __path__)

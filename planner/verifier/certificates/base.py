@@ -33,12 +33,16 @@ class Evidence:
         Index of the layer in the plan.
     slots_per_gpu
         Slots of every GPU.
+    single
+        Whether they are those of all layers together.
     message
         Bytes of one dispatch and one combine transfer.
     scope
         Names of the links that count for ``link_tokens``.
     cap_gpu, cap_domain
         Imbalance caps in force, None without (rule 26).
+    nested_groups
+        Routing groups that each stay in one domain; 0 if none has to.
     """
 
     topology: ClusterTopology
@@ -56,10 +60,14 @@ class Evidence:
     cap_domain: Fraction | None
     part: Part
     layer: int
+    single: bool = False
+    nested_groups: int = 0
 
     @property
     def slot_count(self) -> int:
         """P."""
+        if self.single:
+            return self.experts
         return self.slots_per_gpu * self.layout.ep
 
     @cached_property
@@ -102,6 +110,9 @@ does not have the shape of its kind.
 
 _MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
 
+SINGLE_KINDS = ("nothing_moves", "walks")
+"""What also holds where GPUs have no slot in most layers."""
+
 CHECKERS: Registry[Checker] = Registry("certificate")
 
 
@@ -121,6 +132,8 @@ def proven(certificate: Certificate, evidence: Evidence) -> Fraction:
             value=kind,
             fix=f"known kinds: {', '.join(CHECKERS.names())}",
         )
+    if evidence.single and kind not in SINGLE_KINDS:
+        return Fraction(0)
     try:
         return max(Fraction(0), CHECKERS.get(str(kind))(certificate, evidence))
     except _MALFORMED as error:

@@ -15,9 +15,14 @@ sign and z >= 0
 
     ⟨D, M⟩ >= 0        with D = V·Vᵀ + y·uᵀ + u·yᵀ − z·qᵀ − q·zᵀ.
 
-What is left after subtracting ⟨D, M⟩ is at least its value where X[e, f] is 0 or
-(x[e] + x[f]) / 2, whichever is less, and where every expert is in the group in which
-it costs least. Nothing offered can make this more than the objective.
+Sharing a group is transitive, so with Y = Σ_n X
+
+    Y[e, f] + Y[f, g] − Y[e, g] <= 1        for distinct e, f, g.
+
+What is left after subtracting ⟨D, M⟩, and adding such rows at prices >= 0, is at least
+its value where X[e, f] is 0 or (x[e] + x[f]) / 2, whichever is less, and where every
+expert is in the group in which it costs least. Nothing offered can make this more than
+the objective.
 """
 
 from collections.abc import Mapping
@@ -61,15 +66,16 @@ def gram(certificate: Certificate, evidence: Evidence) -> Fraction:
     shape = (len(groups), evidence.experts, evidence.experts)
     pair_NEE = -_times(visit_SN.T, flat_SX).reshape(shape)
     pair_NEE = pair_NEE + pair_NEE.transpose(0, 2, 1)
+    row_EE, limit = _triangles(certificate["triangles"], evidence.experts)
     records = certificate["groups"]
     if len(records) != len(groups):
         raise ValueError(f"{len(records)} groups, not {len(groups)}")
-    gains, value = [], 0
+    gains, value = [], -2 * limit
     for members, record, held_E, pair_EE in zip(
         groups, records, held_NE, pair_NEE, strict=True
     ):
         dual_MM = _dual(record, evidence, members)
-        left_EE = pair_EE - dual_MM[1:, 1:]
+        left_EE = pair_EE + row_EE - dual_MM[1:, 1:]
         np.fill_diagonal(left_EE, 0)
         gain_E = held_E - 2 * dual_MM[0, 1:] - np.diagonal(dual_MM)[1:]
         gains.append(gain_E + np.minimum(left_EE, 0).sum(axis=1))
@@ -210,6 +216,27 @@ def _dual(
     if min(cap_M) < 0:
         raise ValueError("multipliers of a cap must be >= 0")
     return np.asarray(dual_MM - np.outer(cap_M, q_M) - np.outer(q_M, cap_M))
+
+
+def _triangles(record: Mapping[str, Any], experts: int) -> tuple[ExactArray, int]:
+    """Prices of triangle rows put on ordered pairs, and half their sum.
+
+    A row is given in halves: its price is twice the number times the weight.
+    """
+    weight = int(record["weight"])
+    row_EE = np.zeros((experts, experts), dtype=object)
+    total = 0
+    for text in record["rows"]:
+        middle, one, other, price = _whole_row(text, 4).tolist()
+        corners = {middle, one, other}
+        if len(corners) < 3 or min(corners) < 0 or price * weight < 0:
+            raise ValueError("a triangle needs three experts and a price >= 0")
+        total += price * weight
+        pairs = ((one, middle, 1), (middle, other, 1), (one, other, -1))
+        for left, right, sign in pairs:
+            row_EE[left, right] += sign * price * weight
+            row_EE[right, left] += sign * price * weight
+    return row_EE, total
 
 
 def _limit(evidence: Evidence, members: tuple[int, ...]) -> tuple[int, IntArray]:

@@ -31,7 +31,7 @@ import numpy as np
 from planner.arrays import ExactArray, IntArray
 from planner.layout import ParallelLayout
 from planner.verifier.certificates.base import CHECKERS, Certificate, Evidence
-from planner.witness.transfers import relays
+from planner.witness.transfers import first_stop
 
 _LEGS = ("dispatch", "combine")
 
@@ -217,11 +217,9 @@ def _through_relays(route_GG: ExactArray, evidence: Evidence) -> ExactArray:
     if evidence.endpoint == "local_nic":
         return route_GG
     layout = evidence.layout
-    relay_GN: IntArray = relays(layout)
     gpus = np.arange(layout.gpu_count)
-    relay_GG = relay_GN[:, layout.domain_G]
-    far = layout.domain_G[:, None] != layout.domain_G[None, :]
-    stop = np.where(far & (relay_GG >= 0), relay_GG, gpus[None, :])
+    source, target = np.indices((gpus.size, gpus.size))
+    stop: IntArray = first_stop(layout, source, target, evidence.endpoint)
     onward = route_GG[stop, gpus[None, :]]
     onward = np.where(stop == gpus[None, :], 0, onward)
     result: ExactArray = route_GG[gpus[:, None], stop] + onward

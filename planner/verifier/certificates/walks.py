@@ -14,6 +14,8 @@ import numpy as np
 
 from planner.arrays import IntArray
 from planner.verifier.certificates.base import CHECKERS, Certificate, Evidence
+from planner.verifier.certificates.crossings import crossings
+from planner.verifier.certificates.seats import seat
 from planner.workload.parts import TokenPart
 
 Limit = tuple[int, int]
@@ -23,24 +25,80 @@ Limit = tuple[int, int]
 @CHECKERS.register("walks")
 def walks(certificate: Certificate, evidence: Evidence) -> Fraction:
     """Return the sum of what both legs prove."""
-    if (
-        evidence.traffic != "direct"
-        or evidence.objective not in ("link_time", "link_tokens")
-        or evidence.slot_count != evidence.experts
-        or not isinstance(evidence.part, TokenPart)
-    ):
+    if not _applies(evidence):
         return Fraction(0)
-    bound = Fraction(0)
-    for leg, claimed in enumerate(certificate["legs"]):
-        sides = _sides(evidence, evidence.part, leg)
-        near, far = _rates(evidence, str(claimed["class"]), leg)
-        apart = abroad = 0
-        for number, (weight_UV, gpu, domain) in enumerate(sides):
-            apart += _apart(weight_UV, gpu, claimed["gpu"][number])
-            abroad += _apart(weight_UV, domain, claimed["domain"][number])
-        least = min(near, far)
-        bound += least * apart + (far - least) * abroad
-    return bound
+    return sum((_leg(certificate, evidence, leg) for leg in (0, 1)), Fraction(0))
+
+
+def starts(
+    ports: Sequence[str],
+    certificates: Sequence[Certificate],
+    layers: Sequence[Evidence],
+) -> list[Fraction]:
+    """Return by how much each layer's bound rises if some domain begins with it.
+
+    More domains hold experts than the first layer has: in one of them the earliest
+    layer's experts meet nobody of the layer before, and all that goes to them enters.
+    Some layer but the first has at least this rise; empty if nothing follows.
+    """
+    first = layers[0]
+    if not (first.single and first.traffic == "direct" and _applies(first)):
+        return []
+    held = -(-len(layers) * first.experts // _widest(first))
+    if held <= first.experts or first.layout.ep != first.layout.gpu_count:
+        return []
+    rises = []
+    for certificate, evidence in zip(certificates[1:], layers[1:], strict=True):
+        weight_UV = _sides(evidence, _part(evidence), 0)[0][1]
+        whole = int(weight_UV.sum(axis=0).min()) * _port(evidence, ports, 0)
+        rises.append(max(Fraction(0), whole - _leg(certificate, evidence, 0)))
+    return rises
+
+
+def lifted(
+    layers: Sequence[Fraction], rises: Sequence[Fraction], mode: str
+) -> Fraction:
+    """Return the bound of the whole, some layer but the first having its rise."""
+    if mode == "worst_layer":
+        if not rises:
+            return max(layers)
+        raised = [one + rise for one, rise in zip(layers[1:], rises, strict=True)]
+        return max(max(layers), min(raised, default=Fraction(0)))
+    return sum(layers, Fraction(0)) + min(rises, default=Fraction(0))
+
+
+def _applies(evidence: Evidence) -> bool:
+    """One copy of each expert, and traffic that is a sum over pairs of nodes."""
+    return (
+        evidence.traffic in ("direct", "copies")
+        and evidence.endpoint == "local_nic"
+        and evidence.objective in ("link_time", "link_tokens")
+        and evidence.slot_count == evidence.experts
+        and isinstance(evidence.part, TokenPart)
+    )
+
+
+def _part(evidence: Evidence) -> TokenPart:
+    assert isinstance(evidence.part, TokenPart)
+    return evidence.part
+
+
+def _leg(certificate: Certificate, evidence: Evidence, leg: int) -> Fraction:
+    """Return what a leg's own proof, of either sort, says."""
+    claimed = certificate["legs"][leg]
+    sides = _sides(evidence, _part(evidence), leg)
+    if "side" in claimed:
+        if evidence.layout.ep != evidence.layout.gpu_count:
+            return Fraction(0)
+        least = seat(claimed, evidence, {side[0]: side[1] for side in sides})
+        return max(Fraction(0), least) * _port(evidence, claimed["ports"], leg)
+    near, far = _rates(evidence, str(claimed["class"]), leg)
+    apart = abroad = 0
+    for number, (_, weight_UV, gpu, domain) in enumerate(sides):
+        apart += _apart(weight_UV, gpu, claimed["gpu"][number])
+        abroad += _apart(weight_UV, domain, claimed["domain"][number])
+    least = min(near, far)
+    return least * apart + (far - least) * abroad
 
 
 def _apart(weight_UV: IntArray, limit: Limit, claimed: Certificate) -> int:
@@ -56,28 +114,34 @@ def _apart(weight_UV: IntArray, limit: Limit, claimed: Certificate) -> int:
 
 def _sides(
     evidence: Evidence, part: TokenPart, leg: int
-) -> list[tuple[IntArray, Limit, Limit]]:
+) -> list[tuple[str, IntArray, Limit, Limit]]:
     """Return transfers between two kinds of nodes, with who may meet how many."""
     slots, layer, ep = evidence.slots_per_gpu, evidence.layer, evidence.layout.ep
-    widest = _widest(evidence)
+    widest, experts = _widest(evidence), evidence.experts
     wide = slots * widest
     chosen_TK = part.experts_LTK[layer].astype(np.int64)
     home_T = part.source_T % ep
-    experts = evidence.experts
-    if leg == 0 and layer == 0:
+    chained = evidence.traffic == "direct"
+    if leg == 0 and (layer == 0 or not chained):
         weight_UV = _count(home_T, chosen_TK, (ep, experts))
-        return [(weight_UV, (slots, 1), (wide, widest))]
+        return [("out", weight_UV, (slots, 1), (wide, widest))]
     if leg == 0:
         before_T = part.experts_LTK[layer - 1][:, 0].astype(np.int64)
         weight_UV = _count(before_T, chosen_TK, (experts, experts))
-        return [(weight_UV, (slots, slots), (wide, wide))]
+        # With one expert per GPU altogether, two layers never share a GPU.
+        gpu, domain = (0, widest - 1) if evidence.single else (slots, wide)
+        return [("between", weight_UV, (gpu, gpu), (domain, domain))]
+    if not chained:
+        weight_UV = _count(home_T, chosen_TK, (ep, experts)).T.copy()
+        return [("home", weight_UV, (1, slots), (widest, wide))]
     # Results that meet where they are made do not travel: the diagonal is nothing.
     merged_VU = _count(chosen_TK[:, 0], chosen_TK[:, 1:], (experts, experts))
     np.fill_diagonal(merged_VU, 0)
-    sides = [(merged_VU.T.copy(), (slots - 1, slots - 1), (wide - 1, wide - 1))]
+    inside = merged_VU.T.copy()
+    sides = [("within", inside, (slots - 1, slots - 1), (wide - 1, wide - 1))]
     if layer == len(part.experts_LTK) - 1:
         homeward = _count(chosen_TK[:, 0], home_T[:, None], (experts, ep))
-        sides.append((homeward, (1, slots), (widest, wide)))
+        sides.append(("home", homeward, (1, slots), (widest, wide)))
     return sides
 
 
@@ -99,39 +163,42 @@ def _widest(evidence: Evidence) -> int:
     return most
 
 
-def _rates(evidence: Evidence, name: str, leg: int) -> tuple[Fraction, Fraction]:
-    """Cheapest way in and between domains, over the rates of a class of links."""
-    layout, routes, links = evidence.layout, evidence.routes, evidence.topology.links
+def _members(evidence: Evidence, name: str) -> dict[int, Fraction]:
+    """Rate of every link of a class that the objective looks at."""
     timed = evidence.objective == "link_time"
-    members = [
-        link
-        for link in links
+    return {
+        link.index: link.bytes_per_s if timed else Fraction(link.token_divisor)
+        for link in evidence.topology.links
         if link.link_class == name
         and not link.members
         and (timed or link.name in evidence.scope)
-    ]
-    if not members:
+    }
+
+
+def _unit(evidence: Evidence, leg: int) -> Fraction:
+    timed = evidence.objective == "link_time"
+    return Fraction(evidence.message[leg] if timed else 1)
+
+
+def _rates(evidence: Evidence, name: str, leg: int) -> tuple[Fraction, Fraction]:
+    """Cheapest way in and between domains, over the rates of a class of links."""
+    rate = _members(evidence, name)
+    if not rate:
         return Fraction(0), Fraction(0)
-    if timed:
-        whole = sum((link.bytes_per_s for link in members), Fraction(0))
-        unit = Fraction(evidence.message[leg]) / whole
-    else:
-        unit = Fraction(1, sum(link.token_divisor for link in members))
-    known = {link.index for link in members}
-    least: dict[bool, int] = {}
-    indptr, link_X, numerator_X = routes.incidence()
-    for source in range(layout.gpu_count):
-        first = source // layout.ep * layout.ep
-        for target in range(first, first + layout.ep):
-            if source == target:
-                continue
-            pair = source * layout.gpu_count + target
-            inside = range(int(indptr[pair]), int(indptr[pair + 1]))
-            crossed = sum(
-                int(numerator_X[at]) for at in inside if int(link_X[at]) in known
-            )
-            far = bool(layout.domain_G[source] != layout.domain_G[target])
-            least[far] = min(least.get(far, crossed), crossed)
-    near = least.get(False, 0)
-    away = least.get(True, near)
-    return unit * Fraction(near, routes.q), unit * Fraction(away, routes.q)
+    crossed = crossings(evidence, name)
+    unit = _unit(evidence, leg) / (sum(rate.values(), Fraction(0)) * evidence.routes.q)
+    near = crossed.least.get(False, 0)
+    return unit * near, unit * crossed.least.get(True, near)
+
+
+def _port(evidence: Evidence, names: Sequence[str], leg: int) -> Fraction:
+    """Least that a transfer takes of the links of a domain that it enters or leaves."""
+    found = []
+    for name, inward in zip(names, (True, False), strict=True):
+        rate, crossed = _members(evidence, str(name)), crossings(evidence, str(name))
+        for port in (crossed.inward if inward else crossed.outward).values():
+            whole = sum((rate[link] for link in port.links), Fraction(0))
+            if not whole:
+                return Fraction(0)
+            found.append(Fraction(port.share or 0, evidence.routes.q) / whole)
+    return min(found, default=Fraction(0)) * _unit(evidence, leg)

@@ -126,6 +126,14 @@ def test_equal_peaks_go_to_the_first_link() -> None:
     assert peak(np.asarray([2, 2]), [third, third], 1).index == 0
 
 
+def test_loads_beyond_floats_have_a_peak() -> None:
+    """Shares over many denominators make numerators of thousands of bits."""
+    huge = 7**1000
+    loads = np.asarray([huge, huge + 1, 5], dtype=object)
+    found = peak(loads, [Fraction(1)] * 3, 7**1000)
+    assert (found.index, found.value) == (1, 1 + Fraction(1, huge))
+
+
 def test_scope_of_link_tokens_leaves_out_what_is_inside_a_host() -> None:
     """Default scope: nvlink and pcie are out; an unknown class is refused."""
     links = two_hosts("link_tokens").topology.links

@@ -25,8 +25,10 @@ HIDDEN, FFN = 6, 4
 WAYS = [
     ("copies", "local_nic"),
     ("copies", "dest_forward"),
+    ("copies", "pxn"),
     ("dedup_gpu", "local_nic"),
     ("dedup_gpu", "dest_forward"),
+    ("dedup_gpu", "pxn"),
     ("dedup_domain", "dest_forward"),
 ]
 
@@ -103,9 +105,16 @@ HAND = {
     ("copies", "dest_forward"): {
         (0, 2): 3, (2, 3): 1, (1, 3): 2, (3, 2): 2, (1, 0): 2, (3, 1): 1,
     },
+    # Across on the target's rail: 0 reaches 2 itself and 3 by 1; 3 reaches 0 by 2.
+    ("copies", "pxn"): {
+        (0, 2): 4, (0, 1): 1, (1, 3): 1, (1, 0): 3, (3, 2): 1, (2, 0): 1,
+    },
     ("dedup_gpu", "local_nic"): {(0, 2): 1, (0, 3): 1, (1, 2): 1, (1, 0): 1, (3, 0): 1},
     ("dedup_gpu", "dest_forward"): {
         (0, 2): 2, (2, 3): 1, (1, 3): 1, (3, 2): 1, (1, 0): 2, (3, 1): 1,
+    },
+    ("dedup_gpu", "pxn"): {
+        (0, 2): 2, (0, 1): 1, (1, 3): 1, (1, 0): 2, (3, 2): 1, (2, 0): 1,
     },
     ("dedup_domain", "dest_forward"): {
         (0, 2): 1, (2, 3): 1, (1, 3): 1, (3, 2): 1, (1, 0): 2, (3, 1): 1,

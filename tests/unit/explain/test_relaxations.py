@@ -9,6 +9,7 @@ from planner.evaluator import evaluate_planning
 from planner.explain.relax import RELAXATIONS, Question
 from planner.explain.relax.judged import Outcome, Proof, Resolved, judged
 from planner.explain.relax.links import repriced
+from planner.explain.relax.slots import with_copies, with_near_copies
 from planner.instance import Caps, PlacementInstance
 from planner.pipeline.certifying import evidence
 from planner.plan import PlacementPlan
@@ -62,6 +63,33 @@ def test_one_more_slot_ends_all_traffic() -> None:
     found = outcomes(question(problem, one_each()), "slots")
     short = next(each.note for each in found.values() if each.kind == "slots")
     assert "does not fit: h0/g0 is" in short
+
+
+def test_a_faster_network_says_what_binds_then() -> None:
+    """At 100 GB/s the network is faster than PCIe at 64."""
+    found = outcomes(question(two_gpus(), one_each(), by=1.0), "link")
+    assert "then pcie:" in found["all ib links 100% faster"].note
+    little = outcomes(question(two_gpus(), one_each()), "link")
+    assert little["all ib links 10% faster"].note == ""
+
+
+def test_copies_go_to_the_heaviest_or_to_what_the_domain_lacks() -> None:
+    """Loads 6, 3, 2, 1: per copy 0, 0, then 1 and 0 again; domains want what is far."""
+    problem = instance(
+        [2, 2], experts=4, slots=1, top_k=1, traffic="copies", counts=[[6, 3, 2, 1]]
+    )
+    plan = PlacementPlan(
+        layer_numbers=(0,), slots_LGJ=np.array([[[0], [1], [2], [3]]], np.int16)
+    )
+    added = with_copies(problem, plan).slots_LGJ[0, :, -1].tolist()
+    # GPU 0 holds 0 and takes 1 (3); GPU 1 takes 0 (6); then 0 is 3 and 2 is 2.
+    assert added == [1, 0, 0, 0]
+    assert with_near_copies(problem, plan) is None
+    tokens = instance([2, 2], experts=4, slots=1, top_k=1, traffic="copies", seed=3)
+    near = with_near_copies(tokens, plan)
+    assert near is not None and not near.has_duplicates()
+    held = near.slots_LGJ[0].reshape(2, 4)
+    assert [sorted(set(row)) for row in held.tolist()] == [[0, 1, 2, 3]] * 2
 
 
 def test_no_slot_is_offered_where_every_gpu_holds_all() -> None:

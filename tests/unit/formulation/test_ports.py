@@ -75,7 +75,7 @@ def check(instance: PlacementInstance, seed: int) -> None:
         assert found == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("endpoint", ["local_nic", "dest_forward"])
+@pytest.mark.parametrize("endpoint", ["local_nic", "pxn", "dest_forward"])
 @pytest.mark.parametrize("objective", ["link_time", "link_tokens"])
 @pytest.mark.parametrize("name", ["toy-2x2", "h100-4x8-rail"])
 def test_rows_give_the_evaluators_value(

@@ -77,3 +77,14 @@ def test_slots_that_do_not_divide_name_the_nearest_that_do() -> None:
     """64 + 3 over 8 GPUs: 0 or 8 redundant experts would."""
     with pytest.raises(UsageError, match="use 0 or 8"):
         slots_per_gpu(64, 8, SolveOptions(redundant="3"))
+
+
+def test_one_expert_per_gpu_altogether_has_no_copies_and_one_set() -> None:
+    """Law: one slot, whatever the layers; redundant experts are refused."""
+    options = SolveOptions(policy="one_expert_per_gpu_total")
+    assert slots_per_gpu(4, 8, options) == 1
+    assert choose_layout(FOUR_BY_TWO, 2, options).ep == 8
+    with pytest.raises(UsageError, match="use --redundant 0"):
+        slots_per_gpu(
+            4, 8, SolveOptions(policy="one_expert_per_gpu_total", redundant="8")
+        )

@@ -4,7 +4,9 @@ Tiny clusters are enumerated; the verifier's checker must prove the same value.
 """
 
 from dataclasses import replace
+from fractions import Fraction
 from itertools import permutations, product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +14,13 @@ import pytest
 from planner.errors import ManifestError
 from planner.evaluator import evaluate_planning
 from planner.instance import PlacementInstance
-from planner.pipeline.certifying import certified_layers, evidence
+from planner.pipeline.certifying import certified_bound, certified_layers, evidence
 from planner.plan import PlacementPlan
-from planner.strategies.base import whole_bound
-from planner.strategies.flow.bound import layer_bounds
+from planner.strategies.base import STRATEGIES, Limits
+from planner.strategies.flow.bound import flow_bound
 from planner.strategies.flow.flows import flows_of
 from planner.strategies.flow.matching import together
+from planner.strategies.flow.seat import MIX, Room, between
 from planner.verifier.certificates import proven
 from planner.workload.parts import TokenPart
 from tests.instances import instance
@@ -62,7 +65,7 @@ def test_no_placement_is_below_the_bound(
             seed=seed,
         )
         flows = flows_of(made.planning, made.layout, 4)
-        bound = whole_bound(layer_bounds(made, flows), "sequential")
+        bound = flow_bound(made, flows)
         best = best_of_all(made, slots)
         assert bound.value <= best * (1 + 1e-12)
         assert bound.value > 0 or best == 0
@@ -70,6 +73,70 @@ def test_no_placement_is_below_the_bound(
         assert certified is not None
         for each, layer in zip(certified, bound.layers, strict=True):
             assert float(each) == pytest.approx(layer.value, rel=1e-9)
+
+
+def single(
+    domains: list[int], experts: int, *, seed: int, **given: Any
+) -> PlacementInstance:
+    """Return an instance with one expert per GPU altogether."""
+    layers = sum(domains) // experts
+    made = instance(
+        domains, experts=experts, slots=1, layers=layers, tokens=40, seed=seed, **given
+    )
+    return replace(made, single=True)
+
+
+def best_of_single(made: PlacementInstance) -> float:
+    """Return the best value of all ways to give every GPU one expert."""
+    layers, experts = made.layer_count, made.model.experts
+    found = []
+    for gpus in permutations(range(layers * experts)):
+        slots_LGJ = np.full((layers, layers * experts, 1), -1, dtype=np.int16)
+        for layer, expert in product(range(layers), range(experts)):
+            slots_LGJ[layer, gpus[layer * experts + expert], 0] = expert
+        plan = PlacementPlan(layer_numbers=made.model.moe_layers, slots_LGJ=slots_LGJ)
+        found.append(float(evaluate_planning(made, plan).value))
+    return min(found)
+
+
+@pytest.mark.parametrize("traffic", ["direct", "copies"])
+@pytest.mark.parametrize("mode", ["sequential", "worst_layer"])
+@pytest.mark.parametrize(
+    ("domains", "experts", "top_k"),
+    [([2, 2], 2, 1), ([2, 2], 2, 2), ([3, 3], 3, 2), ([2, 2, 2], 2, 1)],
+)
+def test_no_single_placement_is_below_the_bound(
+    traffic: str, mode: str, domains: list[int], experts: int, top_k: int
+) -> None:
+    """One expert per GPU altogether: every permutation, and the checker agrees."""
+    made = single(domains, experts, seed=3, traffic=traffic, top_k=top_k)
+    made = replace(made, objective=replace(made.objective, layers=mode))
+    flows = flows_of(made.planning, made.layout, experts, chained=traffic == "direct")
+    bound = flow_bound(made, flows)
+    best = best_of_single(made)
+    assert 0 < bound.value <= best * (1 + 1e-12)
+    certified = certified_bound(made, bound)
+    assert certified is not None
+    assert float(certified) == pytest.approx(bound.value, rel=1e-9)
+
+
+def test_a_late_start_lifts_the_whole() -> None:
+    """Three domains of two, three layers of two experts: one begins later."""
+    made = single([2, 2, 2], 2, seed=3, traffic="direct", top_k=1)
+    bound = flow_bound(made, flows_of(made.planning, made.layout, 2))
+    assert bound.starts
+    assert bound.value >= sum(layer.value for layer in bound.layers)
+    assert STRATEGIES.get("auto")(made, Limits(seconds=2)).bound == bound
+
+
+def test_the_heaviest_node_is_better_seated_than_spread() -> None:
+    """By hand: expert 0 gets all 30 transfers, from two tails that send 15 each.
+
+    A domain of two: with one tail beside it 15 enter and nothing leaves; alone 30.
+    """
+    weight_UV = np.asarray([[15, 0], [15, 0]])
+    seat = between(weight_UV, Room(2, 2))
+    assert Fraction(seat.value, 2 * MIX) == 15
 
 
 def test_even_walks_over_lone_gpus_are_proven_optimal() -> None:
@@ -86,7 +153,7 @@ def test_even_walks_over_lone_gpus_are_proven_optimal() -> None:
     made = instance([1] * 4, experts=4, slots=1, traffic="direct", layers=3, top_k=1)
     made = replace(made, workloads=(replace(made.workloads[0], planning=part),))
     flows = flows_of(part, made.layout, 4)
-    bound = whole_bound(layer_bounds(made, flows), "sequential")
+    bound = flow_bound(made, flows)
     slots_LGJ = np.tile(np.arange(4, dtype=np.int16)[None, :, None], (3, 1, 1))
     plan = PlacementPlan(layer_numbers=(0, 1, 2), slots_LGJ=slots_LGJ)
     value = float(evaluate_planning(made, plan).value)
@@ -118,9 +185,9 @@ def test_what_meets_is_bounded_by_every_choice_of_pairs(
 
 def test_multipliers_may_be_any_and_prove_less() -> None:
     """Worse multipliers give a smaller bound, never a larger one; bad shapes none."""
-    made = instance([2, 2], experts=4, slots=1, traffic="direct", layers=2)
+    made = instance([2, 2, 2, 2], experts=4, slots=1, traffic="direct", layers=2, ep=4)
     flows = flows_of(made.planning, made.layout, 4)
-    good = layer_bounds(made, flows)[1]
+    good = flow_bound(made, flows).layers[1]
     assert good.certificate is not None
     seen = evidence(made, 1)
     rng = np.random.default_rng(0)
@@ -146,3 +213,30 @@ def test_multipliers_may_be_any_and_prove_less() -> None:
         )
     with pytest.raises(ManifestError, match="shape"):
         proven({"kind": "walks", "legs": [{"class": "ib:nic>switch0"}]}, seen)
+
+
+def test_seats_may_be_any_and_prove_less() -> None:
+    """Any anchor and mixes hold: none proves more than the best placement."""
+    made = single([2, 2, 2], 2, seed=5, traffic="direct", top_k=2)
+    best = best_of_single(made)
+    seen = [evidence(made, layer) for layer in range(3)]
+    rng = np.random.default_rng(1)
+    ports = ["ib:switch0>nic", "ib:nic>switch0"]
+    for _ in range(20):
+        total = Fraction(0)
+        for layer, each in enumerate(seen):
+            sides = ["within" if layer == 0 else "tail", "within"]
+            legs = [
+                {
+                    "ports": ports,
+                    "side": side,
+                    "anchor": int(rng.integers(2)),
+                    "mixes": rng.integers(0, 65, 2).tolist(),
+                }
+                for side in sides
+            ]
+            total += proven({"kind": "walks", "legs": legs}, each)
+        assert float(total) <= best * (1 + 1e-12)
+    wrong = {"ports": ports, "side": "within", "anchor": 0, "mixes": [65, 0]}
+    with pytest.raises(ManifestError, match="mixes"):
+        proven({"kind": "walks", "legs": [wrong, wrong]}, seen[0])

@@ -24,6 +24,7 @@ CASES = [
     ([2, 1], "dedup_gpu", "nearest", None, 3, None),
     ([2, 2], "dedup_gpu", "even", "dest_forward", 2, None),
     ([2, 2], "copies", "nearest", "dest_forward", 3, None),
+    ([2, 3], "dedup_gpu", "nearest", "pxn", 2, None),
     ([1, 3], "copies", "weighted", None, 2, None),
 ]
 

@@ -45,6 +45,11 @@ CASES = [
         [4, 4, 3],
         {(0, 3): 2, (3, 4): 1},
     ),
+    # B's GPU 4 is on rail 1: across from A's GPU 1; GPU 3 on rail 0, from GPU 0.
+    ("copies", "pxn", 0, [4, 4, 3, 1], {(0, 1): 3, (1, 4): 2, (0, 3): 1}),
+    ("dedup_gpu", "pxn", 2, [4, 4, 3], {(2, 1): 1, (1, 4): 1, (2, 0): 1, (0, 3): 1}),
+    # C has one GPU: whatever the rail of the target, it is its own relay.
+    ("copies", "pxn", 5, [1, 4], {(5, 1): 1, (5, 4): 1}),
     # Rail 1 of A: relay in B is GPU 4, in C it is GPU 5 (1 mod 1 = 0th member).
     (
         "dedup_domain",

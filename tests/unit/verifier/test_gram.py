@@ -78,6 +78,11 @@ def test_whatever_the_multipliers_the_bound_holds(kind: int, seed: int) -> None:
             texts(rng.integers(-999, 1000, 2) // rng.integers(1, 1000))
             for _ in range(experts + 1)
         ]
+    changed["triangles"]["rows"] += [
+        texts(np.append(rng.permutation(experts)[:3], rng.integers(0, 100)))
+        for _ in range(5)
+        if experts > 2
+    ]
     assert proven(changed, evidence(problem, 0)) <= best
 
 
@@ -120,6 +125,11 @@ REFUSED: dict[str, Change] = {
     "row of other size": _set("groups/0/row", "1 2"),
     "cap below 0": _set("groups/0/cap", "-1 0 0 0 0"),
     "cap weight below 0": _set("groups/0/cap_weight", -1),
+    "triangle below 0": _set("triangles", {"weight": 1, "rows": ["0 1 2 -1"]}),
+    "triangle of a pair": _set("triangles", {"weight": 1, "rows": ["0 1 1 1"]}),
+    "triangle of no expert": _set("triangles", {"weight": 1, "rows": ["0 1 9 1"]}),
+    "triangle before all": _set("triangles", {"weight": 1, "rows": ["0 1 -1 1"]}),
+    "triangle of two": _set("triangles", {"weight": 1, "rows": ["0 1 1"]}),
     "cap of other size": _set("groups/0/cap", "1"),
 }
 

@@ -76,6 +76,9 @@ def walk(mode, endpoint, layout, source, targets):
         if endpoint == "dest_forward" and domain[target] != domain[source]:
             there = [gpu for gpu in block if domain[gpu] == domain[target]]
             stops.insert(1, there[mates.index(source) % len(there)])
+        if endpoint == "pxn" and domain[target] != domain[source]:
+            there = [gpu for gpu in block if domain[gpu] == domain[target]]
+            stops.insert(1, mates[there.index(target) % len(mates)])
         moves += [(a, b) for a, b in itertools.pairwise(stops) if a != b]
     return moves
 
@@ -90,7 +93,7 @@ def counted(mode, case, endpoint="local_nic"):
 @given(
     cases(),
     st.sampled_from(["copies", "dedup_gpu", "dedup_domain"]),
-    st.sampled_from(["local_nic", "dest_forward"]),
+    st.sampled_from(["local_nic", "pxn", "dest_forward"]),
 )
 def test_every_transfer_is_one_step_of_some_token(case, mode, endpoint) -> None:
     """Law: the matrix is the sum of the tokens' own walks."""

@@ -79,6 +79,15 @@ def test_dedup_gpu_relays_like_copies():
     }
 
 
+def test_pxn_crosses_on_the_rail_of_the_target():
+    """Rule 7: GPU 0 reaches 3 by 1, and 2, on its own rail, itself."""
+    assert moves("copies", [[3, 3, 2, 1]], [0], FOUR, "pxn") == {
+        (0, 1): 3,
+        (1, 3): 2,
+        (0, 2): 1,
+    }
+
+
 def test_rails_and_relays_count_the_ep_set_only():
     """Sets {0,1,2,3} and {4,5,6,7} over domains {0,1,4,5} and {2,3,6,7}."""
     two_sets = layout([0, 0, 1, 1, 0, 0, 1, 1], ep=4)

@@ -8,7 +8,6 @@ too little. When there are none, the rounded multipliers are a certificate, and 
 Axes: E experts by ascending load, C classes of a set's length, I sums of multipliers.
 """
 
-import time
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from planner import clock
 from planner.arrays import FloatArray, IntArray
 from planner.formulation.bin_covering import covering_model
 from planner.formulation.mathopt import solve_linear
@@ -38,6 +38,8 @@ SOLVER_NOISE = 1e-7
 NEVER = -(2**62)
 
 Cover = frozenset[int]
+COVERS_SECONDS = 5e-3
+"""Rate of counted work: looking for covers once."""
 
 
 def covering_bound(
@@ -60,7 +62,7 @@ def covering_bound(
         return None
     prover = _Prover(load_E, gpus, slots_per_gpu)
     best, low, high, step = None, floor, value, FIRST_STEP
-    while high - low > precision * value and time.monotonic() < deadline:
+    while high - low > precision * value and clock.now() < deadline:
         aim = (low + high) / 2 if best else max(low, value * (1 - step))
         level = short_level(max(aim, (low * 3 + high) / 4))
         found = prover.proof(level, deadline) if level > low else None
@@ -125,10 +127,10 @@ class _Prover:
         # A heavy expert needs about two light ones for every load of a GPU it has.
         lower_E = np.where(size_E < 0, 2.0 * size_E / needed - 4.0, 0.0)
         upper_E = np.ones(size_E.size)
-        while time.monotonic() < deadline:
+        while clock.now() < deadline:
             solved = solve_linear(
                 covering_model(lower_E, upper_E, valid.keys()),
-                deadline - time.monotonic(),
+                deadline - clock.now(),
                 simplex=True,
             )
             if not solved.solutions or solved.reason != "optimal":
@@ -136,6 +138,7 @@ class _Prover:
             number_E = _rounded_up(solved.solutions[0])
             if solved.solutions[0].sum() >= self._blocks:
                 return None
+            clock.spend(COVERS_SECONDS)
             found = _cheap_covers(size_E, needed, number_E, self._slots) - valid.keys()
             if not found:
                 return self._if_enough(number_E)

@@ -42,7 +42,7 @@ Weights = Mapping[int, tuple[int, ...]]
 
 WEIGHT_SUM = 2**31
 """Weights of one expert add up to no more (rule 19)."""
-COMMON_BITS = 128
+COMMON_BITS = 64
 """Weights are exact while the sums' least common multiple has at most these."""
 MARGINS = tuple(5**step * 2**12 // 4**step for step in range(45))
 """Levels tried for rounded weights exceed the exact one by 2⁻⁴⁸ of it times these."""

@@ -10,13 +10,13 @@ Which way it goes is decided by the numbers of experts, GPUs and slots alone:
 Axes: E experts, G GPUs, J slots of a GPU.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
+from planner import clock
 from planner.arrays import IdArray
 from planner.strategies.balance.bound import LayerBound, mean_bound, ratio_text
 from planner.strategies.balance.count import count_bound, fewest_copies
@@ -125,7 +125,7 @@ class WeightedSearch:
     def work(self, seconds: float, *, thorough: bool) -> WeightedLayer:
         """Search for so long at most, or until bound and value are close."""
         if not self.closed:
-            self._search(time.monotonic() + seconds, thorough=thorough)
+            self._search(clock.now() + seconds, thorough=thorough)
         slots_GJ, weights = filled(self._best, self._load_E, self._slots)
         return WeightedLayer(
             slots_GJ=slots_GJ,
@@ -157,7 +157,7 @@ class WeightedSearch:
         close = max(CLOSER if thorough else CLOSE, Fraction(self._effort.goal))
         start = packed_blocks(self._load_E, self._gpus, self._slots)
         while self._turn < turns and self.gap > close:
-            self._timed_out = time.monotonic() >= deadline
+            self._timed_out = clock.now() >= deadline
             if self._timed_out:
                 return
             found = searched_blocks(

@@ -9,7 +9,6 @@ would be blind to all blocks but one.
 Axes: E experts, K blocks.
 """
 
-import time
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from planner import clock
 from planner.arrays import IntArray
 from planner.strategies.balance.chance import seeded, taken
 from planner.strategies.balance.weighted.fill import Block
@@ -82,6 +82,10 @@ def _lots(ascending: list[int], size: int) -> list[list[int]]:
     return lots
 
 
+MOVES_PER_SECOND = 5_000_000
+"""Rate of counted work."""
+
+
 def searched_blocks(
     start: Sequence[Block],
     load_E: Sequence[int],
@@ -109,10 +113,11 @@ def searched_blocks(
     value = block_value(best, load_E)
     low, high = float(floor / mean), float(min(value, ceiling) / mean)
     random_1 = seeded(seed)
-    while high - low > PRECISION * high and time.monotonic() < deadline:
+    while high - low > PRECISION * high and clock.now() < deadline:
         level = (low + high) / 2
         block_E, gpus_K = _as_arrays(best, len(load_E))
         _anneal(size_E, block_E, gpus_K, level, HEAT, proposals, random_1)
+        clock.spend(proposals / MOVES_PER_SECOND)
         found = _as_blocks(block_E, gpus_K)
         reached = block_value(found, load_E)
         if reached < value:
