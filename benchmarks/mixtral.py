@@ -40,7 +40,7 @@ def main() -> None:
             plan = solve(topology, trace=trace, options=options)
             seconds = time.perf_counter() - begun
             print(
-                f"{name:<20} {plan.status:<16} gap {plan.gap:.2%}  "
+                f"{name:<20} {plan.status:<16} gap {max(plan.gap, 0):.2%}  "
                 f"{plan.objective.value * 1e3:.4f} ms  {seconds:.1f} s"
             )
 

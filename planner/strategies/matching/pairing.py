@@ -2,23 +2,38 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from math import inf
 
 import numpy as np
 
+from planner import clock
 from planner.arrays import BoolArray, IntArray
 
 Costs = list[list[Fraction]]
 """By expert and position."""
 
+CELL_SECONDS = 4e-7
+"""Counted per expert and position of a largest matching."""
 
-def least_sum(
-    units: Sequence[tuple[Costs, Costs]],
-) -> tuple[Fraction, list[IntArray]]:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paired:
+    """The best pair of legs found, the least of any, and each unit's positions."""
+
+    value: Fraction
+    least: Fraction
+    placed: list[IntArray]
+
+
+def least_sum(units: Sequence[tuple[Costs, Costs]], until: float = inf) -> Paired:
     """Return the least sum of both legs' largest costs, and each unit's positions.
 
     One leg's largest cost is raised step by step; below it the other leg is matched
-    as cheaply as can be. It stops where even the other leg's own least cannot help.
+    as cheaply as can be. It stops where even the other leg's own least cannot help,
+    or ``until`` is past on the clock in force: ``least`` then holds for the steps
+    that were not taken.
     """
     least = [max(bottleneck(unit[leg])[0] for unit in units) for leg in (0, 1)]
     steps = sorted({cost for unit in units for row in unit[0] for cost in row})
@@ -26,12 +41,14 @@ def least_sum(
     for most in steps[bisect_left(steps, least[0]) :]:
         if best is not None and most + least[1] >= best[0]:
             break
+        if best is not None and clock.now() >= until:
+            return Paired(value=best[0], least=most + least[1], placed=best[1])
         found = [bottleneck(second, _up_to(first, most)) for first, second in units]
         value = most + max(cost for cost, _ in found)
         if best is None or value < best[0]:
             best = value, [position_E for _, position_E in found]
     assert best is not None  # the least of the first leg is a step
-    return best
+    return Paired(value=best[0], least=best[0], placed=best[1])
 
 
 def bottleneck(
@@ -65,6 +82,7 @@ def _up_to(costs: Costs, most: Fraction) -> BoolArray:
 
 def _matching(mask: BoolArray) -> IntArray:
     """Return each expert's position in a largest matching, -1 where unmatched."""
+    clock.spend(mask.size * CELL_SECONDS)
     holder = [-1] * mask.shape[1]
     open_to = [np.flatnonzero(row).tolist() for row in mask]
     for expert in range(len(open_to)):

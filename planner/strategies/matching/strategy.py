@@ -6,18 +6,20 @@ or not, so ``dedup_gpu`` is ``copies``; where every domain holds every expert on
 GPUs (``docs/matching.md``).
 """
 
-import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
+from planner import clock
 from planner.arrays import IdArray, IntArray
 from planner.errors import UsageError
 from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan
 from planner.strategies.base import (
     STRATEGIES,
+    Bound,
     Event,
     LayerBound,
     Limits,
@@ -57,46 +59,65 @@ def solve_matching(
     UsageError
         If the instance is no matching.
     """
-    begun = time.perf_counter()
+    begun = clock.now()
     reason = why_not(instance)
     if reason is not None:
         raise UsageError(reason)
     matcher = _Matcher(instance)
-    layers = [matcher.layer(demand_SE) for demand_SE in matcher.demand_LSE]
-    plan = PlacementPlan(
-        layer_numbers=instance.model.moe_layers,
-        slots_LGJ=np.stack([slots_GJ for slots_GJ, _, _ in layers]),
-    )
-    bounds = [
-        LayerBound(
-            value=float(least),
-            method="matching",
-            of=f"{instance.traffic}/{instance.selection}",
-            branching=True,
-        )
-        for _, _, least in layers
-        if least is not None
+    layers = [
+        matcher.layer(demand_SE, begun + limits.seconds)
+        for demand_SE in matcher.demand_LSE
     ]
-    bound = None
-    if len(bounds) == len(layers):
-        bound = whole_bound(bounds, instance.objective.layers)
-    closed = all(value == least for _, value, least in layers)
-    values = [value for _, value, _ in layers]
+    bound = _bound(instance, layers)
+    values = [layer.value for layer in layers]
     worst = instance.objective.layers == "worst_layer"
     event = Event(
-        seconds=time.perf_counter() - begun,
+        seconds=clock.now() - begun,
         objective=float(max(values) if worst else sum(values, Fraction(0))),
         bound=bound.value if bound else None,
     )
     if progress is not None:
         progress(event)
+    limited = any(layer.cut for layer in layers)
+    closed = all(layer.value == layer.least for layer in layers)
     return SolveResult(
-        plan=plan,
-        reason="optimal" if closed else "complete",
+        plan=PlacementPlan(
+            layer_numbers=instance.model.moe_layers,
+            slots_LGJ=np.stack([layer.slots_GJ for layer in layers]),
+        ),
+        reason="optimal" if closed else "limit" if limited else "complete",
+        limit=clock.limit_name() if limited else None,
         bound=bound,
         history=(event,),
         layer_strategies=("matching",) * len(layers),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Layer:
+    """A matched layer: its seconds, the least of any plan, whether time cut it."""
+
+    slots_GJ: IdArray
+    value: Fraction
+    least: Fraction | None
+    cut: bool
+
+
+def _bound(instance: PlacementInstance, layers: Sequence[_Layer]) -> Bound | None:
+    """Return the bound of all layers; None if one has none."""
+    each = [
+        LayerBound(
+            value=float(layer.least),
+            method="matching",
+            of=f"{instance.traffic}/{instance.selection}",
+            branching=True,
+        )
+        for layer in layers
+        if layer.least is not None
+    ]
+    if len(each) < len(layers):
+        return None
+    return whole_bound(each, instance.objective.layers)
 
 
 def why_not(instance: PlacementInstance) -> str | None:
@@ -167,8 +188,8 @@ class _Matcher:
         """Whether a plan may leave an expert out of a domain."""
         return len(self._units) > 1
 
-    def layer(self, demand_SE: IntArray) -> tuple[IdArray, Fraction, Fraction | None]:
-        """Return a layer's slots, their seconds, and the least of any plan."""
+    def layer(self, demand_SE: IntArray, until: float) -> _Layer:
+        """Return a layer matched as well as the clock allows."""
         costs = [
             (
                 costs_of(unit, self._ports[0], demand_SE),
@@ -176,14 +197,20 @@ class _Matcher:
             )
             for unit in self._units
         ]
-        value, placed = least_sum(costs)
+        paired = least_sum(costs, until)
         slots_GJ = np.zeros((self._instance.layout.ep, 1), dtype=np.int16)
-        for unit, position_E in zip(self._units, placed, strict=True):
+        for unit, position_E in zip(self._units, paired.placed, strict=True):
             for expert, position in enumerate(position_E.tolist()):
                 slots_GJ[unit[position][0], 0] = expert
-        if not self._far_plans:
-            return slots_GJ, value, value
-        if self._network is None:
-            return slots_GJ, value, None
-        away = least_away(self._instance, self._network, demand_SE)
-        return slots_GJ, value, min(value, away)
+        least: Fraction | None = paired.least
+        if self._far_plans:
+            least = None
+            if self._network is not None:
+                away = least_away(self._instance, self._network, demand_SE)
+                least = min(paired.least, away)
+        return _Layer(
+            slots_GJ=slots_GJ,
+            value=paired.value,
+            least=least,
+            cut=paired.least < paired.value,
+        )

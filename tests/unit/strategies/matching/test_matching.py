@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from planner import clock
 from planner.errors import UsageError
 from planner.evaluator import evaluate_planning
 from planner.instance import Caps, PlacementInstance
@@ -156,6 +157,20 @@ def test_two_legs_together_are_the_least_of_all_pairs(
         )
         for chosen in product(orders, repeat=units)
     )
-    value, placed = least_sum(tables)  # type: ignore[arg-type]
-    assert value == least
-    assert all(sorted(each.tolist()) == list(range(size)) for each in placed)
+    found = least_sum(tables)  # type: ignore[arg-type]
+    assert found.value == found.least == least
+    assert all(sorted(each.tolist()) == list(range(size)) for each in found.placed)
+    hurried = least_sum(tables, clock.now())  # type: ignore[arg-type]
+    assert hurried.least <= least <= hurried.value
+
+
+def test_counted_work_gives_the_same_plan_and_seconds_twice() -> None:
+    """Under the work clock history holds seconds of work, the same every time."""
+    made = instance([3, 3], experts=3, slots=1, traffic="dedup_gpu", layers=2)
+    runs = []
+    for _ in range(2):
+        with clock.counting_work():
+            found = solve(made)
+        runs.append((found.plan.slots_LGJ.tolist(), found.history))
+    assert runs[0] == runs[1]
+    assert runs[0][1][0].seconds > 0
