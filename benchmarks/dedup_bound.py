@@ -91,16 +91,18 @@ def main() -> None:
         rows.append(row)
         print(
             f"layer {layer:3d}: gap {row.gap:.2%}, excess {row.excess:.2%}, bound "
-            f"{row.bounded_s:.1f} s, check {row.checked_s:.3f} s, {row.kilobytes:.0f} kB",
+            f"{row.bounded_s:.1f} s, check {row.checked_s:.3f} s, "
+            f"{row.kilobytes:.0f} kB",
             flush=True,
         )
     gap_L = np.asarray([row.gap for row in rows])
     excess_L = np.asarray([row.excess for row in rows])
+    slowest = max(row.bounded_s for row in rows), max(row.checked_s for row in rows)
     print(
         f"{given.topology}, {given.traffic}, cap {given.cap}: gap mean "
         f"{gap_L.mean():.2%}, least {gap_L.min():.2%}, worst {gap_L.max():.2%}; "
-        f"excess mean {excess_L.mean():.2%}, worst {excess_L.max():.2%}; at most {max(row.bounded_s for row in rows):.1f} s to bound and "
-        f"{max(row.checked_s for row in rows):.3f} s to check a layer"
+        f"excess mean {excess_L.mean():.2%}, worst {excess_L.max():.2%}; at most "
+        f"{slowest[0]:.1f} s to bound and {slowest[1]:.3f} s to check a layer"
     )
 
 
