@@ -178,6 +178,6 @@ def test_a_baseline_that_would_eat_the_time_is_left_out(
     monkeypatch.setitem(base.COSTS, "contiguous", lambda problem: 6.0)
     problem = instance([1, 1], **TWO_HOSTS)
     assert published_plan(problem, "contiguous", 60).slots_LGJ.size == 4
-    with pytest.raises(AbsentBaselineError, match="about 6.0 s of --time-limit 59"):
+    with pytest.raises(AbsentBaselineError, match=r"about 6\.0 s of --time-limit 59"):
         published_plan(problem, "contiguous", 59)
     assert published_plan(problem, "contiguous").slots_LGJ.size == 4
