@@ -222,7 +222,7 @@ def _instance(
         workloads=workloads,
         slots=slots,
     )
-    caps, setup = resolve_caps(options), feasibility.check()
+    setup = feasibility.check()
     if layout.tp > 1:
         moved = all_reduce_bytes(model, layout.tp, options.batch_tokens)
         notes.append(
@@ -241,7 +241,7 @@ def _instance(
             link_classes=options.link_classes,
             combine=options.combine,
         ),
-        caps=caps,
+        caps=resolve_caps(options, setup.lowest),
         slots_per_gpu=setup.slots_per_gpu,
         workloads=workloads,
         memory_bytes_G=setup.bill.total_G,

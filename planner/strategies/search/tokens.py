@@ -118,7 +118,7 @@ def tokens_of(
         mask_QW[:] = 0
         for mask_W, uses_T in zip(mask_QW, uses_QT, strict=True):
             np.bitwise_or.at(mask_W, word_T[uses_T], bit_T[uses_T])
-    caps_G, caps_N = _caps(instance, token.size)
+    caps_G, caps_N = _caps(instance, layer, token.size)
     return Tokens(
         source_L=source_L,
         chose_EW=chose_EW.reshape(-1, width),
@@ -201,17 +201,20 @@ def _hashed_copies(ordinal_T: IntArray, selection: str, most: int) -> IntArray:
     return ((hashed_T * count_M1) >> np.uint64(32)).astype(np.int64)
 
 
-def _caps(instance: PlacementInstance, pairs: int) -> tuple[FloatArray, FloatArray]:
+def _caps(
+    instance: PlacementInstance, layer: int, pairs: int
+) -> tuple[FloatArray, FloatArray]:
     """Most pairs that each GPU and each domain may serve (rule 26), rounded down."""
 
-    def most(cap: float | None, gpus: int) -> float:
+    def most(cap: Fraction | None, gpus: int) -> float:
         if cap is None:
             return np.inf
-        return float(floor(Fraction(str(cap)) * pairs * gpus / layout.gpu_count))
+        return float(floor(cap * pairs * gpus / layout.gpu_count))
 
     layout, domains = instance.layout, instance.topology.domains
-    caps_G = np.full(layout.gpu_count, most(instance.caps.gpu, 1))
-    caps_N = np.asarray([most(instance.caps.domain, len(gpus)) for gpus in domains])
+    caps, of_domain = instance.caps, instance.caps.domain_at(layer)
+    caps_G = np.full(layout.gpu_count, most(caps.gpu_at(layer), 1))
+    caps_N = np.asarray([most(of_domain, len(gpus)) for gpus in domains])
     return caps_G, caps_N
 
 
