@@ -24,6 +24,8 @@ POLICIES = ("uniform", "one_expert_per_gpu", "one_expert_per_gpu_total")
 SINGLE = "one_expert_per_gpu_total"
 SINGLE_TRAFFIC = ("copies", "direct")
 SINGLE_STRATEGIES = ("auto", "flow", "contiguous", "round_robin")
+MOST_CAP = 10**6
+"""No max/mean of GPUs that can be planned comes near."""
 HOMES = ("trace", "by_token", "round_robin", "balanced", "by_tag")
 
 
@@ -167,12 +169,12 @@ def _check_cap(flag: str, text: str) -> None:
             "lowest baseline's max/mean, as 1.02x"
         ) from None
     if is_relative(text):
-        if not (value.is_finite() and value > 0):
+        if not (value.is_finite() and 0 < value < MOST_CAP):
             raise UsageError(
-                f"--{flag} {text} must be finite and > 0 (times the lowest baseline's "
+                f"--{flag} {text} must be > 0 and finite (times the lowest baseline's "
                 "max/mean)"
             )
-    elif not (value.is_finite() and value >= 1):
+    elif not (value.is_finite() and 1 <= value < MOST_CAP):
         raise UsageError(f"--{flag} {text} must be finite and >= 1 (max/mean)")
 
 
