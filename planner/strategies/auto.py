@@ -33,6 +33,7 @@ from planner.strategies.baselines.base import (
     repaired,
 )
 from planner.strategies.judging import judged_layer
+from planner.strategies.matching.strategy import why_not as matching_why_not
 from planner.strategies.priced.strategy import why_not as priced_why_not
 from planner.traffic.base import TRAFFIC
 from planner.workload.parts import CountsPart
@@ -255,6 +256,12 @@ def _members(instance: PlacementInstance) -> list[tuple[str, float]]:
     """
     if _balanced(instance):
         return [("balance", 1.0)]
+    exact = [("matching", 1.0)] if matching_why_not(instance) is None else []
+    return exact + _searching(instance)
+
+
+def _searching(instance: PlacementInstance) -> list[tuple[str, float]]:
+    """Strategies for what no closed form answers."""
     if not TRAFFIC.get(instance.traffic).linear:
         return [("search", 1.0)]
     if priced_why_not(instance) is None:
