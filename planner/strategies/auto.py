@@ -35,13 +35,14 @@ from planner.strategies.baselines.base import (
 from planner.strategies.judging import judged_layer
 from planner.strategies.matching.strategy import why_not as matching_why_not
 from planner.strategies.priced.strategy import why_not as priced_why_not
+from planner.strategies.search.strategy import why_not as search_why_not
 from planner.traffic.base import TRAFFIC
 from planner.workload.parts import CountsPart
 
 MILP_SHARE = 0.5
 """Share of the time that the MILP gets where both it and the search apply."""
-
-
+JOINT_SHARE = 0.5
+"""Share of the time of the search for all workloads at once, after each its own."""
 PRICED_SHARE = 0.8
 """Share of the time of the priced search; the MILP closes small layers after it."""
 
@@ -230,17 +231,19 @@ def _runs(
 ) -> list[tuple[PlacementInstance, str, float]]:
     """Return what to run: of several workloads, the members of each in its turn.
 
-    A plan made for one workload is judged on all of them.
+    A plan made for one workload is judged on all of them; the search then goes on for
+    all at once.
     """
     if len(instance.views) == 1 or _balanced(instance):
         return [(instance, name, share) for name, share in _members(instance)]
-    members = [
-        (view, name, share) for view in instance.views for name, share in _members(view)
+    members = [(view, name) for view in instance.views for name, _ in _members(view)]
+    joint = search_why_not(instance) is None
+    share = (1.0 - JOINT_SHARE if joint else 1.0) / len(members)
+    runs = [
+        (view, name, share / (1.0 - at * share))
+        for at, (view, name) in enumerate(members)
     ]
-    return [
-        (view, name, 1.0 / (len(members) - at))
-        for at, (view, name, _) in enumerate(members)
-    ]
+    return [*runs, (instance, "search", 1.0)] if joint else runs
 
 
 def _balanced(instance: PlacementInstance) -> bool:
