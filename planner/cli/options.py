@@ -1,6 +1,7 @@
 """The flags of design §8, declared once and shared by the verbs."""
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -100,6 +101,14 @@ MessageBytes = Annotated[
 ]
 Holdout = Annotated[str, typer.Option(help="Share of unseen sequences: F[:SALT].")]
 Format = Annotated[str, typer.Option("--format", help="human or json.")]
+DumpModel = Annotated[
+    Path | None,
+    typer.Option(
+        "--dump-model",
+        metavar="FILE.mps",
+        help="Write the linear model of all layers for other solvers (copies only).",
+    ),
+]
 Deterministic = Annotated[
     bool,
     typer.Option(
