@@ -7,7 +7,7 @@ Plans ``paper-16x16`` (16 layers of 16 experts, an expert per GPU, 256 GPUs) for
 top-2, objective ``link_tokens``. One port per host is ``paper-h100-32x8-hdr``, a port
 per GPU its variant ``-rail8``; ``flat`` has hosts of one GPU, so that all links are
 equal. Beside the value and its certified bound stands recursive bisection of the graph
-of flows (spectral, refined by Kernighan and Lin, the best of a few seeds), judged alike.
+of flows (spectral, refined by Kernighan and Lin, best of a few seeds), judged alike.
 
 Traces, from a seed: ``uniform`` (every expert after every expert equally often, every
 home with every expert), ``sampled`` (uniform in the mean), ``independent`` (popularity
@@ -142,7 +142,10 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|---|")
     for name in given.rows or ROWS:
         for trace in given.trace:
-            print(f"| {name} | {trace} | {_figures(ROWS[name], trace, given)} |", flush=True)
+            print(
+                f"| {name} | {trace} | {_figures(ROWS[name], trace, given)} |",
+                flush=True,
+            )
     print(f"\nload {os.getloadavg()[0]:.1f}")
 
 
