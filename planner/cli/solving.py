@@ -115,10 +115,9 @@ def solve(
         print(pretty_json(manifest_data(manifest)))
         return
     show_manifest(manifest, stdout)
-    if dump_model is not None:
-        stdout.print(f"model written to {dump_model}", markup=False)
-    if output is not None:
-        stdout.print(f"plan written to {output}", markup=False)
+    for what, where in (("model", dump_model), ("plan", output)):
+        if where is not None:
+            stdout.print(f"{what} written to {where}", markup=False)
 
 
 def evaluate(
