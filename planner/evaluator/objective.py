@@ -144,12 +144,16 @@ def _pipelined(
 def _summed(parts: Sequence[tuple[ExactArray, int]]) -> ExactArray:
     """Add up arrays over their denominators' common multiple."""
     common = lcm(*(denominator for _, denominator in parts))
+    most = sum(
+        float(np.abs(array).max(initial=0)) * (common // denominator)
+        for array, denominator in parts
+    )
+    # Room for the message sizes and the token factors that follow.
+    fits = most < 2.0**40 and all(array.dtype != object for array, _ in parts)
+    kind = np.int64 if fits else object
     return sum(
-        (
-            array.astype(object) * (common // denominator)
-            for array, denominator in parts
-        ),
-        np.zeros_like(parts[0][0], dtype=object),
+        (array.astype(kind) * (common // denominator) for array, denominator in parts),
+        np.zeros_like(parts[0][0], dtype=kind),
     )
 
 

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
+from math import lcm
 from typing import Any
+
+import numpy as np
 
 from planner import __version__
 from planner.evaluator import (
@@ -383,6 +386,7 @@ def _layer_predictions(evaluation: Evaluation) -> tuple[LayerPrediction, ...]:
                 combine=loads.combine if chained else None,
             ),
             links=instance.topology.links,
+            kinds=instance.topology.kinds,
             domain_G=instance.layout.domain_G,
             q=instance.routes.q,
             message_bytes=instance.message_bytes,
@@ -404,16 +408,12 @@ def _part_prediction(evaluation: Evaluation, home_ratio: float) -> PartPredictio
 def _prediction(planning: JointEvaluation, home_ratio: float) -> Prediction:
     evaluation, instance = planning.first, planning.first.instance
     dispatch, combine = instance.message_bytes
-    pairs_G = [
-        sum(
-            (
-                Fraction(int(loads.pairs_G[gpu]), loads.denominator)
-                for loads in evaluation.layers
-            ),
-            Fraction(0),
-        )
-        for gpu in range(instance.topology.gpu_count)
-    ]
+    over = lcm(*(loads.denominator for loads in evaluation.layers))
+    total_G = sum(
+        loads.pairs_G.astype(object) * (over // loads.denominator)
+        for loads in evaluation.layers
+    )
+    pairs_G = [Fraction(int(pairs), over) for pairs in np.asarray(total_G)]
     part = _part_prediction(evaluation, home_ratio)
     return Prediction(
         **{name: getattr(part, name) for name in PartPrediction.model_fields},

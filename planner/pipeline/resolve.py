@@ -21,7 +21,7 @@ PHASE_TRAFFIC = {"prefill": "dedup_domain", "decode": "copies"}
 POLICIES = ("uniform", "one_expert_per_gpu", "one_expert_per_gpu_total")
 SINGLE = "one_expert_per_gpu_total"
 SINGLE_TRAFFIC = ("copies", "direct")
-SINGLE_STRATEGIES = ("auto", "flow", "contiguous", "round_robin")
+SINGLE_STRATEGIES = ("auto", "single", "flow", "contiguous", "round_robin")
 HOMES = ("trace", "by_token", "round_robin", "balanced", "by_tag")
 
 

@@ -122,7 +122,9 @@ def solve_auto(
     """
     instance = without_chains(instance)
     chained = any(TRAFFIC.get(view.traffic).chained for view in instance.views)
-    if chained or instance.single:
+    if instance.single and not chained:
+        return STRATEGIES.get("single")(instance, limits, starts, progress)
+    if chained:
         return STRATEGIES.get("flow")(instance, limits, starts, progress)
     if instance.nested_groups:
         return STRATEGIES.get("balance")(instance, limits, starts, progress)

@@ -66,13 +66,16 @@ def certified_bound(setting: Setting) -> Fraction | None:
             where="/bound/certificate/layers",
             value=len(certificates),
         )
+    scope = scope_of(setting)
     values = [
-        Fraction(0) if each is None else proven(each, evidence_of(setting, layer))
+        Fraction(0)
+        if each is None
+        else proven(each, evidence_of(setting, layer, scope))
         for layer, each in enumerate(certificates)
     ]
     ports = bound.certificate.get("starts")
     if ports is not None and manifest.objective.layers != "pipelined":
-        seen = [evidence_of(setting, layer) for layer in range(count)]
+        seen = [evidence_of(setting, layer, scope) for layer in range(count)]
         given = [each or {} for each in certificates]
         return lifted(values, _rises(ports, given, seen), manifest.objective.layers)
     if manifest.objective.layers == "worst_layer":
@@ -102,10 +105,15 @@ def _rises(
         ) from error
 
 
-def evidence_of(setting: Setting, layer: int) -> Evidence:
+def scope_of(setting: Setting) -> frozenset[str]:
+    """Return the names of the links that count for ``link_tokens``."""
+    scope = figures.scope(setting.topology.links, setting.options.link_classes)
+    return frozenset(link.name for link in scope)
+
+
+def evidence_of(setting: Setting, layer: int, scope: frozenset[str]) -> Evidence:
     """Return what a checker may see of one layer of the planning part."""
     manifest, caps = setting.manifest, setting.manifest.caps
-    scope = figures.scope(setting.topology.links, setting.options.link_classes)
     return Evidence(
         topology=setting.topology,
         routes=setting.routes,
@@ -120,7 +128,7 @@ def evidence_of(setting: Setting, layer: int) -> Evidence:
         else len(manifest.layers[layer].slots[0]),
         single=setting.options.single,
         message=setting.message,
-        scope=frozenset(link.name for link in scope),
+        scope=scope,
         cap_gpu=None if caps.gpu is None else Fraction(str(caps.gpu)),
         cap_domain=None if caps.domain is None else Fraction(str(caps.domain)),
         part=setting.parts.planning,

@@ -11,14 +11,17 @@ from math import ceil, lcm
 
 import numpy as np
 
-from planner.arrays import ExactArray
+from planner.arrays import BoolArray, ExactArray
 from planner.layout import ParallelLayout
 from planner.pair_counts import PairCounts
-from planner.topology.graph import Link
+from planner.topology.graph import Kind, Link, kinds_of
 from planner.topology.paths import Routes
 from planner.workload.model_spec import MoEModelSpec
 
 MODES = ("sequential", "pipelined", "worst_layer")
+_SMALL = 2**38
+"""A thousand legs of so many transfers of 8 KiB fit in int64."""
+_CABLES = 2**13
 INNER_KINDS = ("nvlink", "xgmi", "pcie", "upi", "c2c")
 
 
@@ -98,34 +101,43 @@ def values(
     q: int,
     message: tuple[int, int],
     classes: Sequence[str] | None,
+    kinds: Sequence[Kind] | None = None,
 ) -> dict[str, dict[str, Fraction]]:
-    """Return all nine values: objective, then layer mode."""
+    """Return all nine values: objective, then layer mode.
+
+    Of links of one kind the fullest is the slowest. ``kinds`` are those of
+    ``links``, where they are known already.
+    """
     whole = lcm(*(figures.denominator for figures in layers))
-    index = [link.index for link in scope(links, classes)]
-    units = [[Fraction(size) / link.bytes_per_s for link in links] for size in message]
-    tick = lcm(*{unit.denominator for leg in units for unit in leg})
-    ticks = [np.asarray([int(unit * tick) for unit in leg], object) for leg in units]
-    divisor = lcm(*(link.token_divisor for link in links))
-    share_A = np.asarray([divisor // link.token_divisor for link in links], object)
-    groups = [link for link in links if link.members]
-    seconds, tokens, pairs = [], [], []
-    for figures in layers:
-        scale = whole // figures.denominator
-        legs = [
-            leg.astype(object) * scale
-            for leg in (figures.dispatch_A, figures.combine_A)
-        ]
-        seconds.append([leg * unit_A for leg, unit_A in zip(legs, ticks, strict=True)])
-        shared = [leg * share_A for leg in legs]
-        for leg in shared:
-            for group in groups:
-                leg[group.index] = leg[list(group.members)].sum()
-        tokens.append([leg[index] for leg in shared])
-        pairs.append([figures.pairs_G.astype(object) * scale])
+    every = kinds_of(links) if kinds is None else kinds
+    counted = np.zeros(len(links), dtype=np.bool_)
+    counted[[link.index for link in scope(links, classes)]] = True
+    scales = [whole // figures.denominator for figures in layers]
+    legs = [
+        [_whole(leg, scale) for leg in (figures.dispatch_A, figures.combine_A)]
+        for figures, scale in zip(layers, scales, strict=True)
+    ]
+    seconds = [
+        [_slowest(leg, every) * size for leg, size in zip(pair, message, strict=True)]
+        for pair in legs
+    ]
+    sent = [_total(each) for each in zip(*legs, strict=True)]
+    both_A = sent[0] * message[0] + sent[1] * message[1]
+    shared = [[_shared(leg, links) for leg in pair] for pair in legs]
+    tokens = [[_most(leg, every, counted) for leg in pair] for pair in shared]
+    running = _total([leg for pair in shared for leg in pair])
+    pairs = [
+        _whole(figures.pairs_G, scale)
+        for figures, scale in zip(layers, scales, strict=True)
+    ]
+    most = [[Fraction(int(pairs_G.max()))] for pairs_G in pairs]
+    together = Fraction(int(_total(pairs).max()))
     return {
-        "link_time": _modes(seconds, whole * q * tick),
-        "link_tokens": _modes(tokens, whole * q * divisor),
-        "gpu_tokens": _modes(pairs, whole),
+        "link_time": _modes(seconds, _slowest(both_A, every), whole * q),
+        "link_tokens": _modes(
+            tokens, _most(running, every, counted), whole * q * _divisor(links)
+        ),
+        "gpu_tokens": _modes(most, together, whole),
     }
 
 
@@ -180,12 +192,58 @@ def inter_domain_bytes(
     return total
 
 
-def _modes(loads: Sequence[Sequence[ExactArray]], over: int) -> dict[str, Fraction]:
-    """The three layer modes of ``loads[layer][leg][link]`` (rule 23)."""
-    peaks = [sum(int(leg.max()) for leg in legs) for legs in loads]
-    running = sum(leg for legs in loads for leg in legs)
+def _whole(counts: ExactArray, scale: int) -> ExactArray:
+    """Counts times ``scale``; int64 where sums of bytes over all legs fit it."""
+    most = int(np.abs(counts).max(initial=0)) * scale
+    exact = counts if most < _SMALL else counts.astype(object)
+    product: ExactArray = exact * scale
+    return product
+
+
+def _total(parts: Sequence[ExactArray]) -> ExactArray:
+    """The sum of arrays of one shape."""
+    total: ExactArray = np.sum(np.stack(parts), axis=0)
+    return total
+
+
+def _slowest(loads_A: ExactArray, kinds: Sequence[Kind]) -> Fraction:
+    """The largest load over bandwidth."""
+    return max(
+        Fraction(int(loads_A[kind.index_k].max())) / kind.bytes_per_s for kind in kinds
+    )
+
+
+def _divisor(links: Sequence[Link]) -> int:
+    return lcm(*{link.token_divisor for link in links})
+
+
+def _shared(loads_A: ExactArray, links: Sequence[Link]) -> ExactArray:
+    """Tokens over the common divisor: by cables, then added up in groups (rule 10)."""
+    common = _divisor(links)
+    if common >= _CABLES:
+        loads_A = loads_A.astype(object)
+    tokens_A: ExactArray = loads_A * np.asarray(
+        [common // link.token_divisor for link in links]
+    )
+    for link in links:
+        if link.members:
+            tokens_A[link.index] = tokens_A[list(link.members)].sum()
+    return tokens_A
+
+
+def _most(tokens_A: ExactArray, kinds: Sequence[Kind], counted: BoolArray) -> Fraction:
+    """The most tokens on a link that counts."""
+    inside = [kind.index_k[counted[kind.index_k]] for kind in kinds]
+    return Fraction(max(int(tokens_A[index].max()) for index in inside if index.size))
+
+
+def _modes(
+    peaks: Sequence[Sequence[Fraction]], running: Fraction, over: int
+) -> dict[str, Fraction]:
+    """The three layer modes of ``peaks[layer][leg]`` (rule 23)."""
+    layers = [sum(legs, Fraction(0)) for legs in peaks]
     return {
-        "sequential": Fraction(sum(peaks), over),
-        "pipelined": Fraction(int(np.max(running)), over),
-        "worst_layer": Fraction(max(peaks), over),
+        "sequential": sum(layers, Fraction(0)) / over,
+        "pipelined": running / over,
+        "worst_layer": max(layers) / over,
     }
