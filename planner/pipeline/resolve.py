@@ -20,8 +20,14 @@ from planner.workload.model_spec import BYTES_PER_VALUE
 PHASE_TRAFFIC = {"prefill": "dedup_domain", "decode": "copies"}
 POLICIES = ("uniform", "one_expert_per_gpu", "one_expert_per_gpu_total")
 SINGLE = "one_expert_per_gpu_total"
-SINGLE_TRAFFIC = ("copies", "direct")
-SINGLE_STRATEGIES = ("auto", "single", "flow", "contiguous", "round_robin")
+SINGLE_TRAFFIC = {
+    "auto": ("copies", "dedup_gpu", "dedup_domain", "direct"),
+    "single": ("copies", "dedup_gpu", "dedup_domain"),
+    "flow": ("copies", "direct"),
+    "contiguous": ("copies", "dedup_gpu", "dedup_domain", "direct"),
+    "round_robin": ("copies", "dedup_gpu", "dedup_domain", "direct"),
+}
+"""Strategies that place one expert per GPU, and the traffic that they plan for."""
 HOMES = ("trace", "by_token", "round_robin", "balanced", "by_tag")
 
 
@@ -77,16 +83,17 @@ def check_single(instance: PlacementInstance, strategy: str) -> None:
     """
     if not instance.single:
         return
+    _check_goes("", "strategy", strategy, tuple(SINGLE_TRAFFIC))
+    _check_goes("", "objective", instance.objective.name, ("link_time", "link_tokens"))
     for view in instance.views:
-        _check_goes("traffic", view.traffic, SINGLE_TRAFFIC)
-    _check_goes("objective", instance.objective.name, ("link_time", "link_tokens"))
-    _check_goes("strategy", strategy, SINGLE_STRATEGIES)
+        words = SINGLE_TRAFFIC[strategy]
+        _check_goes(f" and --strategy {strategy}", "traffic", view.traffic, words)
 
 
-def _check_goes(flag: str, value: str, words: tuple[str, ...]) -> None:
+def _check_goes(beside: str, flag: str, value: str, words: tuple[str, ...]) -> None:
     if value not in words:
         raise UsageError(
-            f"--policy {SINGLE} does not go with --{flag} {value}; choose from "
+            f"--policy {SINGLE}{beside} does not go with --{flag} {value}; choose from "
             f"{', '.join(words)}"
         )
 

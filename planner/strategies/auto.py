@@ -34,6 +34,7 @@ from planner.strategies.baselines.base import (
 )
 from planner.strategies.judging import judged_layer
 from planner.strategies.priced.strategy import why_not as priced_why_not
+from planner.strategies.single.portfolio import solve_single_portfolio
 from planner.traffic.base import TRAFFIC
 from planner.workload.parts import CountsPart
 
@@ -123,7 +124,7 @@ def solve_auto(
     instance = without_chains(instance)
     chained = any(TRAFFIC.get(view.traffic).chained for view in instance.views)
     if instance.single and not chained:
-        return STRATEGIES.get("single")(instance, limits, starts, progress)
+        return solve_single_portfolio(instance, limits, starts, progress)
     if chained:
         return STRATEGIES.get("flow")(instance, limits, starts, progress)
     if instance.nested_groups:

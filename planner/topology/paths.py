@@ -181,16 +181,14 @@ class Routes:
         apart = moved.source_n != moved.target_n
         source_n, target_n = moved.source_n[apart], moved.target_n[apart]
         count_n = moved.count_n[apart]
-        bundle_nC, reached_n = self.table.columns(source_n, target_n)
-        if not reached_n.all():
-            first = int(np.argmin(reached_n))
-            self._no_path(int(source_n[first]), int(target_n[first]))
         bundles = self.bundles
         fits = self._fits(np.abs(count_n).sum(dtype=np.float64))
         dtype = np.int64 if fits else object
         amount_B = np.zeros(bundles.indptr.size - 1, dtype=dtype)
-        for column in bundle_nC.T:
-            np.add.at(amount_B, column, count_n.astype(dtype))
+        reached_n = self.table.add(amount_B, source_n, target_n, count_n.astype(dtype))
+        if not reached_n.all():
+            first = int(np.argmin(reached_n))
+            self._no_path(int(source_n[first]), int(target_n[first]))
         loads_A = np.zeros(len(self.topology.links), dtype=dtype)
         if fits:
             indptr, links_X = bundles.indptr, bundles.links_X

@@ -51,6 +51,16 @@ class Table(Protocol):
         """Return the bundles of these pairs [n, C], and which have a path."""
         ...
 
+    def add(
+        self,
+        amount_B: ExactArray,
+        source_n: IntArray,
+        target_n: IntArray,
+        count_n: ExactArray,
+    ) -> BoolArray:
+        """Add the counts of these pairs to their bundles; return which have a path."""
+        ...
+
     def ways(self, domain_G: IntArray, *, leaving: bool) -> list[list[int]]:
         """Return by GPU the last (first) bundles of its routes to other domains."""
         ...
@@ -142,6 +152,20 @@ class PairTable:
         """Return the bundles of these pairs [n, 3], and which have a path."""
         columns = [part[source_n, target_n].astype(np.int64) for part in self.parts]
         return np.stack(columns, axis=-1), columns[0] >= 0
+
+    def add(
+        self,
+        amount_B: ExactArray,
+        source_n: IntArray,
+        target_n: IntArray,
+        count_n: ExactArray,
+    ) -> BoolArray:
+        """Add the counts of these pairs to their bundles; return which have a path."""
+        reached_n = self.exit_GG[source_n, target_n] >= 0
+        if reached_n.all():
+            for part in self.parts:
+                np.add.at(amount_B, part[source_n, target_n], count_n)
+        return np.asarray(reached_n)
 
     def ways(self, domain_G: IntArray, *, leaving: bool) -> list[list[int]]:
         """Return by GPU the last (first) bundles of its routes to other domains."""

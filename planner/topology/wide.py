@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from planner.arrays import BoolArray, IntArray
+from planner.arrays import BoolArray, ExactArray, IntArray
 from planner.topology.bundles import BundleStore
 from planner.topology.graph import ClusterTopology
 from planner.topology.nics import Endpoints, Port
@@ -156,6 +156,30 @@ class WideTable:
             (self.back_G[target_n] * far_n)[:, None],
         ]
         return np.concatenate(columns, axis=1), near_n | far_n
+
+    def add(
+        self,
+        amount_B: ExactArray,
+        source_n: IntArray,
+        target_n: IntArray,
+        count_n: ExactArray,
+    ) -> BoolArray:
+        """Add the counts of these pairs to their bundles; return which have a path."""
+        near_n3, near_n = self.inside.columns(source_n, target_n)
+        reached_n = near_n | self._by_fabric(source_n, target_n)
+        if not reached_n.all():
+            return reached_n
+        for column in near_n3[near_n].T:
+            np.add.at(amount_B, column, count_n[near_n])
+        source_f, target_f, count_f = (
+            each[~near_n] for each in (source_n, target_n, count_n)
+        )
+        np.add.at(amount_B, self.out_G[source_f], count_f)
+        np.add.at(amount_B, self.back_G[target_f], count_f)
+        start, end = self.leaf_out_G[source_f], self.leaf_back_G[target_f]
+        far = start != end
+        self.between.add(amount_B, start[far], end[far], count_f[far])
+        return reached_n
 
     def survey(self, bundles: int) -> Survey:
         """Return who uses every bundle, counted by leaf."""

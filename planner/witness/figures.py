@@ -19,9 +19,7 @@ from planner.topology.paths import Routes
 from planner.workload.model_spec import MoEModelSpec
 
 MODES = ("sequential", "pipelined", "worst_layer")
-_SMALL = 2**38
-"""A thousand legs of so many transfers of 8 KiB fit in int64."""
-_CABLES = 2**13
+_SAFE = 2**62
 INNER_KINDS = ("nvlink", "xgmi", "pcie", "upi", "c2c")
 
 
@@ -113,8 +111,10 @@ def values(
     counted = np.zeros(len(links), dtype=np.bool_)
     counted[[link.index for link in scope(links, classes)]] = True
     scales = [whole // figures.denominator for figures in layers]
+    tokens_of = _TokenRule(links)
+    most = max(1, *message, tokens_of.most) * 2 * len(layers)
     legs = [
-        [_whole(leg, scale) for leg in (figures.dispatch_A, figures.combine_A)]
+        [_whole(leg, scale, most) for leg in (figures.dispatch_A, figures.combine_A)]
         for figures, scale in zip(layers, scales, strict=True)
     ]
     seconds = [
@@ -123,21 +123,21 @@ def values(
     ]
     sent = [_total(each) for each in zip(*legs, strict=True)]
     both_A = sent[0] * message[0] + sent[1] * message[1]
-    shared = [[_shared(leg, links) for leg in pair] for pair in legs]
+    shared = [[tokens_of(leg) for leg in pair] for pair in legs]
     tokens = [[_most(leg, every, counted) for leg in pair] for pair in shared]
     running = _total([leg for pair in shared for leg in pair])
     pairs = [
-        _whole(figures.pairs_G, scale)
+        _whole(figures.pairs_G, scale, most)
         for figures, scale in zip(layers, scales, strict=True)
     ]
-    most = [[Fraction(int(pairs_G.max()))] for pairs_G in pairs]
+    fullest = [[Fraction(int(pairs_G.max()))] for pairs_G in pairs]
     together = Fraction(int(_total(pairs).max()))
     return {
         "link_time": _modes(seconds, _slowest(both_A, every), whole * q),
         "link_tokens": _modes(
-            tokens, _most(running, every, counted), whole * q * _divisor(links)
+            tokens, _most(running, every, counted), whole * q * tokens_of.common
         ),
-        "gpu_tokens": _modes(most, together, whole),
+        "gpu_tokens": _modes(fullest, together, whole),
     }
 
 
@@ -192,10 +192,10 @@ def inter_domain_bytes(
     return total
 
 
-def _whole(counts: ExactArray, scale: int) -> ExactArray:
-    """Counts times ``scale``; int64 where sums of bytes over all legs fit it."""
-    most = int(np.abs(counts).max(initial=0)) * scale
-    exact = counts if most < _SMALL else counts.astype(object)
+def _whole(counts: ExactArray, scale: int, most: int) -> ExactArray:
+    """Counts times ``scale``; int64 where even ``most`` times that fits."""
+    largest = int(np.abs(counts).max(initial=0)) * scale
+    exact = counts if largest * most < _SAFE else counts.astype(object)
     product: ExactArray = exact * scale
     return product
 
@@ -213,22 +213,28 @@ def _slowest(loads_A: ExactArray, kinds: Sequence[Kind]) -> Fraction:
     )
 
 
-def _divisor(links: Sequence[Link]) -> int:
-    return lcm(*{link.token_divisor for link in links})
+class _TokenRule:
+    """Tokens by cables, then added up in groups, over ``common`` (rule 10)."""
 
+    def __init__(self, links: Sequence[Link]) -> None:
+        self._groups = [link for link in links if link.members]
+        self.common = lcm(*{link.token_divisor for link in links})
+        self._factor_A = np.asarray(
+            [self.common // link.token_divisor for link in links]
+        )
 
-def _shared(loads_A: ExactArray, links: Sequence[Link]) -> ExactArray:
-    """Tokens over the common divisor: by cables, then added up in groups (rule 10)."""
-    common = _divisor(links)
-    if common >= _CABLES:
-        loads_A = loads_A.astype(object)
-    tokens_A: ExactArray = loads_A * np.asarray(
-        [common // link.token_divisor for link in links]
-    )
-    for link in links:
-        if link.members:
+    @property
+    def most(self) -> int:
+        """How many times a load's largest entry a link's tokens can be at most."""
+        members = max((len(link.members) for link in self._groups), default=1)
+        return self.common * members
+
+    def __call__(self, loads_A: ExactArray) -> ExactArray:
+        """Return the tokens of every link."""
+        tokens_A: ExactArray = loads_A * self._factor_A
+        for link in self._groups:
             tokens_A[link.index] = tokens_A[list(link.members)].sum()
-    return tokens_A
+        return tokens_A
 
 
 def _most(tokens_A: ExactArray, kinds: Sequence[Kind], counted: BoolArray) -> Fraction:

@@ -53,17 +53,8 @@ def _units(instance: PlacementInstance, leg: int) -> FloatArray:
 
 
 def least_costs(instance: PlacementInstance, ports: Ports, layer: int) -> FloatArray:
-    """Return the least share of the layer's objective of each (expert, domain) [E, N].
-
-    In pairs for ``gpu_tokens``, where the domain does not matter.
-    """
+    """Return the least that an expert costs the layer in each domain [E, N]."""
     part, experts = instance.planning, instance.model.experts
-    domains = ports.unit_N.size
-    if instance.objective.name == "gpu_tokens":
-        pairs_E = _demand(part, layer, experts, merged=False)[2]
-        expert_x = _demand(part, layer, experts, merged=False)[0]
-        load_E = np.bincount(expert_x, weights=pairs_E, minlength=experts)
-        return np.repeat(load_E[:, None], domains, axis=1)
     merged = instance.traffic in MERGED
     demand = _demand(part, layer, experts, merged=merged)
     relayed = instance.traffic == "dedup_domain" or instance.endpoint == "dest_forward"
@@ -73,13 +64,13 @@ def least_costs(instance: PlacementInstance, ports: Ports, layer: int) -> FloatA
 
 def far_pairs(
     instance: PlacementInstance,
-    demand: tuple[IntArray, IntArray, FloatArray],
+    demand: tuple[IntArray, IntArray],
     *,
     relayed: bool,
 ) -> FloatArray:
     """Return pairs from outside each domain [E, N]; of the busiest rail if relayed."""
     layout, experts = instance.layout, instance.model.experts
-    expert_x, source_x, count_x = demand
+    expert_x, source_x = demand
     size_N = np.bincount(layout.domain_G)
     far_EN = np.zeros((experts, size_N.size))
     for rails in np.unique(size_N).tolist() if relayed else [1]:
@@ -88,11 +79,9 @@ def far_pairs(
         )
         rail_x = layout.rail_G[source_x] % rails
         key_x = expert_x * rails + rail_x
-        total = np.bincount(key_x, weights=count_x, minlength=experts * rails)
+        total = np.bincount(key_x, minlength=experts * rails)
         place_x = (expert_x * size_N.size + layout.domain_G[source_x]) * rails + rail_x
-        own = np.bincount(
-            place_x, weights=count_x, minlength=experts * size_N.size * rails
-        )
+        own = np.bincount(place_x, minlength=experts * size_N.size * rails)
         far_ENR = total.reshape(experts, 1, rails) - own.reshape(
             experts, size_N.size, rails
         )
@@ -102,8 +91,8 @@ def far_pairs(
 
 def _demand(
     part: Part, layer: int, experts: int, *, merged: bool
-) -> tuple[IntArray, IntArray, FloatArray]:
-    """Expert, source GPU and pairs; ``merged``: an expert once per token."""
+) -> tuple[IntArray, IntArray]:
+    """Return expert and source GPU of every pair; ``merged``: once per token."""
     if isinstance(part, CountsPart):
         raise TypeError("a counts table has no tokens to place by")
     ids_TK = part.experts_LTK[layer]
@@ -112,4 +101,4 @@ def _demand(
     if merged:
         key_x = np.unique(token_x * experts + expert_x)
         token_x, expert_x = key_x // experts, key_x % experts
-    return expert_x, part.source_T[token_x], np.ones(expert_x.size)
+    return expert_x, part.source_T[token_x]

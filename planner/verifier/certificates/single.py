@@ -8,8 +8,7 @@ domain passes, and sends the results back the same way:
 
 τ being the objective's unit per transfer on the slowest link of that way, the least
 of the GPUs of C. Where tokens are forwarded inside the target's domain, the relay on
-rail ρ takes in those of rail ρ, and far[e, C] is that of the busiest rail. Under
-``gpu_tokens`` the GPU of an expert computes all of its pairs.
+rail ρ takes in those of rail ρ, and far[e, C] is that of the busiest rail.
 """
 
 from fractions import Fraction
@@ -22,10 +21,11 @@ from planner.layout import ParallelLayout
 from planner.topology.graph import ClusterTopology, Link
 from planner.topology.paths import Routes
 from planner.verifier.certificates.base import CHECKERS, Certificate, Evidence
-from planner.workload.parts import CountsPart
+from planner.workload.parts import TokenPart
 
-Demand = tuple[IntArray, IntArray, IntArray]
-"""Expert, source GPU and how many, in any order."""
+MODES = ("copies", "dedup_gpu", "dedup_domain")
+Demand = tuple[IntArray, IntArray]
+"""Expert and source GPU of every pair, in any order."""
 Kind = tuple[IntArray, int, Fraction]
 """Domains, their size, and what a transfer costs there at least, both legs."""
 
@@ -33,39 +33,31 @@ Kind = tuple[IntArray, int, Fraction]
 @CHECKERS.register("one_copy")
 def one_copy(certificate: Certificate, evidence: Evidence) -> Fraction:
     """Return the bound above; 0 where an expert may have several copies."""
+    part = evidence.part
     if evidence.slot_count != evidence.experts or evidence.layout.sets != 1:
         return Fraction(0)
-    if evidence.objective == "gpu_tokens":
-        expert_x, _, count_x = _demand(evidence, merged=False)
-        pairs_E = np.zeros(evidence.experts, dtype=np.int64)
-        np.add.at(pairs_E, expert_x, count_x)
-        return Fraction(int(pairs_E.max()), evidence.denominator)
-    if evidence.traffic not in ("copies", "dedup_gpu", "dedup_domain"):
+    if evidence.traffic not in MODES or evidence.objective == "gpu_tokens":
         return Fraction(0)
-    demand = _demand(evidence, merged=evidence.traffic != "copies")
+    if not isinstance(part, TokenPart):
+        return Fraction(0)
+    demand = _demand(evidence, part, merged=evidence.traffic != "copies")
     relayed = evidence.traffic == "dedup_domain" or evidence.endpoint == "dest_forward"
     least: list[list[Fraction]] = [[] for _ in range(evidence.experts)]
     for domains, size, unit in _alike(evidence):
         far_E = _least_far(evidence, demand, domains, size if relayed else 1)
         for expert, far in enumerate(far_E.tolist()):
             least[expert].append(far * unit)
-    return max(min(costs) for costs in least) / evidence.denominator
+    return max(min(costs) for costs in least)
 
 
-def _demand(evidence: Evidence, *, merged: bool) -> Demand:
-    """Pairs over ``denominator``; ``merged``: an expert once per token."""
-    part = evidence.part
-    if isinstance(part, CountsPart):
-        gpus = evidence.layout.gpu_count
-        tokens_E = np.asarray(part.tokens_LE[evidence.layer], dtype=np.int64)
-        expert_x = np.repeat(np.arange(tokens_E.size), gpus)
-        return expert_x, np.tile(np.arange(gpus), tokens_E.size), tokens_E[expert_x]
+def _demand(evidence: Evidence, part: TokenPart, *, merged: bool) -> Demand:
+    """Return the pairs of the layer; ``merged``: an expert once per token."""
     token_x, place_x = np.nonzero(part.experts_LTK[evidence.layer] >= 0)
     expert_x = part.experts_LTK[evidence.layer][token_x, place_x].astype(np.int64)
     if merged:
         key_x = np.unique(token_x * evidence.experts + expert_x)
         token_x, expert_x = key_x // evidence.experts, key_x % evidence.experts
-    return expert_x, part.source_T[token_x], np.ones_like(expert_x)
+    return expert_x, part.source_T[token_x]
 
 
 def _alike(evidence: Evidence) -> tuple[Kind, ...]:
@@ -127,7 +119,7 @@ def _least_far(
     A source uses the rail of its place in its own domain, modulo ``rails``.
     """
     layout, experts = evidence.layout, evidence.experts
-    expert_x, source_x, count_x = demand
+    expert_x, source_x = demand
     place_N = np.full(int(layout.domain_G.max()) + 1, -1, dtype=np.int64)
     place_N[domains] = np.arange(domains.size)
     seen: dict[int, int] = {}
@@ -136,12 +128,12 @@ def _least_far(
         rail_G[gpu] = seen.get(domain, 0) % rails
         seen[domain] = seen.get(domain, 0) + 1
     total_ER = np.zeros((experts, rails), dtype=np.int64)
-    np.add.at(total_ER, (expert_x, rail_G[source_x]), count_x)
+    np.add.at(total_ER, (expert_x, rail_G[source_x]), 1)
     own_ENR = np.zeros((experts, domains.size, rails), dtype=np.int64)
     at_x = place_N[layout.domain_G[source_x]]
     here = at_x >= 0
     place = (expert_x[here], at_x[here], rail_G[source_x[here]])
-    np.add.at(own_ENR, place, count_x[here])
+    np.add.at(own_ENR, place, 1)
     far_EN: IntArray = (total_ER[:, None, :] - own_ENR).max(axis=2)
     least_E: IntArray = far_EN.min(axis=1)
     return least_E
