@@ -231,9 +231,12 @@ def _layers(plan: PlacementPlan) -> list[Layer]:
             for (layer, expert), by_rank in sorted(plan.split.items())
             if layer == index
         }
+        slots_GJ = plan.slots_LGJ[index]
         slots = tuple(
-            tuple(int(expert) for expert in row if expert >= 0)
-            for row in plan.slots_LGJ[index]
+            tuple(expert for expert in row if expert >= 0) if held else ()
+            for row, held in zip(
+                slots_GJ.tolist(), (slots_GJ >= 0).any(axis=1).tolist(), strict=True
+            )
         )
         layers.append(Layer(layer=number, slots=slots, split=split or None))
     return layers

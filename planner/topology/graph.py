@@ -162,7 +162,9 @@ class ClusterTopology:
     @cached_property
     def seconds_per_byte(self) -> "Weights":
         """1/β of every link."""
-        return Weights.of([1 / link.bytes_per_s for link in self.links])
+        ratios = [link.bytes_per_s.as_integer_ratio() for link in self.links]
+        known = {ratio: Fraction(ratio[1], ratio[0]) for ratio in set(ratios)}
+        return Weights.of([known[ratio] for ratio in ratios])
 
     @cached_property
     def token_factors(self) -> tuple[IntArray, int]:
