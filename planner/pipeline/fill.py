@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from math import lcm
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from planner.evaluator import (
     evaluate_planning,
 )
 from planner.explain import link_effects, what_binds, why_links_cannot_gain
-from planner.instance import PlacementInstance, scope_of
+from planner.instance import Lowest, PlacementInstance, scope_of
 from planner.manifest import (
     LayerCounts,
     Manifest,
@@ -54,7 +53,7 @@ from planner.manifest.schema import (
     Workload,
     WorkloadPart,
 )
-from planner.pipeline.certifying import certified_bound
+from planner.pipeline.certifying import certificate_of, certified_bound
 from planner.pipeline.problem import Problem
 from planner.plan import PlacementPlan
 from planner.strategies.base import Bound, SolveResult
@@ -140,7 +139,7 @@ def fill_manifest(
         ),
         prediction=_prediction(planning, problem.homes[0].ratio),
         imbalance=_imbalance(planning),
-        caps=Caps(gpu=instance.caps.gpu, domain=instance.caps.domain),
+        caps=_caps(instance),
         baselines={base.name: _baseline(base, base.planning) for base in baselines},
         holdout=_holdout(unseen, baselines, problem.homes[0].ratio),
         holdout_reason=holdout_reason(problem, unseen),
@@ -220,6 +219,23 @@ def _provenance(
             for event in result.history
         ),
         notes=tuple(notes_of(problem, planning, result)),
+    )
+
+
+def _caps(instance: PlacementInstance) -> Caps:
+    caps, names = instance.caps, [load.name for load in instance.workloads]
+
+    def texts(lowest: Lowest | None) -> dict[str, tuple[str, ...]] | None:
+        if lowest is None:
+            return None
+        rows = (tuple(map(exact_text, row)) for row in lowest)
+        return dict(zip(names, rows, strict=True))
+
+    return Caps(
+        gpu=caps.gpu,
+        domain=caps.domain,
+        gpu_lowest=texts(caps.gpu_lowest),
+        domain_lowest=texts(caps.domain_lowest),
     )
 
 
@@ -344,8 +360,6 @@ def _bound(instance: PlacementInstance, bound: Bound | None) -> BoundReport | No
     if bound is None:
         return None
     certified = certified_bound(instance, bound)
-    certificates: list[Any] = [layer.certificate for layer in bound.layers]
-    whole: dict[str, Any] = {"starts": list(bound.starts)} if bound.starts else {}
     value = bound.value
     if certified is not None:
         # Checked in exact arithmetic a certificate may prove a little more.
@@ -363,13 +377,12 @@ def _bound(instance: PlacementInstance, bound: Bound | None) -> BoundReport | No
                 of=layer.of,
                 branching=layer.branching,
             )
+            # Of several workloads the layers have no bound.
             for number, layer in zip(
-                instance.model.moe_layers, bound.layers, strict=True
+                instance.model.moe_layers, bound.layers, strict=False
             )
         ),
-        certificate=None
-        if certified is None
-        else {"kind": "layers", "layers": certificates} | whole,
+        certificate=None if certified is None else certificate_of(bound),
         certified_exact=None if certified is None else exact_text(certified),
     )
 
