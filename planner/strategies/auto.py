@@ -123,11 +123,10 @@ def solve_auto(
         If no plan that keeps the caps was found.
     """
     instance = without_chains(instance)
-    chained = any(TRAFFIC.get(view.traffic).chained for view in instance.views)
-    if instance.single and not chained:
-        return solve_single_portfolio(instance, limits, starts, progress)
-    if chained:
+    if any(TRAFFIC.get(view.traffic).chained for view in instance.views):
         return STRATEGIES.get("flow")(instance, limits, starts, progress)
+    if instance.single:
+        return solve_single_portfolio(instance, limits, starts, progress)
     if instance.nested_groups:
         return STRATEGIES.get("balance")(instance, limits, starts, progress)
     begun = clock.now()
