@@ -24,7 +24,7 @@ from planner.strategies.baselines.base import repaired
 
 GAIN = Fraction(1, 100)
 """A slot more per GPU is taken if it lowers the objective by as much."""
-SHARES = 4
+SHARES = 8
 """Into how many parts the time limit is divided; each number of slots gets one."""
 
 Build = Callable[[SolveOptions], Problem]
