@@ -1,14 +1,14 @@
 """What binds a plan, layer by layer: links or GPUs, caps, and prices that prove it."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from planner.arrays import FloatArray
+from planner.arrays import ExactArray, FloatArray
 from planner.evaluator import Evaluation
 from planner.evaluator.layer import LayerLoads
 from planner.evaluator.objective import leg_peaks, link_tokens
@@ -225,22 +225,26 @@ def _rows(instance: PlacementInstance, loads: LayerLoads) -> list[FloatArray]:
     return [_floats(tokens_2A[leg]) * inside_A / (over * common) for leg in (0, 1)]
 
 
-def _floats(values: Iterable[object]) -> FloatArray:
-    return np.asarray([float(value) for value in values], dtype=np.float64)  # type: ignore[arg-type]
+def _floats(values: ExactArray) -> FloatArray:
+    return values.astype(np.float64)
 
 
 def _caps(evaluation: Evaluation, index: int) -> list[CapRow]:
     caps = evaluation.instance.caps
     rows = (
-        ("max/mean per GPU", caps.gpu, evaluation.gpu_imbalance_L[index]),
-        ("max/mean per domain", caps.domain, evaluation.domain_imbalance_L[index]),
+        ("max/mean per GPU", caps.gpu_at(index), evaluation.gpu_imbalance_L[index]),
+        (
+            "max/mean per domain",
+            caps.domain_at(index),
+            evaluation.domain_imbalance_L[index],
+        ),
     )
     return [
         CapRow(
             name=name,
-            cap=cap,
+            cap=float(cap),
             reached=float(reached),
-            binds=float(reached) >= cap * (1 - NEAR),
+            binds=float(reached) >= float(cap) * (1 - NEAR),
         )
         for name, cap, reached in rows
         if cap is not None

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from math import lcm
+
+import numpy as np
 
 from planner import __version__
 from planner.evaluator import (
@@ -16,7 +18,7 @@ from planner.evaluator import (
     evaluate_planning,
 )
 from planner.explain import link_effects, what_binds, why_links_cannot_gain
-from planner.instance import PlacementInstance, scope_of
+from planner.instance import Lowest, PlacementInstance, scope_of
 from planner.manifest import (
     LayerCounts,
     Manifest,
@@ -51,7 +53,7 @@ from planner.manifest.schema import (
     Workload,
     WorkloadPart,
 )
-from planner.pipeline.certifying import certified_bound
+from planner.pipeline.certifying import certificate_of, certified_bound
 from planner.pipeline.problem import Problem
 from planner.plan import PlacementPlan
 from planner.strategies.base import Bound, SolveResult
@@ -64,7 +66,7 @@ from planner.traffic.base import TRAFFIC
 from planner.workload.context import context_cost
 
 OPTIMAL_TOLERANCE = Fraction(1, 10**9)
-PACKAGES = ("ortools", "networkx", "numpy", "numba", "pyarrow")
+PACKAGES = ("ortools", "networkx", "numpy", "numba", "pyarrow", "mtkahypar")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,12 +80,12 @@ class Scored:
     reason: str | None = None
 
 
-def score_baselines(instance: PlacementInstance) -> list[Scored]:
-    """Evaluate every baseline as published, on both parts."""
+def score_baselines(instance: PlacementInstance, limit: float) -> list[Scored]:
+    """Evaluate every baseline as published that fits a time limit, on both parts."""
     scored = []
     for name in BASELINES.names():
         try:
-            plan = published_plan(instance, name)
+            plan = published_plan(instance, name, limit)
         except AbsentBaselineError as absent:
             scored.append(Scored(name=name, reason=str(absent)))
             continue
@@ -105,7 +107,7 @@ def fill_manifest(
     instance, plan = problem.instance, result.plan
     planning = evaluate_planning(instance, plan)
     unseen = evaluate_holdout(instance, plan)
-    baselines = score_baselines(instance)
+    baselines = score_baselines(instance, problem.options.time_limit)
     bound = _bound(instance, result.bound)
     status, gap = status_of(planning.value, bound)
     return Manifest(
@@ -137,7 +139,7 @@ def fill_manifest(
         ),
         prediction=_prediction(planning, problem.homes[0].ratio),
         imbalance=_imbalance(planning),
-        caps=Caps(gpu=instance.caps.gpu, domain=instance.caps.domain),
+        caps=_caps(instance),
         baselines={base.name: _baseline(base, base.planning) for base in baselines},
         holdout=_holdout(unseen, baselines, problem.homes[0].ratio),
         holdout_reason=holdout_reason(problem, unseen),
@@ -220,6 +222,23 @@ def _provenance(
     )
 
 
+def _caps(instance: PlacementInstance) -> Caps:
+    caps, names = instance.caps, [load.name for load in instance.workloads]
+
+    def texts(lowest: Lowest | None) -> dict[str, tuple[str, ...]] | None:
+        if lowest is None:
+            return None
+        rows = (tuple(map(exact_text, row)) for row in lowest)
+        return dict(zip(names, rows, strict=True))
+
+    return Caps(
+        gpu=caps.gpu,
+        domain=caps.domain,
+        gpu_lowest=texts(caps.gpu_lowest),
+        domain_lowest=texts(caps.domain_lowest),
+    )
+
+
 def _layers(plan: PlacementPlan) -> list[Layer]:
     layers = []
     for index, number in enumerate(plan.layer_numbers):
@@ -228,9 +247,12 @@ def _layers(plan: PlacementPlan) -> list[Layer]:
             for (layer, expert), by_rank in sorted(plan.split.items())
             if layer == index
         }
+        slots_GJ = plan.slots_LGJ[index]
         slots = tuple(
-            tuple(int(expert) for expert in row if expert >= 0)
-            for row in plan.slots_LGJ[index]
+            tuple(expert for expert in row if expert >= 0) if held else ()
+            for row, held in zip(
+                slots_GJ.tolist(), (slots_GJ >= 0).any(axis=1).tolist(), strict=True
+            )
         )
         layers.append(Layer(layer=number, slots=slots, split=split or None))
     return layers
@@ -338,8 +360,6 @@ def _bound(instance: PlacementInstance, bound: Bound | None) -> BoundReport | No
     if bound is None:
         return None
     certified = certified_bound(instance, bound)
-    certificates: list[Any] = [layer.certificate for layer in bound.layers]
-    whole: dict[str, Any] = {"starts": list(bound.starts)} if bound.starts else {}
     value = bound.value
     if certified is not None:
         # Checked in exact arithmetic a certificate may prove a little more.
@@ -357,13 +377,12 @@ def _bound(instance: PlacementInstance, bound: Bound | None) -> BoundReport | No
                 of=layer.of,
                 branching=layer.branching,
             )
+            # Of several workloads the layers have no bound.
             for number, layer in zip(
-                instance.model.moe_layers, bound.layers, strict=True
+                instance.model.moe_layers, bound.layers, strict=False
             )
         ),
-        certificate=None
-        if certified is None
-        else {"kind": "layers", "layers": certificates} | whole,
+        certificate=None if certified is None else certificate_of(bound),
         certified_exact=None if certified is None else exact_text(certified),
     )
 
@@ -383,6 +402,7 @@ def _layer_predictions(evaluation: Evaluation) -> tuple[LayerPrediction, ...]:
                 combine=loads.combine if chained else None,
             ),
             links=instance.topology.links,
+            kinds=instance.topology.kinds,
             domain_G=instance.layout.domain_G,
             q=instance.routes.q,
             message_bytes=instance.message_bytes,
@@ -404,16 +424,12 @@ def _part_prediction(evaluation: Evaluation, home_ratio: float) -> PartPredictio
 def _prediction(planning: JointEvaluation, home_ratio: float) -> Prediction:
     evaluation, instance = planning.first, planning.first.instance
     dispatch, combine = instance.message_bytes
-    pairs_G = [
-        sum(
-            (
-                Fraction(int(loads.pairs_G[gpu]), loads.denominator)
-                for loads in evaluation.layers
-            ),
-            Fraction(0),
-        )
-        for gpu in range(instance.topology.gpu_count)
-    ]
+    over = lcm(*(loads.denominator for loads in evaluation.layers))
+    total_G = sum(
+        loads.pairs_G.astype(object) * (over // loads.denominator)
+        for loads in evaluation.layers
+    )
+    pairs_G = [Fraction(int(pairs), over) for pairs in np.asarray(total_G)]
     part = _part_prediction(evaluation, home_ratio)
     return Prediction(
         **{name: getattr(part, name) for name in PartPrediction.model_fields},

@@ -6,7 +6,7 @@ from math import ceil
 from planner.arrays import IntArray
 from planner.errors import UsageError
 from planner.layout import ParallelLayout
-from planner.options import SolveOptions
+from planner.options import GROW, SolveOptions
 from planner.pipeline.resolve import SINGLE
 from planner.topology.graph import ClusterTopology
 
@@ -39,7 +39,7 @@ def choose_layout(
 
     By default one EP set over all GPUs if G ≤ E + R, else sets of the largest
     domain-aligned divisor of G that is ≤ E; attention groups are consecutive GPUs
-    of a domain.
+    of a domain, all of them or, with a smaller ``dp``, the first.
     """
     degrees = parse_layout(options.layout)
     gpus = topology.gpu_count
@@ -54,12 +54,7 @@ def choose_layout(
     if gpus % ep:
         raise UsageError(f"--layout ep={ep} does not divide the {gpus} GPUs")
     tp = degrees.get("tp", 1)
-    groups = _attention_groups(topology, tp)
-    if degrees.get("dp", len(groups)) != len(groups):
-        raise UsageError(
-            f"--layout tp={tp},dp={degrees['dp']}: {gpus} GPUs in groups of {tp} "
-            f"make dp={len(groups)}"
-        )
+    groups = _attention_groups(topology, tp, degrees.get("dp"))
     return ParallelLayout(
         domain_G=topology.domain_G, ep=ep, attention_groups=tuple(groups)
     )
@@ -68,7 +63,8 @@ def choose_layout(
 def slots_per_gpu(experts: int, ep: int, options: SolveOptions) -> int:
     """Return the slots of every GPU in every layer (policies of design §5).
 
-    ``auto`` takes the smallest number of slots that holds every expert. Under
+    ``auto`` takes the smallest number of slots that holds every expert, ``grow`` begins
+    with it. Under
     ``one_expert_per_gpu_total`` the one slot is that of all layers together. Whether
     they hold every expert, and none twice, is for the causes of infeasibility to say.
     """
@@ -81,7 +77,7 @@ def slots_per_gpu(experts: int, ep: int, options: SolveOptions) -> int:
         return 1
     if options.policy == "one_expert_per_gpu":
         return 1
-    if options.redundant == "auto":
+    if options.redundant in ("auto", GROW):
         return ceil(experts / ep)
     slots = experts + redundant(options)
     if slots % ep:
@@ -95,12 +91,13 @@ def slots_per_gpu(experts: int, ep: int, options: SolveOptions) -> int:
 
 
 def redundant(options: SolveOptions) -> int:
-    """Return R, the redundant experts asked for; 0 under ``auto``."""
-    if options.redundant == "auto":
+    """Return R, the redundant experts asked for; 0 where slots are not given."""
+    if options.redundant in ("auto", GROW):
         return 0
     if not options.redundant.isdecimal():
         raise UsageError(
-            f"--redundant {options.redundant!r} is neither auto nor a whole number >= 0"
+            f"--redundant {options.redundant!r} is neither auto nor {GROW} nor a "
+            "whole number >= 0"
         )
     return int(options.redundant)
 
@@ -120,15 +117,23 @@ def _is_aligned(domain_G: IntArray, ep: int) -> bool:
     return all(ep % size == 0 or size % ep == 0 for size in sizes)
 
 
-def _attention_groups(topology: ClusterTopology, tp: int) -> list[tuple[int, ...]]:
+def _attention_groups(
+    topology: ClusterTopology, tp: int, dp: int | None
+) -> list[tuple[int, ...]]:
+    """Return runs of ``tp`` GPUs: ``dp`` of them, or as many as take all GPUs."""
     groups: list[tuple[int, ...]] = []
     for members in topology.domains:
-        if len(members) % tp:
+        if len(members) % tp and dp is None:
             raise UsageError(
                 f"--layout tp={tp} does not divide the scale-up domain of "
-                f"{topology.gpus[members[0]].id}, which has {len(members)} GPUs"
+                f"{topology.gpus[members[0]].id}, which has {len(members)} GPUs; add "
+                "dp=D for attention on some GPUs only"
             )
-        groups.extend(
-            members[start : start + tp] for start in range(0, len(members), tp)
+        whole = len(members) // tp * tp
+        groups.extend(members[start : start + tp] for start in range(0, whole, tp))
+    if dp is not None and dp > len(groups):
+        raise UsageError(
+            f"--layout tp={tp},dp={dp}: {topology.gpu_count} GPUs in groups of {tp} "
+            f"of one domain make dp={len(groups)} at most"
         )
-    return sorted(groups)
+    return sorted(groups)[:dp]

@@ -26,6 +26,7 @@ from planner.strategies.baselines.base import (
     repaired,
 )
 from planner.strategies.flow.anneal import annealed
+from planner.strategies.flow.apart import apart
 from planner.strategies.flow.bound import flow_bound
 from planner.strategies.flow.flows import flows_of
 from planner.strategies.judging import excess_of
@@ -79,7 +80,7 @@ def solve_flow(
     """
     begun = clock.now()
     held = [judged_plan(instance, plan, "start") for plan in starts]
-    held += _baselines(instance)
+    held += baselines_judged(instance)
     run = _Run(begun, min(held, key=lambda each: each.rank), progress)
     run.report()
     view = next((view for view in instance.views if _has_walks(view)), None)
@@ -93,6 +94,12 @@ def solve_flow(
     if view is instance:
         run.bound = flow_bound(view, flows)
         run.report()
+    slots_LGJ = apart(view, flows)
+    if slots_LGJ is not None:
+        numbers = instance.model.moe_layers
+        plan = PlacementPlan(layer_numbers=numbers, slots_LGJ=slots_LGJ)
+        held.append(judged_plan(instance, plan, "apart"))
+        run.best = min(run.best, held[-1], key=lambda each: each.rank)
     one_copy = [each for each in held if _one_copy(view, each.plan)]
     start = min(one_copy, key=lambda each: each.rank).plan
     left = limits.seconds - (clock.now() - begun) - RESERVE_SECONDS
@@ -181,7 +188,8 @@ def _one_copy(instance: PlacementInstance, plan: PlacementPlan) -> bool:
     )
 
 
-def _baselines(instance: PlacementInstance) -> list[Judged]:
+def baselines_judged(instance: PlacementInstance) -> list[Judged]:
+    """Judge every baseline that exists, without its duplicates."""
     found = []
     for name in BASELINES.names():
         try:
