@@ -112,7 +112,10 @@ def solve_flow(
     reason = "complete" if found.finished else "limit"
     if float(run.best.value) <= run.enough:
         reason = "optimal"
-    return run.result(instance, reason, f"flow tried {found.proposals:,} swaps")
+    note = f"flow tried {found.proposals:,} swaps"
+    if view is not instance:
+        note += f" for the walks of {view.workloads[0].name}; all workloads judge"
+    return run.result(instance, reason, note)
 
 
 class _Run:
