@@ -102,7 +102,7 @@ def test_chains_keep_the_most_tokens_in_their_domain() -> None:
 
 
 def test_chains_need_a_domain_each() -> None:
-    """Law: none where layers outnumber the GPUs of too few domains, or tokens go home."""
+    """Law: none where there are too few domains, or tokens go home."""
     made = made_of([4] * 4, "direct", 0)
     assert woven(made, flows(made)) is not None
     made = made_of([8] * 2, "direct", 0)
