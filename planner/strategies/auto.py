@@ -35,6 +35,7 @@ from planner.strategies.judging import judged_layer
 from planner.strategies.matching.strategy import why_not as matching_why_not
 from planner.strategies.priced.strategy import why_not as priced_why_not
 from planner.strategies.search.strategy import why_not as search_why_not
+from planner.strategies.single.portfolio import solve_single_portfolio
 from planner.traffic.base import TRAFFIC
 from planner.workload.parts import CountsPart
 
@@ -122,9 +123,10 @@ def solve_auto(
         If no plan that keeps the caps was found.
     """
     instance = without_chains(instance)
-    chained = any(TRAFFIC.get(view.traffic).chained for view in instance.views)
-    if chained or instance.single:
+    if any(TRAFFIC.get(view.traffic).chained for view in instance.views):
         return STRATEGIES.get("flow")(instance, limits, starts, progress)
+    if instance.single:
+        return solve_single_portfolio(instance, limits, starts, progress)
     if instance.nested_groups:
         return STRATEGIES.get("balance")(instance, limits, starts, progress)
     begun = clock.now()
@@ -144,7 +146,7 @@ def solve_auto(
         if progress is not None:
             progress(event)
 
-    seeds = [*starts, *_baseline_starts(instance, portfolio)]
+    seeds = [*starts, *_baseline_starts(instance, portfolio, limits.seconds)]
     for start in starts:
         portfolio.offer(start, ("start",) * instance.layer_count)
     report()
@@ -201,12 +203,12 @@ def without_chains(instance: PlacementInstance) -> PlacementInstance:
 
 
 def _baseline_starts(
-    instance: PlacementInstance, portfolio: Portfolio
+    instance: PlacementInstance, portfolio: Portfolio, seconds: float
 ) -> list[PlacementPlan]:
     starts = []
     for name in BASELINES.names():
         try:
-            plan = repaired(instance, published_plan(instance, name))
+            plan = repaired(instance, published_plan(instance, name, seconds))
         except AbsentBaselineError:
             continue
         portfolio.offer(plan, (name,) * instance.layer_count)

@@ -81,7 +81,7 @@ def solve_flow(
     """
     begun = clock.now()
     held = [judged_plan(instance, plan, "start") for plan in starts]
-    held += _baselines(instance)
+    held += baselines_judged(instance)
     run = _Run(begun, min(held, key=lambda each: each.rank), progress)
     run.report()
     view = next((view for view in instance.views if _has_walks(view)), None)
@@ -202,7 +202,8 @@ def _constructed(
     return found
 
 
-def _baselines(instance: PlacementInstance) -> list[Judged]:
+def baselines_judged(instance: PlacementInstance) -> list[Judged]:
+    """Judge every baseline that exists, without its duplicates."""
     found = []
     for name in BASELINES.names():
         try:
