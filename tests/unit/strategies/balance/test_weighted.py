@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planner import clock
 from planner.evaluator import evaluate_planning
 from planner.instance import PlacementInstance
 from planner.pipeline.certifying import certified_layers
@@ -176,7 +177,8 @@ def test_without_time_there_is_a_placement_and_a_bound() -> None:
 
 def solved(instance: PlacementInstance) -> SolveResult:
     """Return what balance makes of it."""
-    return STRATEGIES.get("balance")(instance, Limits(seconds=SOON, threads=1))
+    with clock.counting_work():
+        return STRATEGIES.get("balance")(instance, Limits(seconds=SOON, threads=1))
 
 
 @pytest.mark.parametrize(("ep", "least"), [(3, "11/4"), (6, "13/6")])
