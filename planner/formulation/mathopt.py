@@ -8,7 +8,7 @@ from ortools.math_opt import model_pb2
 from ortools.math_opt.python import mathopt
 
 from planner import clock
-from planner.arrays import BoolArray, FloatArray, IntArray
+from planner.arrays import FloatArray
 from planner.errors import SolverError
 from planner.formulation.linear_model import LinearModel
 
@@ -24,8 +24,6 @@ BARRIER_SECONDS = 8e-7
 ROOT_ITERATIONS, NODE_ITERATIONS = 2.0, 400
 """Rates of counted work: simplex iterations that branch and bound takes before its
 first node, per row, and for every node (choosing where to branch takes most)."""
-SESSION_ITERATIONS = 50
-"""… and that a solve from a known basis counts as at least."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,14 +59,14 @@ def solve_linear(
         If the solver fails, or calls a bounded model unbounded.
     """
     params = mathopt.SolveParameters()
-    solver, rate = mathopt.SolverType.GLOP, _simplex_seconds(model)
+    solver, rate = mathopt.SolverType.GLOP, simplex_seconds(model)
     if model.cost_V.size > BARRIER_COLUMNS and not simplex:
         rate = BARRIER_SECONDS * model.value_Z.size
         solver = mathopt.SolverType.HIGHS
         params.lp_algorithm = mathopt.LPAlgorithm.BARRIER
         # The caller proves its bound from any multipliers; a vertex is not needed.
         params.highs.string_options["run_crossover"] = "off"
-    _limit_iterations(params, seconds, rate)
+    limit_iterations(params, seconds, rate)
     opt_model = _to_mathopt(model)
     result = _call(opt_model, solver, params, mathopt.ModelSolveParameters())
     clock.spend(rate * _iterations(result))
@@ -111,7 +109,7 @@ def solve_integer(
         absolute_gap_tolerance=0.0,
     )
     # Cuts and heuristics take about as long as the iterations.
-    rate = 2 * _simplex_seconds(model)
+    rate = 2 * simplex_seconds(model)
     if clock.counts_work():
         root = ROOT_ITERATIONS * model.row_lower_R.size
         nodes = int((seconds / rate - root) / NODE_ITERATIONS)
@@ -141,11 +139,12 @@ def solve_integer(
     return _outcome(result, opt_model)
 
 
-def _simplex_seconds(model: LinearModel) -> float:
+def simplex_seconds(model: LinearModel) -> float:
+    """Return the counted work of a simplex iteration."""
     return SIMPLEX_SECONDS + SIMPLEX_ENTRY_SECONDS * model.value_Z.size
 
 
-def _limit_iterations(
+def limit_iterations(
     params: mathopt.SolveParameters, seconds: float, rate: float
 ) -> None:
     """Limit the seconds; where work is counted, the iterations they stand for."""
@@ -166,6 +165,11 @@ def _duration(seconds: float) -> timedelta:
 
 
 def _to_mathopt(model: LinearModel) -> mathopt.Model:
+    return mathopt.Model.from_model_proto(to_proto(model))
+
+
+def to_proto(model: LinearModel) -> model_pb2.ModelProto:
+    """Return the model as MathOpt's message; ids are column and row numbers."""
     proto = model_pb2.ModelProto()
     count = model.cost_V.size
     proto.variables.ids.extend(range(count))
@@ -183,7 +187,7 @@ def _to_mathopt(model: LinearModel) -> mathopt.Model:
     matrix.row_ids.extend(model.row_Z[order])
     matrix.column_ids.extend(model.column_Z[order])
     matrix.coefficients.extend(model.value_Z[order])
-    return mathopt.Model.from_model_proto(proto)
+    return proto
 
 
 def _call(
@@ -233,78 +237,3 @@ def _outcome(result: mathopt.SolveResult, opt_model: mathopt.Model) -> Outcome:
         solutions=tuple(found),
         bound=float(result.termination.objective_bounds.dual_bound),
     )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Vertex:
-    """An optimal solution of a :class:`LinearSession`.
-
-    ``value_C`` and ``dual_C`` are of the columns and rows that were asked for.
-    """
-
-    objective: float
-    value_C: FloatArray
-    dual_C: FloatArray
-
-
-class LinearSession:
-    """A linear model solved again and again with other columns closed.
-
-    Dual simplex from the last basis: a few closed columns take a few pivots.
-
-    Parameters
-    ----------
-    columns, rows
-        Whose values and multipliers are wanted; reading all would take longer than
-        solving.
-    """
-
-    def __init__(self, model: LinearModel, columns: IntArray, rows: IntArray) -> None:
-        self._model = _to_mathopt(model)
-        self._rate = _simplex_seconds(model)
-        variables = list(self._model.variables())
-        constraints = list(self._model.linear_constraints())
-        self._columns = [variables[column] for column in columns.tolist()]
-        self._rows = [constraints[row] for row in rows.tolist()]
-        self._upper_C = model.upper_V[columns].tolist()
-        self._closed_C = np.zeros(columns.size, dtype=np.bool_)
-        self._filters = mathopt.ModelSolveParameters(
-            variable_values_filter=mathopt.VariableFilter(filtered_items=self._columns),
-            dual_values_filter=mathopt.LinearConstraintFilter(
-                filtered_items=self._rows
-            ),
-            reduced_costs_filter=mathopt.VariableFilter(filtered_items=[]),
-        )
-        self._solver = mathopt.IncrementalSolver(self._model, mathopt.SolverType.GLOP)
-
-    def solve(self, closed_C: BoolArray, seconds: float) -> Vertex | None:
-        """Solve with the columns ``closed_C`` (of those asked for) at 0.
-
-        None where there is no solution, or none was found in time.
-
-        Raises
-        ------
-        SolverError
-            If the solver fails.
-        """
-        for at in np.flatnonzero(closed_C != self._closed_C).tolist():
-            self._columns[at].upper_bound = 0.0 if closed_C[at] else self._upper_C[at]
-        self._closed_C = closed_C.copy()
-        params = mathopt.SolveParameters()
-        _limit_iterations(params, seconds, self._rate)
-        params.glop.use_preprocessing = False
-        params.glop.use_dual_simplex = True
-        try:
-            result = self._solver.solve(params=params, model_params=self._filters)
-        except (RuntimeError, ValueError, AttributeError) as error:
-            cause = error.__context__ or error
-            raise SolverError(f"GLOP failed: {cause}") from error
-        clock.spend(self._rate * (SESSION_ITERATIONS + _iterations(result)))
-        if result.termination.reason is not mathopt.TerminationReason.OPTIMAL:
-            return None
-        values, duals = result.variable_values(), result.dual_values()
-        return Vertex(
-            objective=float(result.objective_value()),
-            value_C=np.asarray([values[column] for column in self._columns]),
-            dual_C=np.asarray([duals[row] for row in self._rows]),
-        )

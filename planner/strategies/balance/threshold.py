@@ -11,7 +11,7 @@ import numpy as np
 
 from planner import clock
 from planner.arrays import FloatArray, IntArray
-from planner.formulation.mathopt import LinearSession
+from planner.formulation.session import LinearSession
 from planner.formulation.threshold import Choices, ThresholdModel, threshold_model
 from planner.strategies.balance.bound import LayerBound, ratio_text
 from planner.strategies.balance.problem import BalanceLayer
