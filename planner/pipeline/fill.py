@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from planner import __version__
 from planner.evaluator import (
@@ -16,7 +15,7 @@ from planner.evaluator import (
     evaluate_planning,
 )
 from planner.explain import link_effects, what_binds, why_links_cannot_gain
-from planner.instance import PlacementInstance, scope_of
+from planner.instance import Lowest, PlacementInstance, scope_of
 from planner.manifest import (
     LayerCounts,
     Manifest,
@@ -51,7 +50,7 @@ from planner.manifest.schema import (
     Workload,
     WorkloadPart,
 )
-from planner.pipeline.certifying import certified_bound
+from planner.pipeline.certifying import certificate_of, certified_bound
 from planner.pipeline.problem import Problem
 from planner.plan import PlacementPlan
 from planner.strategies.base import Bound, SolveResult
@@ -64,7 +63,7 @@ from planner.traffic.base import TRAFFIC
 from planner.workload.context import context_cost
 
 OPTIMAL_TOLERANCE = Fraction(1, 10**9)
-PACKAGES = ("ortools", "networkx", "numpy", "numba", "pyarrow")
+PACKAGES = ("ortools", "networkx", "numpy", "numba", "pyarrow", "mtkahypar")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,12 +77,12 @@ class Scored:
     reason: str | None = None
 
 
-def score_baselines(instance: PlacementInstance) -> list[Scored]:
-    """Evaluate every baseline as published, on both parts."""
+def score_baselines(instance: PlacementInstance, limit: float) -> list[Scored]:
+    """Evaluate every baseline as published that fits a time limit, on both parts."""
     scored = []
     for name in BASELINES.names():
         try:
-            plan = published_plan(instance, name)
+            plan = published_plan(instance, name, limit)
         except AbsentBaselineError as absent:
             scored.append(Scored(name=name, reason=str(absent)))
             continue
@@ -105,7 +104,7 @@ def fill_manifest(
     instance, plan = problem.instance, result.plan
     planning = evaluate_planning(instance, plan)
     unseen = evaluate_holdout(instance, plan)
-    baselines = score_baselines(instance)
+    baselines = score_baselines(instance, problem.options.time_limit)
     bound = _bound(instance, result.bound)
     status, gap = status_of(planning.value, bound)
     return Manifest(
@@ -137,7 +136,7 @@ def fill_manifest(
         ),
         prediction=_prediction(planning, problem.homes[0].ratio),
         imbalance=_imbalance(planning),
-        caps=Caps(gpu=instance.caps.gpu, domain=instance.caps.domain),
+        caps=_caps(instance),
         baselines={base.name: _baseline(base, base.planning) for base in baselines},
         holdout=_holdout(unseen, baselines, problem.homes[0].ratio),
         holdout_reason=holdout_reason(problem, unseen),
@@ -217,6 +216,23 @@ def _provenance(
             for event in result.history
         ),
         notes=tuple(notes_of(problem, planning, result)),
+    )
+
+
+def _caps(instance: PlacementInstance) -> Caps:
+    caps, names = instance.caps, [load.name for load in instance.workloads]
+
+    def texts(lowest: Lowest | None) -> dict[str, tuple[str, ...]] | None:
+        if lowest is None:
+            return None
+        rows = (tuple(map(exact_text, row)) for row in lowest)
+        return dict(zip(names, rows, strict=True))
+
+    return Caps(
+        gpu=caps.gpu,
+        domain=caps.domain,
+        gpu_lowest=texts(caps.gpu_lowest),
+        domain_lowest=texts(caps.domain_lowest),
     )
 
 
@@ -338,8 +354,6 @@ def _bound(instance: PlacementInstance, bound: Bound | None) -> BoundReport | No
     if bound is None:
         return None
     certified = certified_bound(instance, bound)
-    certificates: list[Any] = [layer.certificate for layer in bound.layers]
-    whole: dict[str, Any] = {"starts": list(bound.starts)} if bound.starts else {}
     value = bound.value
     if certified is not None:
         # Checked in exact arithmetic a certificate may prove a little more.
@@ -357,13 +371,12 @@ def _bound(instance: PlacementInstance, bound: Bound | None) -> BoundReport | No
                 of=layer.of,
                 branching=layer.branching,
             )
+            # Of several workloads the layers have no bound.
             for number, layer in zip(
-                instance.model.moe_layers, bound.layers, strict=True
+                instance.model.moe_layers, bound.layers, strict=False
             )
         ),
-        certificate=None
-        if certified is None
-        else {"kind": "layers", "layers": certificates} | whole,
+        certificate=None if certified is None else certificate_of(bound),
         certified_exact=None if certified is None else exact_text(certified),
     )
 

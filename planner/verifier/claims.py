@@ -16,7 +16,7 @@ from planner.verifier.ledger import Ledger
 from planner.verifier.options import nested_groups
 from planner.verifier.setting import Setting
 from planner.verifier.traffic import tokens_of
-from planner.verifier.values import Counted, joint_values
+from planner.verifier.values import Counted, joint_value, joint_values
 from planner.witness import figures
 from planner.witness.figures import LayerFigures
 
@@ -33,7 +33,7 @@ def check_claims(counted: Counted, ledger: Ledger) -> None:
     tokens = [tokens_of(setting.parts.planning) for setting in settings]
     found = joint_values(counted, tokens)
     value = found[manifest.objective.name][manifest.objective.layers]
-    certified = certified_bound(settings[0]) if len(settings) == 1 else None
+    certified = certified_bound(settings, tokens)
     _check_bound(manifest, value, certified, ledger)
     _check_status(manifest, value, certified, ledger)
     for setting, layers in counted:
@@ -41,25 +41,49 @@ def check_claims(counted: Counted, ledger: Ledger) -> None:
     _check_workloads(counted, tokens, ledger)
 
 
-def certified_bound(setting: Setting) -> Fraction | None:
-    """Return the bound that the certificates of the layers prove together.
+def certified_bound(
+    settings: Sequence[Setting], tokens: Sequence[Fraction]
+) -> Fraction | None:
+    """Return the bound that the certificates prove together, None without any.
 
-    None without a certificate. A layer without one proves 0; ``sequential`` adds
-    the layers up, ``worst_layer`` takes the largest.
+    Of several workloads each has its own, and no plan is better for one than a plan
+    made for it alone: what they prove is combined as their values are (rule 25).
 
     Raises
     ------
     ManifestError
         For a certificate of unknown kind or shape.
     """
-    manifest = setting.manifest
-    bound = manifest.bound
+    bound = settings[0].manifest.bound
     if bound is None or bound.certificate is None:
         return None
+    if len(settings) == 1:
+        return _certified(settings[0], bound.certificate)
+    each = bound.certificate.get("workloads", ())
+    if bound.certificate.get("kind") != "workloads" or len(each) != len(settings):
+        raise ManifestError(
+            "must be of kind workloads and hold one certificate for each",
+            where="/bound/certificate",
+            value=bound.certificate.get("kind"),
+        )
+    proofs = [
+        Fraction(0) if own is None else _certified(setting, own)
+        for setting, own in zip(settings, each, strict=True)
+    ]
+    return joint_value(settings, proofs, tokens)
+
+
+def _certified(setting: Setting, certificate: Certificate) -> Fraction:
+    """Return what one workload's certificate proves.
+
+    A layer without one proves 0; ``sequential`` adds the layers up, ``worst_layer``
+    takes the largest.
+    """
+    manifest = setting.manifest
     count = len(manifest.layers)
-    certificates: list[Certificate | None] = [bound.certificate] * count
-    if bound.certificate.get("kind") == "layers":
-        certificates = list(bound.certificate.get("layers", ()))
+    certificates: list[Certificate | None] = [certificate] * count
+    if certificate.get("kind") == "layers":
+        certificates = list(certificate.get("layers", ()))
     if len(certificates) != count:
         raise ManifestError(
             "must hold one entry per layer",
@@ -70,7 +94,7 @@ def certified_bound(setting: Setting) -> Fraction | None:
         Fraction(0) if each is None else proven(each, evidence_of(setting, layer))
         for layer, each in enumerate(certificates)
     ]
-    ports = bound.certificate.get("starts")
+    ports = certificate.get("starts")
     if ports is not None and manifest.objective.layers != "pipelined":
         seen = [evidence_of(setting, layer) for layer in range(count)]
         given = [each or {} for each in certificates]
@@ -104,7 +128,7 @@ def _rises(
 
 def evidence_of(setting: Setting, layer: int) -> Evidence:
     """Return what a checker may see of one layer of the planning part."""
-    manifest, caps = setting.manifest, setting.manifest.caps
+    manifest, (of_gpu, of_domain) = setting.manifest, _caps_at(setting, layer)
     scope = figures.scope(setting.topology.links, setting.options.link_classes)
     return Evidence(
         topology=setting.topology,
@@ -121,8 +145,8 @@ def evidence_of(setting: Setting, layer: int) -> Evidence:
         single=setting.options.single,
         message=setting.message,
         scope=frozenset(link.name for link in scope),
-        cap_gpu=None if caps.gpu is None else Fraction(str(caps.gpu)),
-        cap_domain=None if caps.domain is None else Fraction(str(caps.domain)),
+        cap_gpu=of_gpu,
+        cap_domain=of_domain,
         part=setting.parts.planning,
         layer=layer,
         nested_groups=nested_groups(setting.options, setting.model, setting.layout),
@@ -196,19 +220,33 @@ def _check_caps(
     setting: Setting, counted: Sequence[LayerFigures], ledger: Ledger
 ) -> None:
     """Caps hold per layer on the planning part (rule 26)."""
-    caps = setting.manifest.caps
-    for layer, found in zip(setting.manifest.layers, counted, strict=True):
+    layers = zip(setting.manifest.layers, counted, strict=True)
+    for at, (layer, found) in enumerate(layers):
+        of_gpu, of_domain = _caps_at(setting, at)
         for name, cap, reached in (
-            ("GPU", caps.gpu, figures.imbalance(found)),
-            ("domain", caps.domain, figures.domain_imbalance(found, setting.layout)),
+            ("GPU", of_gpu, figures.imbalance(found)),
+            ("domain", of_domain, figures.domain_imbalance(found, setting.layout)),
         ):
             if cap is not None:
                 ledger.expect(
                     "imbalance caps",
-                    reached <= Fraction(str(cap)) * TOLERANCE,
+                    reached <= cap * TOLERANCE,
                     f"layer {layer.layer}: imbalance per {name} is "
-                    f"{float(reached)}, the cap is {cap}",
+                    f"{float(reached)}, the cap is {float(cap)}",
                 )
+
+
+def _caps_at(setting: Setting, layer: int) -> tuple[Fraction | None, Fraction | None]:
+    """Return the caps of GPUs and domains in a layer, relative ones multiplied."""
+    caps = setting.manifest.caps
+    found: list[Fraction | None] = []
+    for cap, lowest in (
+        (caps.gpu, caps.gpu_lowest),
+        (caps.domain, caps.domain_lowest),
+    ):
+        unit = Fraction(lowest[setting.name][layer]) if lowest else Fraction(1)
+        found.append(None if cap is None else Fraction(str(cap)) * unit)
+    return found[0], found[1]
 
 
 def _check_workloads(

@@ -73,6 +73,7 @@ def test_never_worse_than_eplb_repaired(
             experts=load_LE.shape[1], moe_layers=tuple(range(len(load_LE)))
         ),
         layout=SimpleNamespace(ep=gpus),
+        single=False,
         slot_count=gpus * slots,
     )
     seen.views = (seen,)

@@ -82,10 +82,10 @@ def solve_search(
             f"{instance.traffic} ties together: use --strategy auto or flow"
         )
     begun = clock.now()
-    plans = list(starts) or _own_starts(instance)
+    plans = list(starts) or _own_starts(instance, limits.seconds)
     layers = _best_starts(instance, plans)
     judging = (clock.now() - begun) / (len(layers) * len(plans))
-    note = _why_not(instance)
+    note = why_not(instance)
     problem = None
     if note is None:
         try:
@@ -154,10 +154,12 @@ class _Run:
         )
 
 
-def _why_not(instance: PlacementInstance) -> str | None:
+def why_not(instance: PlacementInstance) -> str | None:
     """Say why there is nothing to search, if so."""
-    if isinstance(instance.planning, CountsPart):
+    if any(isinstance(each.planning, CountsPart) for each in instance.workloads):
         return "search needs the tokens of a trace; the best start was kept"
+    if len(instance.workloads) > 1 and instance.objective.name == "gpu_tokens":
+        return "search places several workloads by their links, balance by GPU load"
     if instance.layout.ep == 1:
         return "one GPU holds every expert: nothing to place"
     return None
@@ -215,11 +217,12 @@ def _result(
     )
 
 
-def _own_starts(instance: PlacementInstance) -> list[PlacementPlan]:
+def _own_starts(instance: PlacementInstance, seconds: float) -> list[PlacementPlan]:
     plans = []
     for name in BASELINES.names():
         try:
-            plans.append(repaired(instance, published_plan(instance, name)))
+            plan = published_plan(instance, name, seconds)
+            plans.append(repaired(instance, plan))
         except AbsentBaselineError:
             continue
     return plans

@@ -38,6 +38,7 @@ def instance_of(
             moe_layers=tuple(range(len(tokens))),
         ),
         layout=SimpleNamespace(ep=len(domains), domain_G=np.asarray(domains)),
+        single=False,
         slot_count=slots * len(domains),
         layer_count=len(tokens),
     )
