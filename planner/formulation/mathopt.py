@@ -1,10 +1,19 @@
 """The one place that calls MathOpt: arrays in, arrays out, errors translated."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
-from ortools.math_opt import model_pb2
+from ortools.math_opt import (
+    callback_pb2,
+    model_parameters_pb2,
+    model_pb2,
+    parameters_pb2,
+    result_pb2,
+    solution_pb2,
+)
+from ortools.math_opt.core.python import solver as core
 from ortools.math_opt.python import mathopt
 
 from planner import clock
@@ -67,20 +76,50 @@ def solve_linear(
         # The caller proves its bound from any multipliers; a vertex is not needed.
         params.highs.string_options["run_crossover"] = "off"
     limit_iterations(params, seconds, rate)
-    opt_model = _to_mathopt(model)
-    result = _call(opt_model, solver, params, mathopt.ModelSolveParameters())
-    clock.spend(rate * _iterations(result))
-    outcome = _outcome(result, opt_model)
-    if result.solutions and result.solutions[0].dual_solution is not None:
-        duals = result.solutions[0].dual_solution.dual_values
-        ordered = [duals[row] for row in opt_model.linear_constraints()]
-        return Outcome(
-            reason=outcome.reason,
-            solutions=outcome.solutions,
-            bound=outcome.bound,
-            duals_R=np.asarray(ordered, dtype=np.float64),
+    result = _answer(model, solver, params)
+    stats = result.solve_stats
+    pivots = int(stats.simplex_iterations) + int(stats.barrier_iterations)
+    clock.spend(rate * (1 + pivots))
+    duals = [each.dual_solution for each in result.solutions[:1]]
+    return Outcome(
+        reason=_reason(mathopt.TerminationReason(result.termination.reason), result),
+        solutions=tuple(
+            as_array(each.primal_solution.variable_values.values)
+            for each in result.solutions
+            if each.primal_solution.feasibility_status
+            == solution_pb2.SOLUTION_STATUS_FEASIBLE
+        ),
+        bound=float(result.termination.objective_bounds.dual_bound),
+        duals_R=as_array(duals[0].dual_values.values)
+        if duals and duals[0].dual_values.ids
+        else None,
+    )
+
+
+def _answer(
+    model: LinearModel, solver: mathopt.SolverType, params: mathopt.SolveParameters
+) -> result_pb2.SolveResultProto:
+    """Return the solver's own message: MathOpt's objects take longer than solving."""
+    try:
+        return core.solve(
+            to_proto(model),
+            solver.value,
+            parameters_pb2.SolverInitializerProto(),
+            params.to_proto(),
+            model_parameters_pb2.ModelSolveParametersProto(),
+            None,
+            callback_pb2.CallbackRegistrationProto(),
+            None,
+            None,
         )
-    return outcome
+    except Exception as error:
+        # The binding's own class of errors is not one that can be imported.
+        raise SolverError(f"{solver.name} failed: {error}") from error
+
+
+def as_array(numbers: Sequence[float]) -> FloatArray:
+    """Return a message's repeated numbers as an array."""
+    return np.fromiter(numbers, dtype=np.float64, count=len(numbers))
 
 
 def solve_integer(
@@ -216,11 +255,19 @@ _REASONS = {
 }
 
 
-def _outcome(result: mathopt.SolveResult, opt_model: mathopt.Model) -> Outcome:
-    reason = _REASONS.get(result.termination.reason)
+def _reason(
+    given: mathopt.TerminationReason,
+    result: mathopt.SolveResult | result_pb2.SolveResultProto,
+) -> str:
+    reason = _REASONS.get(given)
     if reason is None:
-        text = f"the solver stopped as {result.termination.reason.name}"
+        text = f"the solver stopped as {given.name}"
         raise SolverError(f"{text}: {result.termination.detail}")
+    return reason
+
+
+def _outcome(result: mathopt.SolveResult, opt_model: mathopt.Model) -> Outcome:
+    reason = _reason(result.termination.reason, result)
     variables = list(opt_model.variables())
     found = [
         np.asarray([values[name] for name in variables], dtype=np.float64)

@@ -4,7 +4,6 @@ Speaks to MathOpt's solver in its own messages: to turn every answer into MathOp
 Python objects takes several times as long as the few pivots that an answer costs.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +22,12 @@ from planner import clock
 from planner.arrays import BoolArray, FloatArray, IntArray
 from planner.errors import SolverError
 from planner.formulation.linear_model import LinearModel
-from planner.formulation.mathopt import limit_iterations, simplex_seconds, to_proto
+from planner.formulation.mathopt import (
+    as_array,
+    limit_iterations,
+    simplex_seconds,
+    to_proto,
+)
 
 SESSION_ITERATIONS = 50
 """Rate of counted work: simplex iterations that a solve from a known basis counts as
@@ -102,8 +106,8 @@ class LinearSession:
         if result.termination.reason != result_pb2.TERMINATION_REASON_OPTIMAL:
             return None
         found = result.solutions[0]
-        values = _values(found.primal_solution.variable_values.values)
-        duals = _values(found.dual_solution.dual_values.values)
+        values = as_array(found.primal_solution.variable_values.values)
+        duals = as_array(found.dual_solution.dual_values.values)
         return Vertex(
             objective=float(found.primal_solution.objective_value),
             value_C=values[self._column_order],
@@ -137,7 +141,3 @@ def _ranks(ids: IntArray) -> IntArray:
     """Return where each of the ids stands among them sorted."""
     ranks: IntArray = np.argsort(np.argsort(ids))
     return ranks
-
-
-def _values(numbers: Sequence[float]) -> FloatArray:
-    return np.fromiter(numbers, dtype=np.float64, count=len(numbers))
