@@ -18,6 +18,8 @@ class SolveOptions:
     (rule 26), as decimal text; ``layout`` is text ``tp=T[,dp=D][,ep=N]``;
     ``deterministic`` limits work instead of seconds (docs/deterministic.md): the
     manifest is then the same for any number of threads, which is not recorded;
+    ``groups`` is ``auto`` or ``placed``: which attention group each DP rank has is then
+    searched together with the experts (``docs/groups.md``);
     ``routing_groups`` is ``free`` or ``nest`` (a group's copies in one domain);
     ``holdout`` is ``F`` or ``F:SALT``; ``combine`` says how several workloads make
     one value (rule 25): their weighted ``mean`` or the ``worst``; ``plan_for`` is
@@ -35,6 +37,7 @@ class SolveOptions:
     policy: str = "uniform"
     redundant: str = "auto"
     layout: str = "auto"
+    groups: str = "auto"
     routing_groups: str = "free"
     imbalance_cap: str | None = None
     domain_imbalance_cap: str | None = None

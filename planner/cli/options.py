@@ -58,6 +58,12 @@ Policy = Annotated[
 ]
 Redundant = Annotated[str, typer.Option(help="auto, or a number of extra slots.")]
 Layout = Annotated[str, typer.Option(help="auto, or tp=T[,dp=D][,ep=N].")]
+GroupsChoice = Annotated[
+    str,
+    typer.Option(
+        "--groups", help="auto, or placed: DP ranks placed with experts (by_tag)."
+    ),
+]
 RoutingGroups = Annotated[
     str,
     typer.Option(

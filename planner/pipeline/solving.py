@@ -14,6 +14,7 @@ from planner.manifest import Manifest
 from planner.options import SolveOptions
 from planner.pipeline.fill import fill_manifest
 from planner.pipeline.nesting import check_nesting
+from planner.pipeline.placing import check_placing, planned
 from planner.pipeline.problem import (
     Problem,
     Sources,
@@ -98,6 +99,7 @@ def solve(
     problem = build_problem(sources, options)
     check_single(problem.instance, options.strategy)
     check_nesting(problem.instance, options.strategy)
+    check_placing(problem)
     if announce is not None:
         announce(problem.headline)
     limits = Limits(
@@ -110,11 +112,11 @@ def solve(
     try:
         if options.deterministic:
             with clock.counting_work():
-                result = strategy(problem.instance, limits, progress=progress)
+                problem, result = planned(problem, strategy, limits, progress)
                 seconds = clock.now()
         else:
             shifted = None if progress is None else _shifted(progress, ready)
-            result = strategy(problem.instance, limits, progress=shifted)
+            problem, result = planned(problem, strategy, limits, shifted)
             seconds = time.perf_counter() - begun
     except InfeasibleError as error:
         raise problem.feasibility.proven(error) from error
