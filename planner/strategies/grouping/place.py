@@ -69,6 +69,9 @@ def place_ranks(
     kind_S
         Kind of every DP rank: ranks of one kind are alike.
     """
+    if (kind_S == kind_S[0]).all():
+        result = solve(instance, limits, (), progress)
+        return Placed(instance=instance, result=_noted(result, instance, instance))
     begun = clock.now()
     trial = replace(limits, seconds=limits.seconds * TRIAL_SHARE)
     try:
@@ -89,9 +92,7 @@ def place_ranks(
     shifted = None if progress is None else _shifted(progress, spent)
     result = solve(best.instance, rest, (best.plan,), shifted)
     last = _better(best, _Choice(instance=best.instance, plan=result.plan))
-    result = replace(
-        result, plan=last.plan, notes=(*result.notes, _note(instance, last.instance))
-    )
+    result = _noted(replace(result, plan=last.plan), instance, last.instance)
     return Placed(instance=last.instance, result=result)
 
 
@@ -131,16 +132,19 @@ def _places(kind_S: IntArray, kind_P: IntArray) -> IntArray:
     return place_S
 
 
-def _note(before: PlacementInstance, after: PlacementInstance) -> str:
+def _noted(
+    result: SolveResult, before: PlacementInstance, after: PlacementInstance
+) -> SolveResult:
     """Say how many DP ranks attend elsewhere."""
     pairs = zip(
         before.layout.attention_groups, after.layout.attention_groups, strict=True
     )
     count = sum(one != other for one, other in pairs)
-    return (
+    note = (
         f"DP ranks placed together with experts: {count} of {before.layout.dp} attend "
         "on another group than by rank"
     )
+    return replace(result, notes=(*result.notes, note))
 
 
 def _shifted(progress: Progress, seconds: float) -> Progress:
