@@ -19,12 +19,10 @@ from planner.plan import PlacementPlan, SplitWeights
 from planner.strategies.balance.strategy import why_not as balance_why_not
 from planner.strategies.base import (
     STRATEGIES,
-    Bound,
     Event,
     Limits,
     Progress,
     SolveResult,
-    whole_bound,
 )
 from planner.strategies.baselines.base import (
     BASELINES,
@@ -32,6 +30,7 @@ from planner.strategies.baselines.base import (
     published_plan,
     repaired,
 )
+from planner.strategies.bounds import Bounds
 from planner.strategies.judging import judged_layer
 from planner.strategies.matching.strategy import why_not as matching_why_not
 from planner.strategies.priced.strategy import why_not as priced_why_not
@@ -131,7 +130,7 @@ def solve_auto(
     begun = clock.now()
     portfolio = Portfolio(instance)
     history: list[Event] = []
-    bound: Bound | None = None
+    bounds = Bounds(instance)
     notes: list[str] = []
     reasons: list[str] = []
 
@@ -139,7 +138,7 @@ def solve_auto(
         event = Event(
             seconds=clock.now() - begun,
             objective=float(portfolio.value),
-            bound=bound.value if bound else None,
+            bound=bounds.best.value if bounds.best else None,
         )
         history.append(event)
         if progress is not None:
@@ -160,9 +159,9 @@ def solve_auto(
         portfolio.offer(result.plan, (name,) * instance.layer_count)
         reasons.append(result.reason)
         notes.extend(result.notes)
-        if result.bound is not None and view is instance:
-            bound = tighter(bound, result.bound, instance.objective.layers)
+        bounds.offer(view, result.bound)
         report()
+        bound = bounds.best
         if bound is not None and float(portfolio.value) <= bound.value * (1 + 1e-9):
             reasons = ["optimal"]
             break
@@ -176,7 +175,7 @@ def solve_auto(
         plan=portfolio.plan(),
         reason=reason,
         limit=clock.limit_name() if reason == "limit" else None,
-        bound=bound,
+        bound=bounds.best,
         history=tuple(history),
         layer_strategies=tuple(choice.origin for choice in portfolio.choices),
         notes=tuple(notes),
@@ -199,17 +198,6 @@ def without_chains(instance: PlacementInstance) -> PlacementInstance:
         for each in instance.workloads
     )
     return replace(instance, workloads=workloads)
-
-
-def tighter(one: Bound | None, other: Bound, layer_mode: str) -> Bound:
-    """Return the bound made of the better bound of every layer."""
-    if one is None:
-        return other
-    best = [
-        max(pair, key=lambda layer: layer.value)
-        for pair in zip(one.layers, other.layers, strict=True)
-    ]
-    return whole_bound(best, layer_mode)
 
 
 def _baseline_starts(

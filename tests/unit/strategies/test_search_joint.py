@@ -101,6 +101,9 @@ def test_tiny_joint_layers_are_solved_to_the_optimum(combine: str) -> None:
         result = STRATEGIES.get(strategy)(problem, limits)
         found, _ = judged_layer(problem, 0, result.plan.slots_LGJ[0], {})
         assert found == min(values)
+        if strategy == "auto":
+            assert result.bound is not None
+            assert 0 < result.bound.value <= float(found) * (1 + 1e-9)
 
 
 def test_caps_hold_for_each_workload() -> None:
