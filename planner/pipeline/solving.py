@@ -12,6 +12,7 @@ from planner.evaluator import evaluate_planning
 from planner.instance import PlacementInstance
 from planner.manifest import Manifest
 from planner.options import SolveOptions
+from planner.pipeline.dumping import dump_model
 from planner.pipeline.fill import fill_manifest
 from planner.pipeline.nesting import check_nesting
 from planner.pipeline.placing import check_placing, planned
@@ -56,6 +57,7 @@ def solve(
     progress: Progress | None = None,
     announce: Announce | None = None,
     base: Path | None = None,
+    model_file: Path | None = None,
 ) -> Manifest:
     """Plan the placement of a model's experts on a cluster.
 
@@ -76,6 +78,8 @@ def solve(
         Called once with the sentence that says what is being planned.
     base
         Folder that recorded paths are relative to; default: the current one.
+    model_file
+        Where to write the linear model of all layers (MPS), before it is solved.
 
     Returns
     -------
@@ -102,6 +106,8 @@ def solve(
     check_placing(problem)
     if announce is not None:
         announce(problem.headline)
+    if model_file is not None:
+        dump_model(problem, model_file)
     limits = Limits(
         seconds=options.time_limit,
         gap=options.gap,
