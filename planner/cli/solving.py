@@ -1,6 +1,7 @@
 """``planner solve`` and ``planner evaluate``: options in, a judged plan out."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from planner.cli import options as flags
 from planner.cli.progress import progress_to_stderr
 from planner.cli.render import show_evaluation, show_manifest
 from planner.errors import InfeasibleError, infeasible_data
-from planner.manifest import manifest_data, pretty_json, write_manifest
+from planner.manifest import Manifest, manifest_data, pretty_json, write_manifest
 from planner.options import SolveOptions
 
 
@@ -112,12 +113,19 @@ def solve(
         raise
     if output is not None:
         write_manifest(manifest, output)
+    _show(manifest, output_format, {"model": dump_model, "plan": output})
+
+
+def _show(
+    manifest: Manifest, output_format: str, written: Mapping[str, Path | None]
+) -> None:
+    """Print the plan, and where it and what made it were written."""
     stdout = Console(highlight=False, width=flags.width())
     if output_format == "json":
         print(pretty_json(manifest_data(manifest)))
         return
     show_manifest(manifest, stdout)
-    for what, where in (("model", dump_model), ("plan", output)):
+    for what, where in written.items():
         if where is not None:
             stdout.print(f"{what} written to {where}", markup=False)
 

@@ -24,8 +24,13 @@ def planned(
     return replace(problem, instance=placed.instance), placed.result
 
 
-def check_placing(problem: Problem) -> None:
+def check_placing(problem: Problem, *, dumped: bool = False) -> None:
     """Refuse ``--groups placed`` where no choice of groups can matter.
+
+    Parameters
+    ----------
+    dumped
+        Whether a model is written, which has to know the groups.
 
     Raises
     ------
@@ -34,6 +39,11 @@ def check_placing(problem: Problem) -> None:
     """
     if problem.options.groups == "auto":
         return
+    if dumped:
+        raise UsageError(
+            "--dump-model writes the model of groups that are known: leave out "
+            "--groups placed"
+        )
     policy = problem.homes[0].policy
     if any(report.tags_S is None for report in problem.homes):
         raise UsageError(

@@ -103,7 +103,7 @@ def solve(
     problem = build_problem(sources, options)
     check_single(problem.instance, options.strategy)
     check_nesting(problem.instance, options.strategy)
-    check_placing(problem)
+    check_placing(problem, dumped=model_file is not None)
     if announce is not None:
         announce(problem.headline)
     if model_file is not None:

@@ -98,6 +98,20 @@ def test_the_same_work_places_the_same(trace: Path) -> None:
     assert both[0].layers == both[1].layers
 
 
+def test_a_model_is_not_dumped_for_groups_that_are_yet_to_be_placed(
+    trace: Path,
+) -> None:
+    """Its homes would be others than the plan's."""
+    with pytest.raises(UsageError, match="leave out --groups placed"):
+        solve(
+            HOSTS,
+            model=MODEL,
+            trace=trace,
+            options=TAGGED,
+            model_file=trace.parent / "model.mps",
+        )
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
