@@ -144,7 +144,7 @@ def solve_auto(
         if progress is not None:
             progress(event)
 
-    seeds = [*starts, *_baseline_starts(instance, portfolio)]
+    seeds = [*starts, *_baseline_starts(instance, portfolio, limits.seconds)]
     for start in starts:
         portfolio.offer(start, ("start",) * instance.layer_count)
     report()
@@ -201,12 +201,12 @@ def without_chains(instance: PlacementInstance) -> PlacementInstance:
 
 
 def _baseline_starts(
-    instance: PlacementInstance, portfolio: Portfolio
+    instance: PlacementInstance, portfolio: Portfolio, seconds: float
 ) -> list[PlacementPlan]:
     starts = []
     for name in BASELINES.names():
         try:
-            plan = repaired(instance, published_plan(instance, name))
+            plan = repaired(instance, published_plan(instance, name, seconds))
         except AbsentBaselineError:
             continue
         portfolio.offer(plan, (name,) * instance.layer_count)

@@ -82,7 +82,7 @@ def solve_search(
             f"{instance.traffic} ties together: use --strategy auto or flow"
         )
     begun = clock.now()
-    plans = list(starts) or _own_starts(instance)
+    plans = list(starts) or _own_starts(instance, limits.seconds)
     layers = _best_starts(instance, plans)
     judging = (clock.now() - begun) / (len(layers) * len(plans))
     note = why_not(instance)
@@ -217,11 +217,12 @@ def _result(
     )
 
 
-def _own_starts(instance: PlacementInstance) -> list[PlacementPlan]:
+def _own_starts(instance: PlacementInstance, seconds: float) -> list[PlacementPlan]:
     plans = []
     for name in BASELINES.names():
         try:
-            plans.append(repaired(instance, published_plan(instance, name)))
+            plan = published_plan(instance, name, seconds)
+            plans.append(repaired(instance, plan))
         except AbsentBaselineError:
             continue
     return plans
