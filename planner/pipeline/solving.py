@@ -3,17 +3,17 @@
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from planner import clock
-from planner.errors import InfeasibleError, InputError, LimitError
+from planner.errors import InfeasibleError, InputError, LimitError, UsageError
 from planner.evaluator import evaluate_planning
 from planner.instance import PlacementInstance
 from planner.manifest import Manifest
-from planner.options import SolveOptions
+from planner.options import GROW, SolveOptions
 from planner.pipeline.dumping import dump_model
 from planner.pipeline.fill import fill_manifest
+from planner.pipeline.growing import grown, shifted
 from planner.pipeline.nesting import check_nesting
 from planner.pipeline.placing import check_placing, planned
 from planner.pipeline.problem import (
@@ -26,7 +26,7 @@ from planner.pipeline.problem import (
 from planner.pipeline.resolve import check_single
 from planner.pipeline.sources import Source
 from planner.plan import PlacementPlan
-from planner.strategies.base import STRATEGIES, Limits, Progress
+from planner.strategies.base import STRATEGIES, Limits, Progress, SolveResult
 from planner.strategies.judging import excess_of
 
 Announce = Callable[[str], None]
@@ -93,7 +93,7 @@ def solve(
     """
     begun = time.perf_counter()
     options = options or SolveOptions()
-    strategy = STRATEGIES.get(options.strategy)
+    STRATEGIES.get(options.strategy)
     sources = Sources(
         topology=topology,
         model=model,
@@ -106,6 +106,11 @@ def solve(
     check_placing(problem, dumped=model_file is not None)
     if announce is not None:
         announce(problem.headline)
+    if model_file is not None and options.redundant == GROW:
+        raise UsageError(
+            f"--dump-model writes one model, --redundant {GROW} solves several; give a "
+            "number of redundant slots"
+        )
     if model_file is not None:
         dump_model(problem, model_file)
     limits = Limits(
@@ -118,16 +123,30 @@ def solve(
     try:
         if options.deterministic:
             with clock.counting_work():
-                problem, result = planned(problem, strategy, limits, progress)
+                problem, result = _planned(problem, sources, limits, progress)
                 seconds = clock.now()
         else:
-            shifted = None if progress is None else _shifted(progress, ready)
-            problem, result = planned(problem, strategy, limits, shifted)
+            later = None if progress is None else shifted(progress, ready)
+            problem, result = _planned(problem, sources, limits, later)
             seconds = time.perf_counter() - begun
     except InfeasibleError as error:
         raise problem.feasibility.proven(error) from error
     check_kept(problem.instance, result.plan)
     return fill_manifest(problem, options.strategy, result, seconds=seconds)
+
+
+def _planned(
+    problem: Problem, sources: Sources, limits: Limits, progress: Progress | None
+) -> tuple[Problem, SolveResult]:
+    """Run the strategy, with more and more slots where the options say so."""
+    strategy = STRATEGIES.get(problem.options.strategy)
+    if problem.options.redundant != GROW:
+        return planned(problem, strategy, limits, progress)
+
+    def build(options: SolveOptions) -> Problem:
+        return build_problem(sources, options)
+
+    return grown(problem, build, strategy, limits, progress)
 
 
 def check_kept(instance: PlacementInstance, plan: PlacementPlan) -> None:
@@ -162,8 +181,3 @@ def check_writable(output: Path | None) -> None:
         raise InputError("is a folder", where=str(output), fix="give a file name")
     if not os.access(folder, os.W_OK):
         raise InputError("cannot be written", where=str(folder))
-
-
-def _shifted(progress: Progress, seconds: float) -> Progress:
-    """Count the seconds of loading into what the reader sees."""
-    return lambda event: progress(replace(event, seconds=event.seconds + seconds))
