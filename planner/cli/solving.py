@@ -1,6 +1,7 @@
 """``planner solve`` and ``planner evaluate``: options in, a judged plan out."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from planner.cli import options as flags
 from planner.cli.progress import progress_to_stderr
 from planner.cli.render import show_evaluation, show_manifest
 from planner.errors import InfeasibleError, infeasible_data
-from planner.manifest import manifest_data, pretty_json, write_manifest
+from planner.manifest import Manifest, manifest_data, pretty_json, write_manifest
 from planner.options import SolveOptions
 
 
@@ -31,6 +32,7 @@ def solve(
     policy: flags.Policy = "uniform",
     redundant: flags.Redundant = "auto",
     layout: flags.Layout = "auto",
+    groups: flags.GroupsChoice = "auto",
     routing_groups: flags.RoutingGroups = "free",
     imbalance_cap: flags.Cap = None,
     domain_imbalance_cap: flags.DomainCap = None,
@@ -71,6 +73,7 @@ def solve(
         policy=policy,
         redundant=redundant,
         layout=layout,
+        groups=groups,
         routing_groups=routing_groups,
         imbalance_cap=imbalance_cap,
         domain_imbalance_cap=domain_imbalance_cap,
@@ -110,12 +113,19 @@ def solve(
         raise
     if output is not None:
         write_manifest(manifest, output)
+    _show(manifest, output_format, {"model": dump_model, "plan": output})
+
+
+def _show(
+    manifest: Manifest, output_format: str, written: Mapping[str, Path | None]
+) -> None:
+    """Print the plan, and where it and what made it were written."""
     stdout = Console(highlight=False, width=flags.width())
     if output_format == "json":
         print(pretty_json(manifest_data(manifest)))
         return
     show_manifest(manifest, stdout)
-    for what, where in (("model", dump_model), ("plan", output)):
+    for what, where in written.items():
         if where is not None:
             stdout.print(f"{what} written to {where}", markup=False)
 

@@ -15,6 +15,7 @@ from planner.pipeline.dumping import dump_model
 from planner.pipeline.fill import fill_manifest
 from planner.pipeline.growing import grown, shifted
 from planner.pipeline.nesting import check_nesting
+from planner.pipeline.placing import check_placing, planned
 from planner.pipeline.problem import (
     Problem,
     Sources,
@@ -102,6 +103,7 @@ def solve(
     problem = build_problem(sources, options)
     check_single(problem.instance, options.strategy)
     check_nesting(problem.instance, options.strategy)
+    check_placing(problem, dumped=model_file is not None)
     if announce is not None:
         announce(problem.headline)
     if model_file is not None and options.redundant == GROW:
@@ -139,7 +141,7 @@ def _planned(
     """Run the strategy, with more and more slots where the options say so."""
     strategy = STRATEGIES.get(problem.options.strategy)
     if problem.options.redundant != GROW:
-        return problem, strategy(problem.instance, limits, progress=progress)
+        return planned(problem, strategy, limits, progress)
 
     def build(options: SolveOptions) -> Problem:
         return build_problem(sources, options)
