@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 
 from planner.strategies.search.compiling import inner
+from planner.strategies.search.legality import is_legal, moves_added
 from planner.strategies.search.moves import (
     carry_out,
     move_pairs,
@@ -194,6 +195,8 @@ def anneal(
         move = propose(network, tokens, state, random_1, spare)
         if move[0] < 0:
             continue
+        if tokens.rules.any and not is_legal(tokens.rules, state, move):
+            continue
         one, two = np.int64(state.slots_GJ[move[0], move[1]]), np.int64(move[2])
         single = network.alike and move[3] >= 0
         single = single and state.count_E[one] == 1 and state.count_E[two] == 1
@@ -220,6 +223,8 @@ def anneal(
         if not taken:
             carry_pairs(network, tokens, state, move, single, -1)
             continue
+        if tokens.rules.any:
+            state.moves_1[0] += moves_added(tokens.rules, state.slots_GJ, move)
         if single:
             swap_single(network, tokens, state, move)
         else:

@@ -28,6 +28,7 @@ from planner.strategies.baselines.base import (
     repaired,
 )
 from planner.strategies.judging import judged_layer
+from planner.strategies.legal import legal_starts
 from planner.strategies.search.bound import dedup_bound
 from planner.strategies.search.layer import (
     LayerResult,
@@ -82,7 +83,7 @@ def solve_search(
             f"{instance.traffic} ties together: use --strategy auto or flow"
         )
     begun = clock.now()
-    plans = list(starts) or _own_starts(instance)
+    plans = legal_starts(instance, list(starts) or _own_starts(instance))
     layers = _best_starts(instance, plans)
     judging = (clock.now() - begun) / (len(layers) * len(plans))
     note = _why_not(instance)
