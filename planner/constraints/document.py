@@ -1,4 +1,4 @@
-"""The border of a constraints file: its keys, read strictly (``docs/constraints.md``)."""
+"""The border of a constraints file: its keys, read strictly."""
 
 import json
 import tomllib

@@ -184,7 +184,9 @@ def _before(ground: Ground, previous: Previous) -> IdArray:
     rows = {row.layer: row.slots for row in previous.layers}
     missing = [layer for layer in ground.layer_numbers if layer not in rows]
     if missing:
-        raise InputError("has no layer of this number", where="previous", value=missing[0])
+        raise InputError(
+            "has no layer of this number", where="previous", value=missing[0]
+        )
     width = max(len(held) for slots in rows.values() for held in slots)
     place = {gpu: index for index, gpu in enumerate(previous.gpus)}
     shape = (len(ground.layer_numbers), ground.topology.gpu_count, width)

@@ -12,6 +12,7 @@ from planner.evaluator import evaluate_planning
 from planner.instance import PlacementInstance
 from planner.manifest import Manifest
 from planner.options import SolveOptions
+from planner.pipeline.constraining import check_constraints, with_moves
 from planner.pipeline.fill import fill_manifest
 from planner.pipeline.nesting import check_nesting
 from planner.pipeline.problem import (
@@ -26,6 +27,7 @@ from planner.pipeline.sources import Source
 from planner.plan import PlacementPlan
 from planner.strategies.base import STRATEGIES, Limits, Progress
 from planner.strategies.judging import excess_of
+from planner.strategies.legal import keeps
 
 Announce = Callable[[str], None]
 
@@ -98,6 +100,8 @@ def solve(
     problem = build_problem(sources, options)
     check_single(problem.instance, options.strategy)
     check_nesting(problem.instance, options.strategy)
+    check_constraints(problem.instance, options.strategy)
+    problem, starts = with_moves(problem)
     if announce is not None:
         announce(problem.headline)
     limits = Limits(
@@ -110,11 +114,11 @@ def solve(
     try:
         if options.deterministic:
             with clock.counting_work():
-                result = strategy(problem.instance, limits, progress=progress)
+                result = strategy(problem.instance, limits, starts, progress)
                 seconds = clock.now()
         else:
             shifted = None if progress is None else _shifted(progress, ready)
-            result = strategy(problem.instance, limits, progress=shifted)
+            result = strategy(problem.instance, limits, starts, shifted)
             seconds = time.perf_counter() - begun
     except InfeasibleError as error:
         raise problem.feasibility.proven(error) from error
@@ -123,13 +127,18 @@ def solve(
 
 
 def check_kept(instance: PlacementInstance, plan: PlacementPlan) -> None:
-    """Refuse a plan that breaks an imbalance cap in some layer (rule 26).
+    """Refuse a plan that breaks a constraint, or an imbalance cap (rule 26).
 
     Raises
     ------
     LimitError
         A better plan may exist: nothing was proven.
     """
+    if not keeps(instance, plan):
+        raise LimitError(
+            "no plan that keeps the constraints was found before the limit; raise "
+            "--time-limit or use --strategy auto"
+        )
     if instance.caps.gpu is None and instance.caps.domain is None:
         return
     judged = evaluate_planning(instance, plan)

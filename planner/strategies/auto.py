@@ -33,6 +33,7 @@ from planner.strategies.baselines.base import (
     repaired,
 )
 from planner.strategies.judging import judged_layer
+from planner.strategies.legal import legal_starts, legalized
 from planner.strategies.matching.strategy import why_not as matching_why_not
 from planner.strategies.priced.strategy import why_not as priced_why_not
 from planner.traffic.base import TRAFFIC
@@ -44,6 +45,9 @@ MILP_SHARE = 0.5
 
 PRICED_SHARE = 0.8
 """Share of the time of the priced search; the MILP closes small layers after it."""
+
+BOUND_SHARE = 0.3
+"""Share of the time left that a strategy gets which knows no constraints."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,9 +148,7 @@ def solve_auto(
         if progress is not None:
             progress(event)
 
-    seeds = [*starts, *_baseline_starts(instance, portfolio)]
-    for start in starts:
-        portfolio.offer(start, ("start",) * instance.layer_count)
+    seeds = _seeds(instance, starts, portfolio)
     report()
     for view, name, share in _runs(instance):
         left = limits.seconds - (clock.now() - begun)
@@ -156,7 +158,8 @@ def solve_auto(
         result = STRATEGIES.get(name)(
             view, replace(limits, seconds=left * share), [portfolio.plan(), *seeds]
         )
-        portfolio.offer(result.plan, (name,) * instance.layer_count)
+        plan = legalized(instance, result.plan)
+        portfolio.offer(plan, (name,) * instance.layer_count)
         reasons.append(result.reason)
         notes.extend(result.notes)
         if result.bound is not None and view is instance:
@@ -211,18 +214,24 @@ def tighter(one: Bound | None, other: Bound, layer_mode: str) -> Bound:
     return whole_bound(best, layer_mode)
 
 
-def _baseline_starts(
-    instance: PlacementInstance, portfolio: Portfolio
+def _seeds(
+    instance: PlacementInstance,
+    starts: Sequence[PlacementPlan],
+    portfolio: Portfolio,
 ) -> list[PlacementPlan]:
-    starts = []
+    """Offer starts and baselines; return them, made to keep the constraints."""
+    named = [("start", start) for start in starts]
     for name in BASELINES.names():
         try:
             plan = repaired(instance, published_plan(instance, name))
         except AbsentBaselineError:
             continue
+        named.append((name, plan))
+    seeds = legal_starts(instance, [plan for _, plan in named])
+    for plan in seeds:
+        name = next((name for name, other in named if other is plan), "start")
         portfolio.offer(plan, (name,) * instance.layer_count)
-        starts.append(plan)
-    return starts
+    return seeds
 
 
 def _runs(
@@ -254,10 +263,27 @@ def _members(instance: PlacementInstance) -> list[tuple[str, float]]:
     The search places with equal weights; under ``weighted`` the MILP comes last and
     splits what the search placed.
     """
-    if _balanced(instance):
+    if _balanced(instance) and instance.constraints is None:
         return [("balance", 1.0)]
     exact = [("matching", 1.0)] if matching_why_not(instance) is None else []
+    if instance.constraints is not None:
+        return _bounding(instance, exact)
     return exact + _searching(instance)
+
+
+def _bounding(
+    instance: PlacementInstance, exact: list[tuple[str, float]]
+) -> list[tuple[str, float]]:
+    """Strategies under constraints: the search keeps them, others only bound.
+
+    Their plans are made to keep the constraints and improved by the search.
+    """
+    if _balanced(instance):
+        first = [("balance", BOUND_SHARE)]
+    else:
+        members = [*exact, *_searching(instance)]
+        first = [(name, BOUND_SHARE) for name, _ in members if name != "search"]
+    return [*first, ("search", 1.0)]
 
 
 def _searching(instance: PlacementInstance) -> list[tuple[str, float]]:

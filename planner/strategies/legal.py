@@ -194,7 +194,9 @@ def first_plan(instance: PlacementInstance) -> tuple[PlacementPlan, tuple[int, .
     slots_LGJ, moves, made = [], [], {}
     empty_GJ = np.full((instance.layout.ep, instance.slots_per_gpu), -1, np.int16)
     for layer, rules in enumerate(constraints.layers):
-        chosen = [at for at, rule in enumerate(constraints.rules) if layer in rule.layers]
+        chosen = [
+            at for at, rule in enumerate(constraints.rules) if layer in rule.layers
+        ]
         key = (tuple(chosen), layer if constraints.new_LRE is not None else -1)
         if key not in made:
             cost_RE = rules.new_RE.astype(np.float64)
