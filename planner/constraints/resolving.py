@@ -143,7 +143,9 @@ def _gpus(topology: ClusterTopology, where: str, name: str) -> list[int]:
     found = labels(topology, key, f"{where}/at")
     if value not in found:
         known = _few(list(dict.fromkeys(found)))
-        raise InputError(f"no GPU has this {key}: {known}", where=where, value=name)
+        raise InputError(
+            f"names no GPU; {key}s here: {known}", where=f"{where}/at", value=name
+        )
     return [gpu for gpu, label in enumerate(found) if label == value]
 
 
@@ -213,7 +215,8 @@ def _new(ground: Ground, before_LGJ: IdArray) -> IdArray:
     layer, gpu, slot = np.nonzero(before_LGJ >= 0)
     new_LGE[layer, gpu, before_LGJ[layer, gpu, slot]] = 0
     by_set = new_LGE.reshape(layers, -1, ground.ep, ground.experts)
-    return by_set.sum(axis=1).astype(np.int16)
+    new_LRE: IdArray = by_set.sum(axis=1).astype(np.int16)
+    return new_LRE
 
 
 def _few(values: Sequence[object]) -> str:

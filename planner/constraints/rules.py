@@ -80,7 +80,7 @@ class LayerRules:
     def breaking(self, slots_GJ: IdArray) -> BoolArray:
         """Return the experts that break a rule where they are; moves aside."""
         held_RE = self._held(slots_GJ)
-        breaking_E: BoolArray = (held_RE & ~self.allowed_RE).any(axis=0)
+        breaking_E = np.asarray((held_RE & ~self.allowed_RE).any(axis=0))
         pinned_P = (held_RE[:, self.pin_P].T & self.pin_PR).any(axis=1)
         breaking_E[self.pin_P[~pinned_P]] = True
         for apart_E, label_R in zip(self.apart_KE, self.label_KR, strict=True):

@@ -6,7 +6,7 @@ expert has a copy; pins, forbidden ranks, copies apart and the most moves are ro
 
 import numpy as np
 
-from planner.arrays import FloatArray
+from planner.arrays import FloatArray, IntArray
 from planner.constraints import LayerRules
 from planner.formulation.linear_model import LinearModel, ModelBuilder
 
@@ -40,6 +40,6 @@ def legal_model(rules: LayerRules, slots: int, cost_RE: FloatArray) -> LinearMod
     return builder.build()
 
 
-def _add_apart(builder: ModelBuilder, inside_RE: np.ndarray) -> None:  # type: ignore[type-arg]
+def _add_apart(builder: ModelBuilder, inside_RE: IntArray) -> None:
     together_E = builder.rows("apart", (inside_RE.shape[1],), upper=1.0)
     builder.add(together_E[None, :], inside_RE)

@@ -74,9 +74,9 @@ def _check_entry(
                         f"{entry['by']}",
                     )
             continue
-        gpus = {gpu for name in entry["at"] for gpu in _named(topology, layer, name)}
+        places = {gpu for name in entry["at"] for gpu in _named(topology, layer, name)}
         for expert in experts:
-            there = any(expert in layer[gpu] for gpu in gpus)
+            there = any(expert in layer[gpu] for gpu in places)
             ledger.expect(
                 {"pins": "pins", "forbidden": "forbidden GPUs"}[kind],
                 there == (kind == "pins"),

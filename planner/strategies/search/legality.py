@@ -17,7 +17,8 @@ from planner.strategies.search.compiling import inner
 class Rules(NamedTuple):
     """The rules of a layer (``LayerRules``); ``any`` is False where there are none.
 
-    Pins of expert e are rows ``pin_start_E[e]`` to ``pin_start_E[e + 1]`` of ``pin_PR``.
+    Pins of expert e are rows ``pin_start_E[e]`` to ``pin_start_E[e + 1]`` of
+    ``pin_PR``.
     """
 
     any: bool
@@ -61,7 +62,7 @@ def moves_of(rules: Rules, slots_GJ: IdArray) -> IntArray:
 
 
 @inner  # type: ignore[untyped-decorator]
-def moves_added(rules: Any, slots_GJ: Any, move: Any) -> int:
+def moves_added(rules: Any, slots_GJ: Any, move: Any) -> Any:
     """Return by how many the moves from the previous plan rise in a move."""
     new_RE, gpu, far = rules.new_RE, move[0], move[3]
     one, two = np.int64(slots_GJ[gpu, move[1]]), np.int64(move[2])
@@ -72,7 +73,7 @@ def moves_added(rules: Any, slots_GJ: Any, move: Any) -> int:
 
 
 @inner  # type: ignore[untyped-decorator]
-def may_go(rules: Any, state: Any, expert: int, leaving: int, coming: int) -> bool:
+def may_go(rules: Any, state: Any, expert: Any, leaving: Any, coming: Any) -> Any:
     """Whether an expert may leave a rank, or come to one, or both (-1: neither)."""
     count = state.count_E[expert]
     if coming >= 0:
@@ -99,7 +100,7 @@ def may_go(rules: Any, state: Any, expert: int, leaving: int, coming: int) -> bo
 
 
 @inner  # type: ignore[untyped-decorator]
-def is_legal(rules: Any, state: Any, move: Any) -> bool:
+def is_legal(rules: Any, state: Any, move: Any) -> Any:
     """Whether a move from a legal state leads to a legal state."""
     one, two = np.int64(state.slots_GJ[move[0], move[1]]), np.int64(move[2])
     added = moves_added(rules, state.slots_GJ, move)
