@@ -1,16 +1,14 @@
 """Constraints on placement: what they go with, whether a plan keeps them at all."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from planner.errors import Cause, InfeasibleError, Repair, UsageError
 from planner.instance import PlacementInstance
 from planner.manifest import read_manifest
-from planner.pipeline.problem import Problem
 from planner.plan import PlacementPlan
 from planner.strategies.baselines.base import BASELINES
-from planner.strategies.legal import first_plan
+from planner.strategies.legal import first_plan, moves_by_layer
 from planner.traffic.base import TRAFFIC
 
 KEEPING = ("auto", "search")
@@ -51,6 +49,12 @@ def check_constraints(instance: PlacementInstance, strategy: str) -> None:
             f"--constraints and --previous do not go with --strategy {strategy}, which "
             f"places experts anywhere; choose from {', '.join(keeping)}"
         )
+    moves = instance.constraints.max_moves is not None
+    if moves and strategy not in KEEPING:
+        raise UsageError(
+            f"--max-moves does not go with --strategy {strategy}, which starts anew; "
+            f"choose from {', '.join(KEEPING)}"
+        )
     chained = any(TRAFFIC.get(view.traffic).chained for view in instance.views)
     for holds, what in (
         (chained, "--traffic direct, which ties all layers together"),
@@ -61,30 +65,36 @@ def check_constraints(instance: PlacementInstance, strategy: str) -> None:
             raise UsageError(f"--constraints and --previous do not go with {what}")
 
 
-def with_moves(problem: Problem) -> tuple[Problem, list[PlacementPlan]]:
-    """Share the moves out among the layers; return a plan that keeps everything.
-
-    Every layer gets the moves that its rules cost it, and an equal part of the rest.
+def legal_plan(instance: PlacementInstance) -> list[PlacementPlan]:
+    """Return a plan that keeps the constraints with the fewest moves; none if free.
 
     Raises
     ------
     InfeasibleError
         If no plan keeps the constraints, or none does in so few moves.
     """
-    instance = problem.instance
     constraints = instance.constraints
     if constraints is None:
-        return problem, []
-    plan, needed_L = first_plan(instance)
-    if constraints.max_moves is None:
-        return problem, [plan]
-    spare = constraints.max_moves - sum(needed_L)
-    if spare < 0:
-        raise _too_few(constraints.max_moves, sum(needed_L))
-    each, more = divmod(spare, len(needed_L))
-    most_L = [need + each + (at < more) for at, need in enumerate(needed_L)]
-    shared = replace(instance, constraints=constraints.shared_out(most_L))
-    return replace(problem, instance=shared), [plan]
+        return []
+    plan = first_plan(instance)
+    needed = sum(moves_by_layer(instance, plan))
+    if constraints.max_moves is not None and needed > constraints.max_moves:
+        raise _too_few(constraints.max_moves, needed)
+    return [plan]
+
+
+def constraint_notes(instance: PlacementInstance, plan: PlacementPlan) -> list[str]:
+    """Return what a reader should know of the constraints of a plan."""
+    constraints = instance.constraints
+    if constraints is None:
+        return []
+    notes = [f"constraint kept: {rule.says}" for rule in constraints.rules]
+    if constraints.before_LGJ is not None:
+        most = constraints.max_moves
+        limit = "" if most is None else f", at most {most} were allowed"
+        moved = sum(moves_by_layer(instance, plan))
+        notes.append(f"{moved} experts moved from the previous plan{limit}")
+    return notes
 
 
 def _too_few(most: int, needed: int) -> InfeasibleError:

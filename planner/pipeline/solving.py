@@ -12,7 +12,11 @@ from planner.evaluator import evaluate_planning
 from planner.instance import PlacementInstance
 from planner.manifest import Manifest
 from planner.options import SolveOptions
-from planner.pipeline.constraining import check_constraints, with_moves
+from planner.pipeline.constraining import (
+    check_constraints,
+    constraint_notes,
+    legal_plan,
+)
 from planner.pipeline.fill import fill_manifest
 from planner.pipeline.nesting import check_nesting
 from planner.pipeline.problem import (
@@ -101,7 +105,7 @@ def solve(
     check_single(problem.instance, options.strategy)
     check_nesting(problem.instance, options.strategy)
     check_constraints(problem.instance, options.strategy)
-    problem, starts = with_moves(problem)
+    starts = legal_plan(problem.instance)
     if announce is not None:
         announce(problem.headline)
     limits = Limits(
@@ -123,6 +127,8 @@ def solve(
     except InfeasibleError as error:
         raise problem.feasibility.proven(error) from error
     check_kept(problem.instance, result.plan)
+    notes = (*result.notes, *constraint_notes(problem.instance, result.plan))
+    result = replace(result, notes=notes)
     return fill_manifest(problem, options.strategy, result, seconds=seconds)
 
 

@@ -36,6 +36,7 @@ from planner.strategies.judging import judged_layer
 from planner.strategies.legal import legal_starts, legalized
 from planner.strategies.matching.strategy import why_not as matching_why_not
 from planner.strategies.priced.strategy import why_not as priced_why_not
+from planner.strategies.search.sharing import share_moves
 from planner.traffic.base import TRAFFIC
 from planner.workload.parts import CountsPart
 
@@ -132,6 +133,7 @@ def solve_auto(
     if instance.nested_groups:
         return STRATEGIES.get("balance")(instance, limits, starts, progress)
     begun = clock.now()
+    instance, starts = share_moves(instance, limits, starts)
     portfolio = Portfolio(instance)
     history: list[Event] = []
     bound: Bound | None = None

@@ -76,11 +76,14 @@ def legal_starts(
 
 
 def keeps(instance: PlacementInstance, plan: PlacementPlan) -> bool:
-    """Whether every layer of a plan keeps the rules."""
+    """Whether every layer of a plan keeps the rules, and all together the moves."""
     constraints = instance.constraints
-    return constraints is None or all(
-        rules.keeps(slots_GJ)
-        for rules, slots_GJ in zip(constraints.layers, plan.slots_LGJ, strict=True)
+    if constraints is None:
+        return True
+    layers = zip(constraints.layers, plan.slots_LGJ, strict=True)
+    return all(rules.keeps(slots_GJ) for rules, slots_GJ in layers) and (
+        constraints.max_moves is None
+        or sum(moves_by_layer(instance, plan)) <= constraints.max_moves
     )
 
 
@@ -179,10 +182,15 @@ def _in_place(slots_GJ: IdArray, held_RE: FloatArray) -> IdArray:
     return placed_GJ
 
 
-def first_plan(instance: PlacementInstance) -> tuple[PlacementPlan, tuple[int, ...]]:
-    """Return a legal plan, as near as can be to the previous one, and its moves.
+def moves_by_layer(instance: PlacementInstance, plan: PlacementPlan) -> list[int]:
+    """Return how many experts a plan moves from the previous one, layer by layer."""
+    assert instance.constraints is not None
+    layers = zip(instance.constraints.layers, plan.slots_LGJ, strict=True)
+    return [rules.moves(slots_GJ) for rules, slots_GJ in layers]
 
-    The moves of a layer are the fewest that its other rules allow.
+
+def first_plan(instance: PlacementInstance) -> PlacementPlan:
+    """Return a legal plan with the fewest moves from the previous one.
 
     Raises
     ------
@@ -191,7 +199,7 @@ def first_plan(instance: PlacementInstance) -> tuple[PlacementPlan, tuple[int, .
     """
     constraints = instance.constraints
     assert constraints is not None
-    slots_LGJ, moves, made = [], [], {}
+    slots_LGJ, made = [], {}
     empty_GJ = np.full((instance.layout.ep, instance.slots_per_gpu), -1, np.int16)
     for layer, rules in enumerate(constraints.layers):
         chosen = [
@@ -209,11 +217,9 @@ def first_plan(instance: PlacementInstance) -> tuple[PlacementPlan, tuple[int, .
                 before_GJ = _resized(constraints.before_LGJ[layer], empty_GJ.shape[1])
             made[key] = _in_place(before_GJ, held_RE)
         slots_LGJ.append(made[key])
-        moves.append(rules.moves(made[key]))
-    plan = PlacementPlan(
+    return PlacementPlan(
         layer_numbers=instance.model.moe_layers, slots_LGJ=np.stack(slots_LGJ)
     )
-    return plan, tuple(moves)
 
 
 def _resized(slots_GJ: IdArray, width: int) -> IdArray:

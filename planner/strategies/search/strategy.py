@@ -36,6 +36,7 @@ from planner.strategies.search.layer import (
     problem_of,
     search_layer,
 )
+from planner.strategies.search.sharing import share_moves
 from planner.traffic.base import TRAFFIC
 from planner.workload.parts import CountsPart
 
@@ -83,6 +84,7 @@ def solve_search(
             f"{instance.traffic} ties together: use --strategy auto or flow"
         )
     begun = clock.now()
+    instance, starts = share_moves(instance, limits, starts)
     plans = legal_starts(instance, list(starts) or _own_starts(instance))
     layers = _best_starts(instance, plans)
     judging = (clock.now() - begun) / (len(layers) * len(plans))
