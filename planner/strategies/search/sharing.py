@@ -23,7 +23,7 @@ from planner.workload.parts import CountsPart
 SHARE = 0.3
 """Share of the time that trying takes."""
 PROPOSALS_PER_SLOT = 6_000
-MOST_RUNGS = 8
+MOST_RUNGS = 10
 CAP_PENALTY = 1e3
 """What a cap exceeded by 1 counts, in shares of the value."""
 
@@ -69,9 +69,10 @@ def share_moves(
 
 
 def _rungs(most: int) -> list[int]:
-    """Return 0 and the largest powers of two up to ``most``."""
-    powers = [2**power for power in range(1, max(most, 1).bit_length())]
-    return [0, *powers[-MOST_RUNGS:]]
+    """Return 0 and steps of a third to a half up to ``most``, the largest."""
+    steps = {2**power for power in range(most.bit_length())}
+    steps |= {3 * step // 2 for step in steps if step > 1} | {most}
+    return [0, *sorted(step for step in steps if 0 < step <= most)[-MOST_RUNGS:]]
 
 
 def _tried(
