@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from planner.arrays import IntArray
+from planner.arrays import BoolArray, IntArray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,7 +24,8 @@ class ParallelLayout:
     ep
         GPUs per EP set; divides G.
     attention_groups
-        GPUs of each DP rank (TP degree of them, one domain), by DP rank.
+        GPUs of each DP rank (TP degree of them, one domain), by DP rank. GPUs in no
+        group hold experts only.
     """
 
     domain_G: IntArray
@@ -45,6 +46,14 @@ class ParallelLayout:
     def dp(self) -> int:
         """S, the number of DP ranks."""
         return len(self.attention_groups)
+
+    @cached_property
+    def attends_G(self) -> BoolArray:
+        """Which GPUs are in an attention group."""
+        attends_G = np.zeros(self.gpu_count, dtype=np.bool_)
+        for group in self.attention_groups:
+            attends_G[list(group)] = True
+        return attends_G
 
     @property
     def sets(self) -> int:

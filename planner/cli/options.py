@@ -58,7 +58,7 @@ Policy = Annotated[
     str, typer.Option(help="uniform, one_expert_per_gpu or one_expert_per_gpu_total.")
 ]
 Redundant = Annotated[str, typer.Option(help="auto, or a number of extra slots.")]
-Layout = Annotated[str, typer.Option(help="auto, or tp=T[,ep=N].")]
+Layout = Annotated[str, typer.Option(help="auto, or tp=T[,dp=D][,ep=N].")]
 RoutingGroups = Annotated[
     str,
     typer.Option(

@@ -1,7 +1,9 @@
 """Have the certificates of a bound checked before anything is claimed from them."""
 
 from fractions import Fraction
+from typing import Any
 
+from planner.evaluator.joint import combined, planning_tokens
 from planner.instance import PlacementInstance, scope_of
 from planner.strategies.base import Bound
 from planner.verifier.certificates import Evidence, lifted, proven, starts
@@ -35,6 +37,15 @@ def certified_whole(instance: PlacementInstance, layers: Certified) -> Fraction:
 
 def certified_bound(instance: PlacementInstance, bound: Bound) -> Fraction | None:
     """Return what all certificates of a bound prove together; None if nothing."""
+    if bound.workloads:
+        each = [
+            None if own is None else certified_bound(view, own)
+            for view, own in zip(instance.views, bound.workloads, strict=True)
+        ]
+        if all(proof is None for proof in each):
+            return None
+        proofs = [proof or Fraction(0) for proof in each]
+        return combined(instance, proofs, planning_tokens(instance))
     layers = certified_layers(instance, bound)
     if layers is None:
         return None
@@ -44,6 +55,18 @@ def certified_bound(instance: PlacementInstance, bound: Bound) -> Fraction | Non
     seen = [evidence(instance, layer) for layer in range(len(layers))]
     rises = starts(bound.starts, [each or {} for each in certificates], seen)
     return lifted(layers, rises, instance.objective.layers)
+
+
+def certificate_of(bound: Bound) -> dict[str, Any] | None:
+    """Return the certificate of a bound as the manifest has it; None without any."""
+    if bound.workloads:
+        each = [None if own is None else certificate_of(own) for own in bound.workloads]
+        return {"kind": "workloads", "workloads": each}
+    layers = [layer.certificate for layer in bound.layers]
+    if all(certificate is None for certificate in layers):
+        return None
+    whole = {"starts": list(bound.starts)} if bound.starts else {}
+    return {"kind": "layers", "layers": layers} | whole
 
 
 def evidence(instance: PlacementInstance, layer: int) -> Evidence:

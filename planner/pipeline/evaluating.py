@@ -81,6 +81,7 @@ def evaluate(
         ),
         options or SolveOptions(),
         slots=placed.slots_LGJ.shape[2],
+        groups=[group.gpus for group in manifest.groups.attention],
     )
     instance = problem.instance
     if placed.slots_LGJ.shape[1] != instance.layout.ep:

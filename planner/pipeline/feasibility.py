@@ -17,7 +17,8 @@ from planner.explain.causes.memory import less_service
 from planner.instance import Caps, Objective, PlacementInstance, Workload
 from planner.layout import ParallelLayout
 from planner.options import SolveOptions
-from planner.pipeline.groups import choose_layout, slots_per_gpu
+from planner.pipeline.attention import Mode, attention_layout, dearest_bill
+from planner.pipeline.groups import slots_per_gpu
 from planner.pipeline.resolve import SINGLE
 from planner.plan import PlacementPlan
 from planner.strategies.base import STRATEGIES, Limits
@@ -30,8 +31,9 @@ from planner.strategies.baselines.base import (
 )
 from planner.topology.graph import ClusterTopology
 from planner.topology.paths import build_routes
-from planner.workload.memory import MemoryBill, memory_bill
+from planner.workload.memory import MemoryBill
 from planner.workload.model_spec import MoEModelSpec
+from planner.workload.parts import CountsPart
 
 Helping = tuple[Change, tuple[str, ...]]
 """A change that removes a cause, and the causes it leaves."""
@@ -45,6 +47,8 @@ class Feasibility:
 
     Attributes
     ----------
+    layout
+        Groups in force; what a change makes of them is decided anew.
     slots
         Slots per GPU of a plan at hand; None where the options decide.
     """
@@ -53,6 +57,7 @@ class Feasibility:
     model: MoEModelSpec
     options: SolveOptions
     workloads: tuple[Workload, ...]
+    layout: ParallelLayout
     slots: int | None
 
     def setup(self, change: Change = NOTHING) -> Setup:
@@ -70,11 +75,13 @@ class Feasibility:
         if options.precision is not None:
             model = replace(model, precision=options.precision)  # type: ignore[arg-type]
         topology = _enlarged(self.topology, change)
-        layout = choose_layout(topology, model.experts, options)
+        modes = [mode_of(each) for each in self.workloads]
+        layout = self.layout
+        if change is not NOTHING:
+            layout = attention_layout(topology, model, options, modes, self.slots)
         per_gpu = self.slots or slots_per_gpu(model.experts, layout.ep, options)
-        bill = dearest_bill(model, topology, layout, per_gpu, options, self.workloads)
-        own = choose_layout(self.topology, self.model.experts, self.options)
-        same_homes = layout.attention_groups == own.attention_groups
+        bill = dearest_bill(model, topology, layout, per_gpu, options, modes)
+        same_homes = layout.attention_groups == self.layout.attention_groups
         made = _Made(self, options, topology, layout, per_gpu, bill)
         return Setup(
             options=options,
@@ -199,31 +206,13 @@ def findings(setup: Setup) -> dict[str, Finding]:
     return {name: finding for name, finding in found.items() if finding is not None}
 
 
-def dearest_bill(
-    model: MoEModelSpec,
-    topology: ClusterTopology,
-    layout: ParallelLayout,
-    per_gpu: int,
-    options: SolveOptions,
-    workloads: Sequence[Workload],
-) -> MemoryBill:
-    """Return the memory bill of the workload whose buffers are the largest."""
-    bills = [
-        memory_bill(
-            model,
-            topology,
-            layout,
-            slots_per_gpu=per_gpu,
-            traffic=workload.traffic,
-            messages=workload.message_bytes,
-            kv_tokens=options.kv_tokens,
-            mem_fraction=options.mem_fraction,
-            batch_tokens=options.batch_tokens,
-            single=options.policy == SINGLE,
-        )
-        for workload in workloads
-    ]
-    return max(bills, key=lambda bill: bill.batch_token_bytes)
+def mode_of(workload: Workload) -> Mode:
+    """Return how the tokens of a workload travel."""
+    return Mode(
+        traffic=workload.traffic,
+        message_bytes=workload.message_bytes,
+        counts=isinstance(workload.planning, CountsPart),
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

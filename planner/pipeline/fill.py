@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from planner import __version__
 from planner.evaluator import (
@@ -51,7 +50,7 @@ from planner.manifest.schema import (
     Workload,
     WorkloadPart,
 )
-from planner.pipeline.certifying import certified_bound
+from planner.pipeline.certifying import certificate_of, certified_bound
 from planner.pipeline.problem import Problem
 from planner.plan import PlacementPlan
 from planner.strategies.base import Bound, SolveResult
@@ -338,8 +337,6 @@ def _bound(instance: PlacementInstance, bound: Bound | None) -> BoundReport | No
     if bound is None:
         return None
     certified = certified_bound(instance, bound)
-    certificates: list[Any] = [layer.certificate for layer in bound.layers]
-    whole: dict[str, Any] = {"starts": list(bound.starts)} if bound.starts else {}
     value = bound.value
     if certified is not None:
         # Checked in exact arithmetic a certificate may prove a little more.
@@ -357,13 +354,12 @@ def _bound(instance: PlacementInstance, bound: Bound | None) -> BoundReport | No
                 of=layer.of,
                 branching=layer.branching,
             )
+            # Of several workloads the layers have no bound.
             for number, layer in zip(
-                instance.model.moe_layers, bound.layers, strict=True
+                instance.model.moe_layers, bound.layers, strict=False
             )
         ),
-        certificate=None
-        if certified is None
-        else {"kind": "layers", "layers": certificates} | whole,
+        certificate=None if certified is None else certificate_of(bound),
         certified_exact=None if certified is None else exact_text(certified),
     )
 

@@ -39,7 +39,7 @@ def choose_layout(
 
     By default one EP set over all GPUs if G ≤ E + R, else sets of the largest
     domain-aligned divisor of G that is ≤ E; attention groups are consecutive GPUs
-    of a domain.
+    of a domain, all of them or, with a smaller ``dp``, the first.
     """
     degrees = parse_layout(options.layout)
     gpus = topology.gpu_count
@@ -54,12 +54,7 @@ def choose_layout(
     if gpus % ep:
         raise UsageError(f"--layout ep={ep} does not divide the {gpus} GPUs")
     tp = degrees.get("tp", 1)
-    groups = _attention_groups(topology, tp)
-    if degrees.get("dp", len(groups)) != len(groups):
-        raise UsageError(
-            f"--layout tp={tp},dp={degrees['dp']}: {gpus} GPUs in groups of {tp} "
-            f"make dp={len(groups)}"
-        )
+    groups = _attention_groups(topology, tp, degrees.get("dp"))
     return ParallelLayout(
         domain_G=topology.domain_G, ep=ep, attention_groups=tuple(groups)
     )
@@ -120,15 +115,23 @@ def _is_aligned(domain_G: IntArray, ep: int) -> bool:
     return all(ep % size == 0 or size % ep == 0 for size in sizes)
 
 
-def _attention_groups(topology: ClusterTopology, tp: int) -> list[tuple[int, ...]]:
+def _attention_groups(
+    topology: ClusterTopology, tp: int, dp: int | None
+) -> list[tuple[int, ...]]:
+    """Return runs of ``tp`` GPUs: ``dp`` of them, or as many as take all GPUs."""
     groups: list[tuple[int, ...]] = []
     for members in topology.domains:
-        if len(members) % tp:
+        if len(members) % tp and dp is None:
             raise UsageError(
                 f"--layout tp={tp} does not divide the scale-up domain of "
-                f"{topology.gpus[members[0]].id}, which has {len(members)} GPUs"
+                f"{topology.gpus[members[0]].id}, which has {len(members)} GPUs; add "
+                "dp=D for attention on some GPUs only"
             )
-        groups.extend(
-            members[start : start + tp] for start in range(0, len(members), tp)
+        whole = len(members) // tp * tp
+        groups.extend(members[start : start + tp] for start in range(0, whole, tp))
+    if dp is not None and dp > len(groups):
+        raise UsageError(
+            f"--layout tp={tp},dp={dp}: {topology.gpu_count} GPUs in groups of {tp} "
+            f"of one domain make dp={len(groups)} at most"
         )
-    return sorted(groups)
+    return sorted(groups)[:dp]

@@ -19,8 +19,8 @@ from planner.layout import ParallelLayout
 from planner.manifest import exact_text
 from planner.manifest.schema import InputFile, TraceInput
 from planner.options import SolveOptions
+from planner.pipeline.attention import Mode, attention_layout, group_notes
 from planner.pipeline.feasibility import Feasibility
-from planner.pipeline.groups import choose_layout
 from planner.pipeline.nesting import nested_groups
 from planner.pipeline.resolve import (
     PHASE_TRAFFIC,
@@ -115,7 +115,11 @@ def trace_list(
 
 
 def build_problem(
-    sources: Sources, options: SolveOptions, *, slots: int | None = None
+    sources: Sources,
+    options: SolveOptions,
+    *,
+    slots: int | None = None,
+    groups: Sequence[Sequence[str]] | None = None,
 ) -> Problem:
     """Load the inputs, resolve every default and check what can be checked.
 
@@ -123,6 +127,8 @@ def build_problem(
     ----------
     slots
         Slots per GPU of a given plan; None lets the options decide.
+    groups
+        Names of the GPUs of each DP rank of a given plan; None lets them be chosen.
 
     Raises
     ------
@@ -134,7 +140,10 @@ def build_problem(
     check_names(options)
     loaded = _load(sources, options)
     notes: list[str] = []
-    instance, feasibility, homes = _instance(loaded, options, slots, notes)
+    layout = _layout(loaded, options, slots)
+    if groups is not None:
+        layout = _given_groups(loaded.topology, layout, groups)
+    instance, feasibility, homes = _instance(loaded, options, slots, layout, notes)
     topology, kv_tokens = loaded.topology, feasibility.own.bill.kv_tokens
     notes.extend(f"assumed: {assumption}" for assumption in topology.assumptions)
     notes.extend(f"warning: {warning}" for warning in topology.warnings)
@@ -209,12 +218,34 @@ def _routing(options: SolveOptions, topology: ClusterTopology) -> str:
     return options.routing or topology.routing or "ecmp_fractional"
 
 
+def _layout(
+    loaded: _Loaded, options: SolveOptions, slots: int | None
+) -> ParallelLayout:
+    modes = [_mode(each, loaded.model, options)[0] for each in loaded.traces]
+    return attention_layout(loaded.topology, loaded.model, options, modes, slots)
+
+
+def _given_groups(
+    topology: ClusterTopology, layout: ParallelLayout, groups: Sequence[Sequence[str]]
+) -> ParallelLayout:
+    """Return the layout with the groups of a plan, if it is of this cluster."""
+    place = {gpu.id: index for index, gpu in enumerate(topology.gpus)}
+    alike = len(groups) == layout.dp and len(groups[0]) == layout.tp
+    if not alike or not all(gpu in place for group in groups for gpu in group):
+        return layout
+    made = tuple(tuple(place[gpu] for gpu in group) for group in groups)
+    return replace(layout, attention_groups=made)
+
+
 def _instance(
-    loaded: _Loaded, options: SolveOptions, slots: int | None, notes: list[str]
+    loaded: _Loaded,
+    options: SolveOptions,
+    slots: int | None,
+    layout: ParallelLayout,
+    notes: list[str],
 ) -> tuple[PlacementInstance, Feasibility, tuple[HomesReport, ...]]:
-    """Resolve groups and workloads, see that a plan can exist, and make it one."""
+    """Resolve workloads, see that a plan can exist, and make it one."""
     topology, model = loaded.topology, loaded.model
-    layout = choose_layout(topology, model.experts, options)
     weights = _weights([each.place.weight for each in loaded.traces])
     made = [
         _workload(each, loaded, options, layout, weight, notes)
@@ -226,9 +257,11 @@ def _instance(
         model=model,
         options=options,
         workloads=workloads,
+        layout=layout,
         slots=slots,
     )
     caps, setup = resolve_caps(options), feasibility.check()
+    notes.extend(group_notes(topology, layout))
     if layout.tp > 1:
         moved = all_reduce_bytes(model, layout.tp, options.batch_tokens)
         notes.append(
@@ -282,27 +315,36 @@ def _workload(
     notes: list[str],
 ) -> tuple[Workload, HomesReport]:
     """Resolve the modes of one trace and split it into its parts."""
-    phase = given.place.phase or options.phase
-    if phase not in PHASE_TRAFFIC:
-        raise UsageError(f"phase {phase!r}: choose from {', '.join(PHASE_TRAFFIC)}")
-    asked = given.place.traffic or (None if given.place.phase else options.traffic)
-    counts_only = isinstance(given.trace, CountsTable)
-    traffic = resolve_traffic(asked, phase, counts_only=counts_only)
-    if TRAFFIC.get(traffic).chained and isinstance(given.trace, RoutingTrace):
-        require_router_order(given.trace, traffic)
+    mode, phase = _mode(given, loaded.model, options)
+    if TRAFFIC.get(mode.traffic).chained and isinstance(given.trace, RoutingTrace):
+        require_router_order(given.trace, mode.traffic)
     planning, holdout, report = split_parts(
         given.trace, layout, options.homes, options.holdout, phase
     )
     workload = Workload(
         name=given.name,
-        traffic=traffic,
-        endpoint=resolve_endpoint(options, loaded.topology, traffic, notes),
-        message_bytes=message_bytes(loaded.model, traffic, options.message_bytes),
+        traffic=mode.traffic,
+        endpoint=resolve_endpoint(options, loaded.topology, mode.traffic, notes),
+        message_bytes=mode.message_bytes,
         planning=planning,
         holdout=holdout,
         weight=weight,
     )
     return workload, report
+
+
+def _mode(
+    given: _LoadedTrace, model: MoEModelSpec, options: SolveOptions
+) -> tuple[Mode, str]:
+    """Return how the tokens of one trace travel, and their phase."""
+    phase = given.place.phase or options.phase
+    if phase not in PHASE_TRAFFIC:
+        raise UsageError(f"phase {phase!r}: choose from {', '.join(PHASE_TRAFFIC)}")
+    asked = given.place.traffic or (None if given.place.phase else options.traffic)
+    counts = isinstance(given.trace, CountsTable)
+    traffic = resolve_traffic(asked, phase, counts_only=counts)
+    message = message_bytes(model, traffic, options.message_bytes)
+    return Mode(traffic=traffic, message_bytes=message, counts=counts), phase
 
 
 def _weights(given: Sequence[Fraction | None]) -> list[Fraction]:

@@ -46,6 +46,7 @@ def reopen(path: str | Path) -> Reopened:
         ),
         recorded(inputs.options.values),
         slots=plan.slots_LGJ.shape[2],
+        groups=[group.gpus for group in manifest.groups.attention],
     )
     instance = problem.instance
     ends = {name: load.endpoint for name, load in manifest.workloads.items()}

@@ -19,12 +19,10 @@ from planner.plan import PlacementPlan, SplitWeights
 from planner.strategies.balance.strategy import why_not as balance_why_not
 from planner.strategies.base import (
     STRATEGIES,
-    Bound,
     Event,
     Limits,
     Progress,
     SolveResult,
-    whole_bound,
 )
 from planner.strategies.baselines.base import (
     BASELINES,
@@ -32,18 +30,20 @@ from planner.strategies.baselines.base import (
     published_plan,
     repaired,
 )
+from planner.strategies.bounds import Bounds
 from planner.strategies.judging import judged_layer
 from planner.strategies.legal import legal_starts, legalized
 from planner.strategies.matching.strategy import why_not as matching_why_not
 from planner.strategies.priced.strategy import why_not as priced_why_not
 from planner.strategies.search.sharing import share_moves
+from planner.strategies.search.strategy import why_not as search_why_not
 from planner.traffic.base import TRAFFIC
 from planner.workload.parts import CountsPart
 
 MILP_SHARE = 0.5
 """Share of the time that the MILP gets where both it and the search apply."""
-
-
+JOINT_SHARE = 0.5
+"""Share of the time of the search for all workloads at once, after each its own."""
 PRICED_SHARE = 0.8
 """Share of the time of the priced search; the MILP closes small layers after it."""
 
@@ -136,7 +136,7 @@ def solve_auto(
     instance, starts = share_moves(instance, limits, starts)
     portfolio = Portfolio(instance)
     history: list[Event] = []
-    bound: Bound | None = None
+    bounds = Bounds(instance)
     notes: list[str] = []
     reasons: list[str] = []
 
@@ -144,7 +144,7 @@ def solve_auto(
         event = Event(
             seconds=clock.now() - begun,
             objective=float(portfolio.value),
-            bound=bound.value if bound else None,
+            bound=bounds.best.value if bounds.best else None,
         )
         history.append(event)
         if progress is not None:
@@ -164,9 +164,9 @@ def solve_auto(
         portfolio.offer(plan, (name,) * instance.layer_count)
         reasons.append(result.reason)
         notes.extend(result.notes)
-        if result.bound is not None and view is instance:
-            bound = tighter(bound, result.bound, instance.objective.layers)
+        bounds.offer(view, result.bound)
         report()
+        bound = bounds.best
         if bound is not None and float(portfolio.value) <= bound.value * (1 + 1e-9):
             reasons = ["optimal"]
             break
@@ -180,7 +180,7 @@ def solve_auto(
         plan=portfolio.plan(),
         reason=reason,
         limit=clock.limit_name() if reason == "limit" else None,
-        bound=bound,
+        bound=bounds.best,
         history=tuple(history),
         layer_strategies=tuple(choice.origin for choice in portfolio.choices),
         notes=tuple(notes),
@@ -203,17 +203,6 @@ def without_chains(instance: PlacementInstance) -> PlacementInstance:
         for each in instance.workloads
     )
     return replace(instance, workloads=workloads)
-
-
-def tighter(one: Bound | None, other: Bound, layer_mode: str) -> Bound:
-    """Return the bound made of the better bound of every layer."""
-    if one is None:
-        return other
-    best = [
-        max(pair, key=lambda layer: layer.value)
-        for pair in zip(one.layers, other.layers, strict=True)
-    ]
-    return whole_bound(best, layer_mode)
 
 
 def _seeds(
@@ -241,17 +230,19 @@ def _runs(
 ) -> list[tuple[PlacementInstance, str, float]]:
     """Return what to run: of several workloads, the members of each in its turn.
 
-    A plan made for one workload is judged on all of them.
+    A plan made for one workload is judged on all of them; the search then goes on for
+    all at once.
     """
     if len(instance.views) == 1 or _balanced(instance):
         return [(instance, name, share) for name, share in _members(instance)]
-    members = [
-        (view, name, share) for view in instance.views for name, share in _members(view)
+    members = [(view, name) for view in instance.views for name, _ in _members(view)]
+    joint = search_why_not(instance) is None
+    share = (1.0 - JOINT_SHARE if joint else 1.0) / len(members)
+    runs = [
+        (view, name, share / (1.0 - at * share))
+        for at, (view, name) in enumerate(members)
     ]
-    return [
-        (view, name, 1.0 / (len(members) - at))
-        for at, (view, name, _) in enumerate(members)
-    ]
+    return [*runs, (instance, "search", 1.0)] if joint else runs
 
 
 def _balanced(instance: PlacementInstance) -> bool:

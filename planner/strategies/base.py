@@ -52,27 +52,35 @@ class Bound:
 
     ``starts`` names the ports, inward and outward, of domains of which one must begin
     with experts of a layer after the first: that lifts the whole above its layers
-    (``docs/formulation.md``).
+    (``docs/formulation.md``). Of several workloads it is made of the ``workloads``'
+    own, each in its own unit, and has no layers.
     """
 
     value: float
     layers: tuple[LayerBound, ...]
     starts: tuple[str, ...] = ()
+    workloads: tuple["Bound | None", ...] = ()
 
     @property
     def method(self) -> str:
         """Methods of the layers, joined."""
-        return "+".join(sorted({layer.method for layer in self.layers}))
+        return "+".join(sorted({layer.method for layer in self._parts}))
 
     @property
     def of(self) -> str:
         """The problems that are bounded, joined."""
-        return " + ".join(sorted({layer.of for layer in self.layers}))
+        return " + ".join(sorted({layer.of for layer in self._parts}))
 
     @property
     def branching(self) -> bool:
         """Whether some layer's proof needed branching."""
-        return any(layer.branching for layer in self.layers)
+        return any(layer.branching for layer in self._parts)
+
+    @property
+    def _parts(self) -> list[LayerBound]:
+        """Layers of the whole and of all workloads."""
+        own = [bound.layers for bound in self.workloads if bound is not None]
+        return [layer for layers in (self.layers, *own) for layer in layers]
 
 
 def whole_bound(layers: Sequence[LayerBound], layer_mode: str) -> Bound:

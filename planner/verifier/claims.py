@@ -16,7 +16,7 @@ from planner.verifier.ledger import Ledger
 from planner.verifier.options import nested_groups
 from planner.verifier.setting import Setting
 from planner.verifier.traffic import tokens_of
-from planner.verifier.values import Counted, joint_values
+from planner.verifier.values import Counted, joint_value, joint_values
 from planner.witness import figures
 from planner.witness.figures import LayerFigures
 
@@ -33,7 +33,7 @@ def check_claims(counted: Counted, ledger: Ledger) -> None:
     tokens = [tokens_of(setting.parts.planning) for setting in settings]
     found = joint_values(counted, tokens)
     value = found[manifest.objective.name][manifest.objective.layers]
-    certified = certified_bound(settings[0]) if len(settings) == 1 else None
+    certified = certified_bound(settings, tokens)
     _check_bound(manifest, value, certified, ledger)
     _check_status(manifest, value, certified, ledger)
     for setting, layers in counted:
@@ -41,25 +41,49 @@ def check_claims(counted: Counted, ledger: Ledger) -> None:
     _check_workloads(counted, tokens, ledger)
 
 
-def certified_bound(setting: Setting) -> Fraction | None:
-    """Return the bound that the certificates of the layers prove together.
+def certified_bound(
+    settings: Sequence[Setting], tokens: Sequence[Fraction]
+) -> Fraction | None:
+    """Return the bound that the certificates prove together, None without any.
 
-    None without a certificate. A layer without one proves 0; ``sequential`` adds
-    the layers up, ``worst_layer`` takes the largest.
+    Of several workloads each has its own, and no plan is better for one than a plan
+    made for it alone: what they prove is combined as their values are (rule 25).
 
     Raises
     ------
     ManifestError
         For a certificate of unknown kind or shape.
     """
-    manifest = setting.manifest
-    bound = manifest.bound
+    bound = settings[0].manifest.bound
     if bound is None or bound.certificate is None:
         return None
+    if len(settings) == 1:
+        return _certified(settings[0], bound.certificate)
+    each = bound.certificate.get("workloads", ())
+    if bound.certificate.get("kind") != "workloads" or len(each) != len(settings):
+        raise ManifestError(
+            "must be of kind workloads and hold one certificate for each",
+            where="/bound/certificate",
+            value=bound.certificate.get("kind"),
+        )
+    proofs = [
+        Fraction(0) if own is None else _certified(setting, own)
+        for setting, own in zip(settings, each, strict=True)
+    ]
+    return joint_value(settings, proofs, tokens)
+
+
+def _certified(setting: Setting, certificate: Certificate) -> Fraction:
+    """Return what one workload's certificate proves.
+
+    A layer without one proves 0; ``sequential`` adds the layers up, ``worst_layer``
+    takes the largest.
+    """
+    manifest = setting.manifest
     count = len(manifest.layers)
-    certificates: list[Certificate | None] = [bound.certificate] * count
-    if bound.certificate.get("kind") == "layers":
-        certificates = list(bound.certificate.get("layers", ()))
+    certificates: list[Certificate | None] = [certificate] * count
+    if certificate.get("kind") == "layers":
+        certificates = list(certificate.get("layers", ()))
     if len(certificates) != count:
         raise ManifestError(
             "must hold one entry per layer",
@@ -70,7 +94,7 @@ def certified_bound(setting: Setting) -> Fraction | None:
         Fraction(0) if each is None else proven(each, evidence_of(setting, layer))
         for layer, each in enumerate(certificates)
     ]
-    ports = bound.certificate.get("starts")
+    ports = certificate.get("starts")
     if ports is not None and manifest.objective.layers != "pipelined":
         seen = [evidence_of(setting, layer) for layer in range(count)]
         given = [each or {} for each in certificates]

@@ -1,5 +1,6 @@
 """Is it a plan at all: slots, coverage, groups (design §5, rules 16 and 29)."""
 
+import re
 from fractions import Fraction
 
 from planner.manifest import Manifest
@@ -9,6 +10,8 @@ from planner.verifier.constraints import check_constraints
 from planner.verifier.ledger import Ledger
 from planner.verifier.options import recorded_options
 from planner.workload.model_spec import MoEModelSpec
+
+_DEGREE = re.compile(r"(tp|dp|ep)=([0-9]+)")
 
 
 def check_options(manifest: Manifest, ledger: Ledger) -> None:
@@ -201,7 +204,11 @@ def _check_nesting(
 def _check_attention_groups(
     manifest: Manifest, topology: ClusterTopology, ledger: Ledger
 ) -> None:
-    """Groups share out the GPUs, are alike in size and stay inside a domain."""
+    """Groups are disjoint, alike in size and inside a domain, and as many as asked.
+
+    GPUs in no group hold experts only; equal homes on all GPUs, several EP sets and
+    tokens that attend where their experts are need all GPUs in groups.
+    """
     domain_of = {
         gpu.id: int(topology.domain_G[index]) for index, gpu in enumerate(topology.gpus)
     }
@@ -209,7 +216,25 @@ def _check_attention_groups(
     members = [gpu for group in groups for gpu in group.gpus]
     ledger.expect(
         "attention groups",
-        sorted(members) == sorted(manifest.gpus),
+        len(set(members)) == len(members) and set(members) <= set(manifest.gpus),
+        "groups.attention: a GPU is in two groups, or not one of the plan's",
+    )
+    asked = dict(_DEGREE.findall(str(manifest.inputs.options.values.get("layout"))))
+    for name, found in (("dp", len(groups)), ("tp", len(groups[0].gpus))):
+        ledger.expect(
+            "attention groups",
+            int(asked.get(name, found)) == found,
+            f"groups.attention: {name} is {found}, the layout asked for is "
+            f"{asked.get(name)}",
+        )
+    everywhere = "dp" not in asked or manifest.groups.replicas > 1
+    everywhere |= manifest.homes == "even" or any(
+        trace.traffic == "direct" or trace.workload is not None
+        for trace in manifest.inputs.traces
+    )
+    ledger.expect(
+        "attention groups",
+        not everywhere or sorted(members) == sorted(manifest.gpus),
         "groups.attention: not every GPU is in exactly one group",
     )
     for number, group in enumerate(groups):

@@ -36,19 +36,32 @@ def joint_values(counted: Counted, tokens: Sequence[Fraction]) -> Values:
     ]
     if len(found) == 1:
         return found[0]
-    weights = [setting.weight for setting, _ in counted]
-    worst = counted[0][0].manifest.combine == "worst"
-    joint: Values = {}
-    for name, modes in found[0].items():
-        joint[name] = {}
-        for mode in modes:
-            rates = [
-                values[name][mode] / count if count else Fraction(0)
-                for values, count in zip(found, tokens, strict=True)
-            ]
-            mean = [weight * rate for weight, rate in zip(weights, rates, strict=True)]
-            joint[name][mode] = max(rates) if worst else sum(mean, Fraction(0))
-    return joint
+    settings = [setting for setting, _ in counted]
+    return {
+        name: {
+            mode: joint_value(
+                settings, [values[name][mode] for values in found], tokens
+            )
+            for mode in modes
+        }
+        for name, modes in found[0].items()
+    }
+
+
+def joint_value(
+    settings: Sequence[Setting], values: Sequence[Fraction], tokens: Sequence[Fraction]
+) -> Fraction:
+    """Return several workloads' values per token, averaged or their largest."""
+    rates = [
+        value / count if count else Fraction(0)
+        for value, count in zip(values, tokens, strict=True)
+    ]
+    if settings[0].manifest.combine == "worst":
+        return max(rates)
+    return sum(
+        (each.weight * rate for each, rate in zip(settings, rates, strict=True)),
+        Fraction(0),
+    )
 
 
 def check_objective(

@@ -3,7 +3,8 @@
 Read here as: weights at the model's precision; router (with one bias per expert),
 norms, embeddings and KV cache at two bytes at least; heads and dense widths shared
 out over the attention group, rounded up; what MLA shares between heads, shared
-experts, router, norms and embeddings whole on every GPU.
+experts, router, norms and embeddings whole on every GPU of a group. A GPU in no
+attention group holds routed experts and buffers only.
 """
 
 from collections.abc import Sequence
@@ -46,29 +47,32 @@ def memory_of_gpus(
         KV cache per DP rank in tokens, the usual number if None; with
         ``mem_fraction`` it fills what the fullest GPU has left instead.
     """
-    fixed = sum(weights(model, layout.tp).values())
-    fixed += sum(slots_per_layer) * expert_bytes(model)
-    fixed += buffer_bytes(
+    everywhere = sum(slots_per_layer) * expert_bytes(model)
+    everywhere += buffer_bytes(
         traffic,
         batch_tokens,
         len(topology.domains),
         physical or layout.ep * max(slots_per_layer),
         message,
     )
-    needs = [gpu.reserved_bytes + fixed for gpu in topology.gpus]
+    # Only a GPU of an attention group computes anything but experts.
+    attending = {gpu for group in layout.attention_groups for gpu in group}
+    own = sum(weights(model, layout.tp).values())
+    needs = [
+        gpu.reserved_bytes + everywhere + (own if index in attending else 0)
+        for index, gpu in enumerate(topology.gpus)
+    ]
     share = Fraction(str(mem_fraction or 1))
     has = [floor(gpu.memory_bytes * share) for gpu in topology.gpus]
     per_token = cache_bytes(model, layout.tp)
     if mem_fraction is not None:
-        left = min(limit - need for limit, need in zip(has, needs, strict=True))
+        left = min(has[index] - needs[index] for index in attending)
         kv_tokens = max(1, left // per_token)
     elif kv_tokens is None:
         kv_tokens = USUAL_KV_TOKENS
-    cache = kv_tokens * per_token
-    return (
-        np.asarray([need + cache for need in needs], dtype=np.int64),
-        np.asarray(has, dtype=np.int64),
-    )
+    for index in attending:
+        needs[index] += kv_tokens * per_token
+    return np.asarray(needs, dtype=np.int64), np.asarray(has, dtype=np.int64)
 
 
 def weights(model: MoEModelSpec, tp: int) -> dict[str, int]:

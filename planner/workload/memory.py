@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from planner.arrays import IntArray
+from planner.arrays import BoolArray, IntArray
 from planner.errors import InfeasibleError, UsageError
 from planner.workload.memory_terms import (
     attention_bytes,
@@ -81,6 +81,8 @@ class MemoryBill:
         What each GPU has: its memory, or the given fraction of it.
     kv_tokens
         Tokens of KV cache per DP rank: as given, or what ``mem_fraction`` leaves.
+    kv_fills
+        Whether the KV cache is what ``mem_fraction`` leaves.
     least_slots
         Slots per GPU that still hold every expert once.
     kv_token_bytes, batch_token_bytes, slot_bytes
@@ -91,6 +93,7 @@ class MemoryBill:
     terms: dict[str, IntArray]
     limit_G: IntArray
     kv_tokens: int
+    kv_fills: bool
     batch_tokens: int
     slots_per_gpu: int
     least_slots: int
@@ -116,8 +119,12 @@ def memory_bill(
     mem_fraction: float | None = None,
     batch_tokens: int = DEFAULT_BATCH_TOKENS,
     single: bool = False,
+    attends_G: BoolArray | None = None,
 ) -> MemoryBill:
     """Add up the memory of every GPU under ``slots_per_gpu`` slots in every layer.
+
+    All terms but experts and buffers serve the tokens of a DP rank: a GPU in no
+    attention group has none of them.
 
     Parameters
     ----------
@@ -132,6 +139,8 @@ def memory_bill(
         Tokens per DP rank the buffers are made for.
     single
         Whether the one slot of a GPU is that of all layers together.
+    attends_G
+        Which GPUs are in an attention group; None: all.
 
     Raises
     ------
@@ -149,36 +158,34 @@ def memory_bill(
         else dedup_buffer_bytes(1, len(cluster.domains), messages)
     )
     slot = (1 if single else len(model.moe_layers)) * model.expert_bytes
-    same = {
-        "attention": attention_bytes(model, layout.tp),
-        "dense": dense_bytes(model, layout.tp),
-        "shared_experts": shared_bytes(model),
-        "router": router_bytes(model),
-        "norms": norm_bytes(model),
-        "embeddings": embedding_bytes(model),
+    everywhere = {
         "buffers": batch_tokens * per_batch_token,
         "experts": slots_per_gpu * slot,
     }
-    _check_countable(same)
+    own = _own_terms(model, layout.tp)
+    _check_countable(own | everywhere)
+    attends_G = np.ones(len(gpus), dtype=np.bool_) if attends_G is None else attends_G
     terms = {"reserved": np.array([g.reserved_bytes for g in gpus], dtype=np.int64)}
-    terms |= {name: np.full(len(gpus), count) for name, count in same.items()}
+    terms |= {name: np.where(attends_G, count, 0) for name, count in own.items()}
+    terms |= {name: np.full(len(gpus), count) for name, count in everywhere.items()}
     share = Fraction(1) if mem_fraction is None else Fraction(str(mem_fraction))
     limit_G = np.array([int(g.memory_bytes * share) for g in gpus], dtype=np.int64)
     per_kv_token = kv_token_bytes(model, layout.tp)
     if mem_fraction is not None:
-        left_G = limit_G - _sum(terms)
+        left_G = (limit_G - _sum(terms))[attends_G]
         # A model that cannot hold one token serves nobody.
         kv_tokens = max(1, int(left_G.min()) // per_kv_token)
     elif kv_tokens is None:
         kv_tokens = DEFAULT_KV_TOKENS
-    same["kv_cache"] = kv_tokens * per_kv_token
-    _check_countable(same)
-    terms["kv_cache"] = np.full(len(gpus), same["kv_cache"])
+    cached = {"kv_cache": kv_tokens * per_kv_token}
+    _check_countable(cached)
+    terms["kv_cache"] = np.where(attends_G, cached["kv_cache"], 0)
     return MemoryBill(
         gpus=tuple(gpu.id for gpu in gpus),
         terms=terms,
         limit_G=limit_G,
         kv_tokens=kv_tokens,
+        kv_fills=mem_fraction is not None,
         batch_tokens=batch_tokens,
         slots_per_gpu=slots_per_gpu,
         least_slots=1 if single else -(-model.experts // layout.ep),
@@ -186,6 +193,18 @@ def memory_bill(
         batch_token_bytes=per_batch_token,
         slot_bytes=slot,
     )
+
+
+def _own_terms(model: MoEModelSpec, tp: int) -> dict[str, int]:
+    """Return the weights that serve the tokens of a GPU's own DP rank."""
+    return {
+        "attention": attention_bytes(model, tp),
+        "dense": dense_bytes(model, tp),
+        "shared_experts": shared_bytes(model),
+        "router": router_bytes(model),
+        "norms": norm_bytes(model),
+        "embeddings": embedding_bytes(model),
+    }
 
 
 def _check_knobs(

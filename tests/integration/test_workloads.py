@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import planner
-from planner.errors import UsageError, VerificationError
+from planner.errors import ManifestError, UsageError, VerificationError
 from planner.evaluator import evaluate, evaluate_planning
 from planner.manifest import manifest_data, write_manifest
 from planner.options import SolveOptions
@@ -73,6 +73,26 @@ def test_a_lie_about_the_second_workload_is_found(tmp_path: Path) -> None:
         verify_manifest(data, folder=tmp_path)
     del data["workloads"]["tiny-moe:2"]
     with pytest.raises(VerificationError, match="one per trace"):
+        verify_manifest(data, folder=tmp_path)
+
+
+@pytest.mark.parametrize("combine", ["mean", "worst"])
+def test_the_certificates_of_all_workloads_are_proven_again(
+    combine: str, tmp_path: Path
+) -> None:
+    """Law: what each workload's certificate proves is combined as values are."""
+    options = replace(QUICK, combine=combine)
+    data = manifest_data(planner.solve("toy-2x2", trace=BOTH, options=options))
+    bound = data["bound"]
+    assert bound["certificate"]["kind"] == "workloads"
+    assert 0 < Fraction(bound["certified_exact"]) <= bound["value"] * (1 + 1e-9)
+    assert bound["value"] <= data["objective"]["value"]
+    verify_manifest(data, folder=tmp_path)
+    bound["certificate"]["workloads"].reverse()
+    with pytest.raises((VerificationError, ManifestError)):
+        verify_manifest(data, folder=tmp_path)
+    del bound["certificate"]["workloads"][0]
+    with pytest.raises(ManifestError, match="one certificate for each"):
         verify_manifest(data, folder=tmp_path)
 
 

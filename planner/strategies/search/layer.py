@@ -9,9 +9,10 @@ from planner import clock
 from planner.arrays import IdArray
 from planner.instance import PlacementInstance
 from planner.strategies.search.anneal import anneal, excess_of, peak_value
+from planner.strategies.search.joint import joint_network
 from planner.strategies.search.mixing import Guide, by_cells, gpu_places, guide_of
 from planner.strategies.search.moves import fill
-from planner.strategies.search.network import Network, network_of
+from planner.strategies.search.network import Network
 from planner.strategies.search.tokens import State, Tokens, empty_state, tokens_of
 
 HOT, COLD = 0.64, 1.28e-3
@@ -83,9 +84,10 @@ def problem_of(instance: PlacementInstance) -> Problem:
     ValueError
         If the cluster is too large to write all its routes out.
     """
-    guide = guide_of(instance) if instance.unseen else None
+    alone = len(instance.workloads) == 1
+    guide = guide_of(instance) if instance.unseen and alone else None
     cells = by_cells(guide.network) if guide is not None else None
-    return Problem(instance, network_of(instance), guide, cells)
+    return Problem(instance, joint_network(instance), guide, cells)
 
 
 def served_state(network: Network, tokens: Tokens, slots_GJ: IdArray) -> State:

@@ -15,8 +15,8 @@ import numpy as np
 
 from planner.arrays import FloatArray, IntArray
 from planner.instance import PlacementInstance
+from planner.strategies.search.choices import Sample
 from planner.strategies.search.network import Classes, Network, network_of
-from planner.strategies.search.tokens import Sample
 from planner.workload.parts import TokenPart
 
 TRIES = 4

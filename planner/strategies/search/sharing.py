@@ -111,7 +111,8 @@ def _problems(
     """Return what to search for every number of moves; nothing where none can be."""
     constraints = instance.constraints
     assert constraints is not None
-    if isinstance(instance.planning, CountsPart) or instance.layout.ep == 1:
+    counts = any(isinstance(view.planning, CountsPart) for view in instance.views)
+    if counts or instance.layout.ep == 1:
         return []
     try:
         problem = problem_of(instance)

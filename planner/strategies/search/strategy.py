@@ -88,7 +88,7 @@ def solve_search(
     plans = legal_starts(instance, list(starts) or _own_starts(instance))
     layers = _best_starts(instance, plans)
     judging = (clock.now() - begun) / (len(layers) * len(plans))
-    note = _why_not(instance)
+    note = why_not(instance)
     problem = None
     if note is None:
         try:
@@ -157,10 +157,12 @@ class _Run:
         )
 
 
-def _why_not(instance: PlacementInstance) -> str | None:
+def why_not(instance: PlacementInstance) -> str | None:
     """Say why there is nothing to search, if so."""
-    if isinstance(instance.planning, CountsPart):
+    if any(isinstance(each.planning, CountsPart) for each in instance.workloads):
         return "search needs the tokens of a trace; the best start was kept"
+    if len(instance.workloads) > 1 and instance.objective.name == "gpu_tokens":
+        return "search places several workloads by their links, balance by GPU load"
     if instance.layout.ep == 1:
         return "one GPU holds every expert: nothing to place"
     return None

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from planner.arrays import BoolArray, FloatArray, IdArray, IntArray
 from planner.instance import PlacementInstance
 from planner.strategies.search.bits import ONES
+from planner.strategies.search.choices import Sample, choices_of
 from planner.strategies.search.legality import Rules, moves_of, rules_of
 from planner.strategies.search.network import Network
-from planner.workload.parts import TokenPart
 
 Words = NDArray[np.uint64]
 KNUTH = np.uint64(2654435769)
@@ -20,14 +20,6 @@ LOW_32 = np.uint64(0xFFFFFFFF)
 WORD = 64
 MOST_COPIES = 16
 """Copies per expert that moves may reach, unless a start has more."""
-
-
-class Sample(NamedTuple):
-    """Tokens of a part to look at: which, from which source, with which ordinal."""
-
-    index_T: IntArray
-    source_T: IntArray
-    ordinal_T: IntArray
 
 
 class Tokens(NamedTuple):
@@ -97,16 +89,9 @@ def tokens_of(
     TypeError
         For a counts table, which has no tokens.
     """
-    part, layout = instance.planning, instance.layout
-    if not isinstance(part, TokenPart):
-        raise TypeError("a counts table has no tokens")
-    experts, gpus = instance.model.experts, layout.gpu_count
-    if sample is None:
-        every = np.arange(part.source_T.size)
-        sample = Sample(every, part.source_T, part.ordinal_T)
-    ids_TK = part.experts_LTK[layer, sample.index_T]
-    known_T = np.flatnonzero((ids_TK >= 0).any(axis=1))
-    ids_TK, source_T = ids_TK[known_T], sample.source_T[known_T]
+    layout, experts = instance.layout, instance.model.experts
+    gpus = layout.gpu_count * len(instance.views)
+    ids_TK, source_T, ordinal_T = choices_of(instance, layer, sample)
     lane_T, depth_T, source_L = _lanes(source_T, gpus)
     bit_T = np.uint64(1) << (depth_T % WORD).astype(np.uint64)
     word_T = depth_T // WORD * source_L.size + lane_T
@@ -116,13 +101,13 @@ def tokens_of(
     chose_EW = np.zeros(experts * width, dtype=np.uint64)
     np.bitwise_or.at(chose_EW, expert * width + word_T[token], bit_T[token])
     most = max(copies, min(MOST_COPIES, layout.ep, 1 + _spare(instance)))
-    uses_QT = _users(instance, sample.ordinal_T[known_T], most)
+    uses_QT = _users(instance, ordinal_T, most)
     mask_QW = np.full((len(uses_QT), width), ONES)
     if len(uses_QT) > 1:
         mask_QW[:] = 0
         for mask_W, uses_T in zip(mask_QW, uses_QT, strict=True):
             np.bitwise_or.at(mask_W, word_T[uses_T], bit_T[uses_T])
-    caps_G, caps_N = _caps(instance, token.size)
+    caps_G, caps_N = _caps(instance, source_T[token] // layout.gpu_count)
     return Tokens(
         source_L=source_L,
         chose_EW=chose_EW.reshape(-1, width),
@@ -131,9 +116,9 @@ def tokens_of(
         load_CQE=np.stack(
             [
                 _pairs(
-                    layout.set_G[source_T[token[used]]],
+                    source_T[token[used]] // layout.ep,
                     expert[used],
-                    (layout.sets, experts),
+                    (gpus // layout.ep, experts),
                 )
                 for used in (uses_T[token] for uses_T in uses_QT)
             ],
@@ -206,18 +191,31 @@ def _hashed_copies(ordinal_T: IntArray, selection: str, most: int) -> IntArray:
     return ((hashed_T * count_M1) >> np.uint64(32)).astype(np.int64)
 
 
-def _caps(instance: PlacementInstance, pairs: int) -> tuple[FloatArray, FloatArray]:
-    """Most pairs that each GPU and each domain may serve (rule 26), rounded down."""
+def _caps(
+    instance: PlacementInstance, workload_P: IntArray
+) -> tuple[FloatArray, FloatArray]:
+    """Most pairs each GPU and domain may serve (rule 26), rounded down.
 
-    def most(cap: float | None, gpus: int) -> float:
+    ``workload_P`` is the workload of each pair; caps hold for each on its own.
+    """
+    layout, domains = instance.layout, instance.topology.domains
+    pairs_W = np.bincount(workload_P, minlength=len(instance.views))
+
+    def most(cap: float | None, pairs: int, gpus: int) -> float:
         if cap is None:
             return np.inf
         return float(floor(Fraction(str(cap)) * pairs * gpus / layout.gpu_count))
 
-    layout, domains = instance.layout, instance.topology.domains
-    caps_G = np.full(layout.gpu_count, most(instance.caps.gpu, 1))
-    caps_N = np.asarray([most(instance.caps.domain, len(gpus)) for gpus in domains])
-    return caps_G, caps_N
+    caps_G = [
+        np.full(layout.gpu_count, most(instance.caps.gpu, pairs, 1))
+        for pairs in pairs_W.tolist()
+    ]
+    caps_N = [
+        most(instance.caps.domain, pairs, len(gpus))
+        for pairs in pairs_W.tolist()
+        for gpus in domains
+    ]
+    return np.concatenate(caps_G), np.asarray(caps_N)
 
 
 def empty_state(network: Network, tokens: Tokens, slots_GJ: IdArray) -> State:

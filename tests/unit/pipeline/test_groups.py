@@ -40,7 +40,7 @@ def test_attention_groups_are_consecutive_gpus_of_one_domain() -> None:
     [
         ("ep=3", "does not divide the 8 GPUs"),
         ("tp=4", "does not divide the scale-up domain"),
-        ("tp=2,dp=9", "make dp=4"),
+        ("tp=2,dp=9", "make dp=4 at most"),
         ("pp=2", "only pp=1"),
         ("tp=0", "whole number > 0"),
         ("zp=2", "is not one of"),

@@ -191,3 +191,25 @@ def test_a_fraction_that_leaves_nothing_still_asks_for_one_token() -> None:
         cluster(8000, [0, 0]), model(), kv_tokens=None, mem_fraction=0.5
     )
     assert (found > limit).all()
+
+
+def test_a_gpu_in_no_attention_group_holds_experts_and_buffers_only() -> None:
+    """Four GPUs, the first and third attend as one group of two."""
+    topology = cluster(10**9, [7, 7, 7, 7])
+    layout = ParallelLayout(
+        domain_G=np.zeros(4, dtype=np.int64), ep=4, attention_groups=((0, 2),)
+    )
+    needs_G, _ = memory_of_gpus(
+        model(),
+        topology,
+        layout,
+        slots_per_layer=[2, 2],
+        traffic="dedup_domain",
+        message=(100, 200),
+        batch_tokens=5,
+        kv_tokens=9,
+        mem_fraction=None,
+    )
+    experts = 7 + 4 * expert_bytes(model()) + 2 * 5 * 2 * 300
+    own = sum(weights(model(), 2).values()) + 9 * cache_bytes(model(), 2)
+    assert needs_G.tolist() == [experts + own, experts, experts + own, experts]

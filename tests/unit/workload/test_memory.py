@@ -247,3 +247,16 @@ def test_absurd_sizes_are_infeasible_not_an_overflow() -> None:
     huge = replace(LITE, hidden=2**31 - 1, expert_ffn=2**31 - 1)
     with pytest.raises(InfeasibleError, match="experts alone takes"):
         bill_of(huge, cluster(10**12))
+
+
+def test_a_gpu_in_no_attention_group_has_experts_and_buffers_only() -> None:
+    """Every other GPU attends; with a share given the cache fills those only."""
+    where, attends_G = cluster(80 * 10**9), np.asarray([True, False] * 2)
+    bill = bill_of(LITE, where, attends_G=attends_G)
+    for name, count_G in bill.terms.items():
+        everywhere = name in ("buffers", "experts", "reserved")
+        assert (count_G[0] == count_G[1]) == (everywhere or not count_G[0])
+        assert everywhere or count_G[1] == 0
+    filled = bill_of(LITE, where, attends_G=attends_G, mem_fraction=0.5)
+    left_G = filled.limit_G - filled.total_G
+    assert 0 <= left_G[0] < filled.kv_token_bytes < left_G[1]
