@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from planner.arrays import BoolArray, IdArray, IntArray
-from planner.constraints import PlacementConstraints
 from planner.instance import PlacementInstance
 from planner.strategies.search.compiling import inner
 
@@ -18,7 +17,7 @@ class Rules(NamedTuple):
     """The rules of a layer (``LayerRules``); ``any`` is False where there are none.
 
     Pins of expert e are rows ``pin_start_E[e]`` to ``pin_start_E[e + 1]`` of
-    ``pin_PR``.
+    ``pin_PR``. ``moves_1`` are the moves of the state that the search is in.
     """
 
     any: bool
@@ -29,36 +28,49 @@ class Rules(NamedTuple):
     label_KR: IntArray
     new_RE: IdArray
     most_moves: int
+    moves_1: IntArray
+
+
+FREE = Rules(
+    any=False,
+    allowed_RE=np.ones((1, 1), dtype=np.bool_),
+    pin_start_E=np.zeros(1, dtype=np.int64),
+    pin_PR=np.ones((1, 1), dtype=np.bool_),
+    apart_KE=np.ones((1, 1), dtype=np.bool_),
+    label_KR=np.zeros((1, 1), dtype=np.int64),
+    new_RE=np.zeros((1, 1), dtype=np.int16),
+    most_moves=0,
+    moves_1=np.zeros(1, dtype=np.int64),
+)
+"""Where there are none."""
 
 
 def rules_of(instance: PlacementInstance, layer: int) -> Rules:
     """Return the rules of a layer of an instance that may have none."""
-    constraints, ranks = instance.constraints, instance.layout.ep
-    experts = instance.model.experts
-    if constraints is None:
-        constraints = PlacementConstraints(shape=(1, ranks, 0))
-        layer, experts = 0, 0
-    rules = constraints.layers[layer]
+    if instance.constraints is None:
+        return FREE
+    rules = instance.constraints.layers[layer]
     order_P = np.argsort(rules.pin_P, kind="stable")
     return Rules(
-        any=instance.constraints is not None,
+        any=True,
         allowed_RE=rules.allowed_RE,
-        pin_start_E=np.searchsorted(rules.pin_P[order_P], np.arange(experts + 1)),
+        pin_start_E=np.searchsorted(
+            rules.pin_P[order_P], np.arange(instance.model.experts + 1)
+        ),
         pin_PR=rules.pin_PR[order_P],
         apart_KE=rules.apart_KE,
         label_KR=rules.label_KR,
         new_RE=rules.new_RE,
         most_moves=rules.most_moves,
+        moves_1=np.zeros(1, dtype=np.int64),
     )
 
 
-def moves_of(rules: Rules, slots_GJ: IdArray) -> IntArray:
-    """Return the moves of slots from the previous plan, as an array of one."""
-    if not rules.any:
-        return np.zeros(1, dtype=np.int64)
-    rank, slot = np.nonzero(slots_GJ >= 0)
-    moves = rules.new_RE[rank, slots_GJ[rank, slot]].sum(dtype=np.int64)
-    return np.asarray([moves], dtype=np.int64)
+def begin(rules: Rules, slots_GJ: IdArray) -> None:
+    """Count the moves of slots from the previous plan, to go on from there."""
+    if rules.any:
+        rank, slot = np.nonzero(slots_GJ >= 0)
+        rules.moves_1[0] = rules.new_RE[rank, slots_GJ[rank, slot]].sum(dtype=np.int64)
 
 
 @inner  # type: ignore[untyped-decorator]
@@ -104,7 +116,7 @@ def is_legal(rules: Any, state: Any, move: Any) -> Any:
     """Whether a move from a legal state leads to a legal state."""
     one, two = np.int64(state.slots_GJ[move[0], move[1]]), np.int64(move[2])
     added = moves_added(rules, state.slots_GJ, move)
-    if added > 0 and state.moves_1[0] + added > rules.most_moves:
+    if added > 0 and rules.moves_1[0] + added > rules.most_moves:
         return False
     if not may_go(rules, state, one, move[0], move[3]):
         return False

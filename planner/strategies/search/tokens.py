@@ -11,7 +11,6 @@ from planner.arrays import BoolArray, FloatArray, IdArray, IntArray
 from planner.instance import PlacementInstance
 from planner.strategies.search.bits import ONES
 from planner.strategies.search.choices import Sample, choices_of
-from planner.strategies.search.legality import Rules, moves_of, rules_of
 from planner.strategies.search.network import Network
 
 Words = NDArray[np.uint64]
@@ -29,7 +28,7 @@ class Tokens(NamedTuple):
     m(m−1)/2 + j holds the tokens that use copy j of m where a hash decides
     (rules 18, 19). ``load_SE`` are pairs by source GPU and expert, ``load_CQE`` by EP
     set, row of ``mask_QW`` and expert; ``caps_G`` and ``caps_N`` the most pairs a GPU
-    and a domain may serve; ``rules`` say where experts may be.
+    and a domain may serve.
     """
 
     source_L: IntArray
@@ -41,7 +40,6 @@ class Tokens(NamedTuple):
     planes: int
     caps_G: FloatArray
     caps_N: FloatArray
-    rules: Rules
 
 
 class State(NamedTuple):
@@ -50,8 +48,7 @@ class State(NamedTuple):
     ``rank_EM`` and ``count_E`` are the copies of each expert in copy order. Columns
     have bit-sliced counters ``count_CBW`` and their summaries. ``rank_4M``,
     ``count_4``, ``near_4S`` and ``used_4W`` describe a move that is being judged
-    (``planner.strategies.search.moves``); what follows is scratch, but for
-    ``moves_1``, the moves from the previous plan.
+    (``planner.strategies.search.moves``); what follows is scratch.
     """
 
     slots_GJ: IdArray
@@ -74,7 +71,6 @@ class State(NamedTuple):
     swap_2L: IntArray
     pairs_N: FloatArray
     power_X: FloatArray
-    moves_1: IntArray
 
 
 def tokens_of(
@@ -128,7 +124,6 @@ def tokens_of(
         planes=int(ids_TK.shape[1]).bit_length(),
         caps_G=caps_G,
         caps_N=caps_N,
-        rules=rules_of(instance, layer),
     )
 
 
@@ -245,5 +240,4 @@ def empty_state(network: Network, tokens: Tokens, slots_GJ: IdArray) -> State:
         swap_2L=np.zeros((2, lanes), dtype=np.int64),
         pairs_N=np.zeros(tokens.caps_N.size),
         power_X=np.zeros(max(network.cost_X.size, gpus)),
-        moves_1=moves_of(tokens.rules, slots_GJ),
     )

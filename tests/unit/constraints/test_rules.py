@@ -14,7 +14,7 @@ from planner.errors import InputError
 from planner.instance import PlacementInstance
 from planner.strategies.legal import cheapest
 from planner.strategies.search.layer import problem_of, served_state
-from planner.strategies.search.legality import is_legal
+from planner.strategies.search.legality import begin, is_legal, rules_of
 from planner.strategies.search.tokens import tokens_of
 from planner.topology.schema import load_topology
 from tests.instances import cluster, instance
@@ -148,7 +148,7 @@ def _agreements(asked: PlacementInstance, rng: random.Random) -> set[bool]:
     """Compare all moves from legal states; return the verdicts met."""
     assert asked.constraints is not None
     rules = asked.constraints.layers[0]
-    tokens = tokens_of(asked, 0, 3)
+    tokens, compiled = tokens_of(asked, 0, 3), rules_of(asked, 0)
     network, seen = problem_of(asked).exact, set()
     for _ in range(200):
         slots = [rng.sample(range(5), 2) for _ in range(4)]
@@ -156,6 +156,7 @@ def _agreements(asked: PlacementInstance, rng: random.Random) -> set[bool]:
         if len(np.unique(slots_GJ)) < 5 or not rules.keeps(slots_GJ):
             continue
         state = served_state(network, tokens, slots_GJ)
+        begin(compiled, slots_GJ)
         for gpu, slot, far, place in product(
             range(4), range(2), range(-1, 4), range(2)
         ):
@@ -170,7 +171,7 @@ def _agreements(asked: PlacementInstance, rng: random.Random) -> set[bool]:
                 continue
             move = (gpu, slot, two, far, place, one)
             expected = rules.keeps(after_GJ)
-            assert legal(tokens.rules, state, move) == expected
+            assert legal(compiled, state, move) == expected
             seen.add(expected)
     return seen
 
