@@ -46,12 +46,45 @@ class Objective:
     combine: str = "mean"
 
 
+Lowest = tuple[tuple[Fraction, ...], ...]
+"""By workload and layer, the least max/mean of any baseline."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caps:
-    """Imbalance caps on the planning part (rule 26); None means no cap."""
+    """Imbalance caps on the planning part (rule 26); None means no cap.
+
+    A cap is the most max/mean in a layer; where ``gpu_lowest`` or ``domain_lowest``
+    is given it multiplies the lowest baseline's in that layer.
+    """
 
     gpu: float | None = None
     domain: float | None = None
+    gpu_lowest: Lowest | None = None
+    domain_lowest: Lowest | None = None
+
+    def gpu_at(self, layer: int) -> Fraction | None:
+        """Return the cap of every GPU in a layer, of the first workload."""
+        return _cap_at(self.gpu, self.gpu_lowest, layer)
+
+    def domain_at(self, layer: int) -> Fraction | None:
+        """Return the cap of every domain in a layer, of the first workload."""
+        return _cap_at(self.domain, self.domain_lowest, layer)
+
+    def of_workload(self, number: int) -> "Caps":
+        """Return the caps of one workload alone."""
+        gpu, domain = self.gpu_lowest, self.domain_lowest
+        return replace(
+            self,
+            gpu_lowest=(gpu[number],) if gpu else None,
+            domain_lowest=(domain[number],) if domain else None,
+        )
+
+
+def _cap_at(cap: float | None, lowest: Lowest | None, layer: int) -> Fraction | None:
+    if cap is None:
+        return None
+    return Fraction(str(cap)) * (lowest[0][layer] if lowest else 1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,7 +158,10 @@ class PlacementInstance:
         """One instance per workload; an instance of one workload is its own view."""
         if len(self.workloads) == 1:
             return (self,)
-        return tuple(replace(self, workloads=(each,)) for each in self.workloads)
+        return tuple(
+            replace(self, workloads=(each,), caps=self.caps.of_workload(number))
+            for number, each in enumerate(self.workloads)
+        )
 
     @cached_property
     def in_scope(self) -> Weights:

@@ -6,6 +6,7 @@ manifest records every value in force.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 
@@ -17,7 +18,8 @@ class SolveOptions:
     ``homes`` is ``trace`` where the trace has ranks, else ``by_token``;
     ``endpoint`` follows rule 7; ``precision`` is the model's;
     ``imbalance_cap`` and ``domain_imbalance_cap`` are the most max/mean allowed
-    (rule 26), as decimal text; ``layout`` is text ``tp=T[,dp=D][,ep=N]``;
+    (rule 26), as decimal text, or ``1.02x``: so many times the lowest baseline's;
+    ``layout`` is text ``tp=T[,dp=D][,ep=N]``;
     ``deterministic`` limits work instead of seconds (docs/deterministic.md): the
     manifest is then the same for any number of threads, which is not recorded;
     ``routing_groups`` is ``free`` or ``nest`` (a group's copies in one domain);
@@ -61,3 +63,13 @@ class SolveOptions:
     constraints: Mapping[str, Any] | None = None
     previous: Mapping[str, Any] | None = None
     max_moves: int | None = None
+
+
+def is_relative(cap: str) -> bool:
+    """Whether a cap counts in the lowest baseline's max/mean."""
+    return cap.endswith("x")
+
+
+def cap_number(cap: str) -> Fraction:
+    """Return the number of a cap, relative or not."""
+    return Fraction(cap.removesuffix("x"))

@@ -28,6 +28,7 @@ Outcome = Literal[
     "plan", "infeasible", "no_plan", "invalid", "error", "crashed", "timeout", "skipped"
 ]
 ROUNDING = 1 + Fraction(1, 10**9)
+CAP_FIGURES = {"imbalance_cap": "worst", "domain_imbalance_cap": "domain_worst"}
 
 
 class Yardstick(Record):
@@ -161,6 +162,7 @@ def reached_of(
     objective, bound = manifest["objective"], manifest["bound"] or {}
     certificate = bound.get("certificate")
     caps = _caps(case.options)
+    relative = any(_is_relative(case.options.get(name)) for name in CAP_FIGURES)
     return Reached(
         objective=f"{objective['name']} ({objective['layers']})",
         exact=objective["value_exact"],
@@ -178,7 +180,8 @@ def reached_of(
             name: Yardstick(
                 exact=base["objective"]["value_exact"],
                 legal=not any(DOUBLED in note for note in base.get("notes", ())),
-                keeps_caps=_keeps(base["imbalance"], caps),
+                # By layer a manifest says nothing of baselines.
+                keeps_caps=_keeps(base["imbalance"], caps) and not relative,
             )
             for name, base in sorted(manifest["baselines"].items())
             if base.get("objective") is not None
@@ -215,13 +218,19 @@ def ratio_to_eplb(reached: Reached) -> float | None:
 
 
 def _caps(options: Mapping[str, Any]) -> dict[str, Fraction]:
-    """The caps the case asks for, by the imbalance they limit."""
-    names = {"imbalance_cap": "worst", "domain_imbalance_cap": "domain_worst"}
+    """The max/mean the case allows, by the figure it limits.
+
+    What is relative to baselines differs by layer: the verifier checks it.
+    """
     return {
         figure: Fraction(options[name])
-        for name, figure in names.items()
-        if options.get(name) is not None and not str(options[name]).endswith("x")
+        for name, figure in CAP_FIGURES.items()
+        if options.get(name) is not None and not _is_relative(options[name])
     }
+
+
+def _is_relative(cap: object) -> bool:
+    return str(cap).endswith("x")
 
 
 def _keeps(imbalance: Mapping[str, float], caps: Mapping[str, Fraction]) -> bool:
@@ -243,8 +252,8 @@ def _other_question(
         "homes": manifest["homes"],
         "objective": objective["name"],
         "layers": objective["layers"],
-        "imbalance_cap": caps.get("gpu"),
-        "domain_imbalance_cap": caps.get("domain"),
+        "imbalance_cap": _cap_text(caps, "gpu"),
+        "domain_imbalance_cap": _cap_text(caps, "domain"),
     }
     wanted = {**asdict(SolveOptions()), **options}
     return [
@@ -254,12 +263,21 @@ def _other_question(
     ]
 
 
+def _cap_text(caps: Mapping[str, Any], name: str) -> str | None:
+    """Return a cap as it was asked for."""
+    if caps.get(name) is None:
+        return None
+    return f"{caps[name]}x" if caps.get(f"{name}_lowest") else str(caps[name])
+
+
 def _same(name: str, asked: Any, given: Any) -> bool:
     """Whether an option has the value asked for; resolved values may say more."""
     if name == "layout":
         return set(str(asked).split(",")) <= set(str(given).split(","))
     if given is None or isinstance(asked, list | tuple):
         return list(asked) == given if given is not None else False
+    if _is_relative(asked) and _is_relative(given):
+        asked, given = str(asked)[:-1], str(given)[:-1]
     try:
         return Fraction(str(asked)) == Fraction(str(given))
     except ValueError:

@@ -67,11 +67,17 @@ RoutingGroups = Annotated[
 ]
 Cap = Annotated[
     str | None,
-    typer.Option("--imbalance-cap", help="Most max/mean pairs per GPU and layer."),
+    typer.Option(
+        "--imbalance-cap",
+        help="Most max/mean per GPU and layer; 1.02x: times the lowest baseline's.",
+    ),
 ]
 DomainCap = Annotated[
     str | None,
-    typer.Option("--domain-imbalance-cap", help="Most max/mean per domain and layer."),
+    typer.Option(
+        "--domain-imbalance-cap",
+        help="Most max/mean per domain and layer, or 1.02x likewise.",
+    ),
 ]
 KvTokens = Annotated[
     int | None, typer.Option("--kv-tokens", help="KV tokens per DP rank (65536).")
@@ -106,6 +112,14 @@ MaxMoves = Annotated[
 ]
 Holdout = Annotated[str, typer.Option(help="Share of unseen sequences: F[:SALT].")]
 Format = Annotated[str, typer.Option("--format", help="human or json.")]
+DumpModel = Annotated[
+    Path | None,
+    typer.Option(
+        "--dump-model",
+        metavar="FILE.mps",
+        help="Write the linear model of all layers for other solvers (copies only).",
+    ),
+]
 Deterministic = Annotated[
     bool,
     typer.Option(

@@ -54,6 +54,7 @@ def solve(
     threads: Annotated[int | None, typer.Option(help="Default: all cores.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
     deterministic: flags.Deterministic = False,
+    dump_model: flags.DumpModel = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write the manifest here.")
     ] = None,
@@ -96,6 +97,7 @@ def solve(
         max_moves=max_moves,
     )
     pipeline.check_writable(output)
+    pipeline.check_writable(dump_model)
     stderr = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         manifest = pipeline.solve(
@@ -106,6 +108,7 @@ def solve(
             progress=progress_to_stderr("s" if objective == "link_time" else ""),
             announce=lambda line: stderr.print(line, markup=False),
             base=output.parent if output else Path.cwd(),
+            model_file=dump_model,
         )
     except InfeasibleError as error:
         if output_format == "json":
@@ -118,8 +121,9 @@ def solve(
         print(pretty_json(manifest_data(manifest)))
         return
     show_manifest(manifest, stdout)
-    if output is not None:
-        stdout.print(f"plan written to {output}", markup=False)
+    for what, where in (("model", dump_model), ("plan", output)):
+        if where is not None:
+            stdout.print(f"{what} written to {where}", markup=False)
 
 
 def evaluate(

@@ -232,15 +232,19 @@ def _floats(values: Iterable[object]) -> FloatArray:
 def _caps(evaluation: Evaluation, index: int) -> list[CapRow]:
     caps = evaluation.instance.caps
     rows = (
-        ("max/mean per GPU", caps.gpu, evaluation.gpu_imbalance_L[index]),
-        ("max/mean per domain", caps.domain, evaluation.domain_imbalance_L[index]),
+        ("max/mean per GPU", caps.gpu_at(index), evaluation.gpu_imbalance_L[index]),
+        (
+            "max/mean per domain",
+            caps.domain_at(index),
+            evaluation.domain_imbalance_L[index],
+        ),
     )
     return [
         CapRow(
             name=name,
-            cap=cap,
+            cap=float(cap),
             reached=float(reached),
-            binds=float(reached) >= cap * (1 - NEAR),
+            binds=float(reached) >= float(cap) * (1 - NEAR),
         )
         for name, cap, reached in rows
         if cap is not None

@@ -266,10 +266,27 @@ class ImbalanceReport(Record):
 
 
 class Caps(Record):
-    """Imbalance caps in force on the planning part; null means none."""
+    """Imbalance caps in force on the planning part; null means none.
+
+    A cap is a max/mean. Where ``gpu_lowest`` (``domain_lowest``) is there, it is
+    multiplied by what that holds by workload and layer: the lowest max/mean of the
+    baselines.
+    """
 
     gpu: Amount | None = None
     domain: Amount | None = None
+    gpu_lowest: dict[str, tuple[ExactText, ...]] | None = None
+    domain_lowest: dict[str, tuple[ExactText, ...]] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_baselines(
+        self, handler: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        for name in ("gpu_lowest", "domain_lowest"):
+            if data.get(name) is None:
+                data.pop(name, None)
+        return data
 
 
 class Baseline(Record):

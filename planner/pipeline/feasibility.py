@@ -3,20 +3,22 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cache, cached_property
 from math import inf
+from operator import truediv
 
 import numpy as np
 
 from planner.arrays import IntArray
 from planner.errors import Cause, InfeasibleError, PlannerError, Repair, UsageError
-from planner.evaluator import evaluate_planning
+from planner.evaluator import Evaluation, evaluate_planning
 from planner.explain.causes import CAUSES, Change, Finding, Setup
 from planner.explain.causes.caps import FLAGS, cap_ladders
 from planner.explain.causes.memory import less_service
-from planner.instance import Caps, Objective, PlacementInstance, Workload
+from planner.instance import Caps, Lowest, Objective, PlacementInstance, Workload
 from planner.layout import ParallelLayout
-from planner.options import SolveOptions
+from planner.options import SolveOptions, cap_number, is_relative
 from planner.pipeline.attention import Mode, attention_layout, dearest_bill
 from planner.pipeline.groups import slots_per_gpu
 from planner.pipeline.resolve import SINGLE
@@ -93,6 +95,7 @@ class Feasibility:
             bill=bill,
             loads=lambda: self._loads,
             reached=cache(made.reached) if same_homes else tuple,
+            lowest=cache(made.lowest),
         )
 
     @cached_property
@@ -128,7 +131,7 @@ class Feasibility:
             {
                 name: Finding(
                     says=str(error),
-                    numbers={"cap": float(getattr(options, name))},
+                    numbers={"cap": float(cap_number(getattr(options, name)))},
                     ladders=cap_ladders(self.own, name),
                 )
                 for name in in_force
@@ -227,18 +230,38 @@ class _Made:
     bill: MemoryBill
 
     def reached(self) -> Sequence[tuple[float, float]]:
-        """Return max/mean per GPU and per domain of every plan, worst layer."""
+        """Return what every plan reaches per GPU and per domain, worst layer."""
         instance = self._instance()
+        units = [self._unit(name, instance) for name in FLAGS]
         found = []
         for plan in _quick_plans(instance):
-            summary = [one.imbalance for one in evaluate_planning(instance, plan).each]
-            found.append(
-                (
-                    max(each.worst for each in summary),
-                    max(each.domain_worst for each in summary),
-                )
-            )
+            most = [Fraction(0), Fraction(0)]
+            for number, one in enumerate(evaluate_planning(instance, plan).each):
+                figures = (one.gpu_imbalance_L, one.domain_imbalance_L)
+                for column, figure_L in enumerate(figures):
+                    unit_L = units[column][number]
+                    shares = map(truediv, figure_L, unit_L)
+                    most[column] = max(most[column], *shares)
+            found.append((float(most[0]), float(most[1])))
         return found
+
+    def lowest(self, name: str) -> Lowest:
+        """Return the lowest max/mean of a baseline as published, by workload, layer."""
+        instance = self._instance()
+        judged = [
+            evaluate_planning(instance, plan).each for plan in _published(instance)
+        ]
+        return tuple(
+            tuple(map(min, *(_figure(each[number], name) for each in judged)))
+            for number in range(len(instance.workloads))
+        )
+
+    def _unit(self, name: str, instance: PlacementInstance) -> Lowest:
+        text = getattr(self.options, name)
+        if text is not None and is_relative(text):
+            return self.lowest(name)
+        ones = (Fraction(1),) * instance.layer_count
+        return (ones,) * len(instance.workloads)
 
     def _instance(self) -> PlacementInstance:
         given, options = self.feasibility, self.options
@@ -258,6 +281,22 @@ class _Made:
         )
 
 
+def _figure(evaluation: Evaluation, name: str) -> tuple[Fraction, ...]:
+    """Return the max/mean of every layer that a cap is about."""
+    if name == "imbalance_cap":
+        return evaluation.gpu_imbalance_L
+    return evaluation.domain_imbalance_L
+
+
+def _published(instance: PlacementInstance) -> list[PlacementPlan]:
+    """Return every baseline that exists; two always do."""
+    plans = []
+    for name in BASELINES.names():
+        with suppress(AbsentBaselineError):
+            plans.append(published_plan(instance, name))
+    return plans
+
+
 def _quick_plans(instance: PlacementInstance) -> list[PlacementPlan]:
     """Baselines without their duplicates, and what ``fast`` makes of them."""
     if instance.slot_count < instance.model.experts:
@@ -265,12 +304,7 @@ def _quick_plans(instance: PlacementInstance) -> list[PlacementPlan]:
     needed = instance.layer_count * instance.model.experts
     if instance.single and needed > instance.layout.ep:
         return []
-    plans = []
-    for name in BASELINES.names():
-        try:
-            plans.append(repaired(instance, published_plan(instance, name)))
-        except AbsentBaselineError:
-            continue
+    plans = [repaired(instance, plan) for plan in _published(instance)]
     if instance.single:
         return plans
     # It does not plan every kind of instance.
@@ -283,7 +317,7 @@ def _kept(setup: Setup) -> bool:
     """Whether one of the quick plans keeps the caps of the setup."""
     options = setup.options
     caps = [
-        inf if text is None else float(text)
+        inf if text is None else float(cap_number(text))
         for text in (options.imbalance_cap, options.domain_imbalance_cap)
     ]
     return any(gpu <= caps[0] and domain <= caps[1] for gpu, domain in setup.reached())

@@ -15,7 +15,7 @@ from planner.evaluator import (
     evaluate_planning,
 )
 from planner.explain import link_effects, what_binds, why_links_cannot_gain
-from planner.instance import PlacementInstance, scope_of
+from planner.instance import Lowest, PlacementInstance, scope_of
 from planner.manifest import (
     LayerCounts,
     Manifest,
@@ -136,7 +136,7 @@ def fill_manifest(
         ),
         prediction=_prediction(planning, problem.homes[0].ratio),
         imbalance=_imbalance(planning),
-        caps=Caps(gpu=instance.caps.gpu, domain=instance.caps.domain),
+        caps=_caps(instance),
         baselines={base.name: _baseline(base, base.planning) for base in baselines},
         holdout=_holdout(unseen, baselines, problem.homes[0].ratio),
         holdout_reason=holdout_reason(problem, unseen),
@@ -216,6 +216,23 @@ def _provenance(
             for event in result.history
         ),
         notes=tuple(notes_of(problem, planning, result)),
+    )
+
+
+def _caps(instance: PlacementInstance) -> Caps:
+    caps, names = instance.caps, [load.name for load in instance.workloads]
+
+    def texts(lowest: Lowest | None) -> dict[str, tuple[str, ...]] | None:
+        if lowest is None:
+            return None
+        rows = (tuple(map(exact_text, row)) for row in lowest)
+        return dict(zip(names, rows, strict=True))
+
+    return Caps(
+        gpu=caps.gpu,
+        domain=caps.domain,
+        gpu_lowest=texts(caps.gpu_lowest),
+        domain_lowest=texts(caps.domain_lowest),
     )
 
 

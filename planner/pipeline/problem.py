@@ -260,7 +260,7 @@ def _instance(
         layout=layout,
         slots=slots,
     )
-    caps, setup = resolve_caps(options), feasibility.check()
+    setup = feasibility.check()
     notes.extend(group_notes(topology, layout))
     if layout.tp > 1:
         moved = all_reduce_bytes(model, layout.tp, options.batch_tokens)
@@ -280,7 +280,7 @@ def _instance(
             link_classes=options.link_classes,
             combine=options.combine,
         ),
-        caps=caps,
+        caps=resolve_caps(options, setup.lowest),
         slots_per_gpu=setup.slots_per_gpu,
         workloads=workloads,
         memory_bytes_G=setup.bill.total_G,

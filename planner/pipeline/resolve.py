@@ -1,5 +1,6 @@
 """Defaults and limits that follow from the options, one small rule each."""
 
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 
 from planner.errors import UsageError
@@ -10,9 +11,10 @@ from planner.instance import (
     PLAN_FOR,
     SELECTIONS,
     Caps,
+    Lowest,
     PlacementInstance,
 )
-from planner.options import SolveOptions
+from planner.options import SolveOptions, cap_number, is_relative
 from planner.topology.graph import ClusterTopology
 from planner.traffic.base import TRAFFIC
 from planner.workload.model_spec import BYTES_PER_VALUE
@@ -22,6 +24,8 @@ POLICIES = ("uniform", "one_expert_per_gpu", "one_expert_per_gpu_total")
 SINGLE = "one_expert_per_gpu_total"
 SINGLE_TRAFFIC = ("copies", "direct")
 SINGLE_STRATEGIES = ("auto", "flow", "contiguous", "round_robin")
+MOST_CAP = 10**6
+"""No max/mean of GPUs that can be planned comes near."""
 HOMES = ("trace", "by_token", "round_robin", "balanced", "by_tag")
 
 
@@ -69,6 +73,7 @@ def check_names(options: SolveOptions) -> None:
         raise UsageError(f"--max-moves {options.max_moves} must be >= 0")
     if options.kv_tokens is not None and options.mem_fraction is not None:
         raise UsageError("give --kv-tokens or --mem-fraction, not both")
+    check_caps(options)
 
 
 def check_single(instance: PlacementInstance, strategy: str) -> None:
@@ -143,23 +148,59 @@ def resolve_endpoint(
     return accepted[0]
 
 
-def resolve_caps(options: SolveOptions) -> Caps:
-    """Return the imbalance caps (rule 26)."""
-    return Caps(
-        gpu=_cap("imbalance-cap", options.imbalance_cap),
-        domain=_cap("domain-imbalance-cap", options.domain_imbalance_cap),
-    )
+def check_caps(options: SolveOptions) -> None:
+    """Refuse caps that are no numbers, or below 1 where they are a max/mean.
+
+    Raises
+    ------
+    UsageError
+        Naming the flag and the value.
+    """
+    for flag, text in (
+        ("imbalance-cap", options.imbalance_cap),
+        ("domain-imbalance-cap", options.domain_imbalance_cap),
+    ):
+        if text is not None:
+            _check_cap(flag, text)
 
 
-def _cap(flag: str, text: str | None) -> float | None:
-    if text is None:
-        return None
-    if text.endswith("x"):
-        raise UsageError(f"--{flag} {text}: caps relative to baselines come later")
+def _check_cap(flag: str, text: str) -> None:
     try:
-        value = Decimal(text)
+        value = Decimal(text.removesuffix("x"))
     except InvalidOperation:
-        raise UsageError(f"--{flag} {text!r} is not a number") from None
-    if not (value.is_finite() and value >= 1):
+        raise UsageError(
+            f"--{flag} {text!r} is not a number, as 1.1, or a number of times the "
+            "lowest baseline's max/mean, as 1.02x"
+        ) from None
+    if is_relative(text):
+        if not (value.is_finite() and 0 < value < MOST_CAP):
+            raise UsageError(
+                f"--{flag} {text} must be > 0 and finite (times the lowest baseline's "
+                "max/mean)"
+            )
+    elif not (value.is_finite() and 1 <= value < MOST_CAP):
         raise UsageError(f"--{flag} {text} must be finite and >= 1 (max/mean)")
-    return float(value)
+
+
+def resolve_caps(options: SolveOptions, lowest: Callable[[str], Lowest]) -> Caps:
+    """Return the imbalance caps (rule 26).
+
+    Parameters
+    ----------
+    lowest
+        Returns what a relative cap multiplies, for the name of its option.
+    """
+
+    def number(text: str | None) -> float | None:
+        return None if text is None else float(cap_number(text))
+
+    def unit(name: str, text: str | None) -> Lowest | None:
+        return lowest(name) if text is not None and is_relative(text) else None
+
+    gpu, domain = options.imbalance_cap, options.domain_imbalance_cap
+    return Caps(
+        gpu=number(gpu),
+        domain=number(domain),
+        gpu_lowest=unit("imbalance_cap", gpu),
+        domain_lowest=unit("domain_imbalance_cap", domain),
+    )

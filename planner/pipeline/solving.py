@@ -17,6 +17,7 @@ from planner.pipeline.constraining import (
     constraint_notes,
     legal_plan,
 )
+from planner.pipeline.dumping import dump_model
 from planner.pipeline.fill import fill_manifest
 from planner.pipeline.nesting import check_nesting
 from planner.pipeline.problem import (
@@ -61,6 +62,7 @@ def solve(
     progress: Progress | None = None,
     announce: Announce | None = None,
     base: Path | None = None,
+    model_file: Path | None = None,
 ) -> Manifest:
     """Plan the placement of a model's experts on a cluster.
 
@@ -81,6 +83,8 @@ def solve(
         Called once with the sentence that says what is being planned.
     base
         Folder that recorded paths are relative to; default: the current one.
+    model_file
+        Where to write the linear model of all layers (MPS), before it is solved.
 
     Returns
     -------
@@ -108,6 +112,8 @@ def solve(
     starts = legal_plan(problem.instance)
     if announce is not None:
         announce(problem.headline)
+    if model_file is not None:
+        dump_model(problem, model_file)
     limits = Limits(
         seconds=options.time_limit,
         gap=options.gap,

@@ -42,10 +42,10 @@ def excess_of(evaluation: Evaluation, layer: int) -> Fraction:
     caps = evaluation.instance.caps
     return sum(
         (
-            max(Fraction(0), reached_L[layer] - Fraction(str(cap)))
+            max(Fraction(0), reached_L[layer] - cap)
             for cap, reached_L in (
-                (caps.gpu, evaluation.gpu_imbalance_L),
-                (caps.domain, evaluation.domain_imbalance_L),
+                (caps.gpu_at(layer), evaluation.gpu_imbalance_L),
+                (caps.domain_at(layer), evaluation.domain_imbalance_L),
             )
             if cap is not None
         ),
@@ -69,14 +69,15 @@ def _judged(
     if not total:
         return value, Fraction(0)
     excess = Fraction(0)
-    if instance.caps.gpu is not None:
+    of_gpu, of_domain = instance.caps.gpu_at(layer), instance.caps.domain_at(layer)
+    if of_gpu is not None:
         most = Fraction(int(loads.pairs_G.max()) * gpus, total)
-        excess += max(Fraction(0), most - Fraction(str(instance.caps.gpu)))
-    if instance.caps.domain is not None:
+        excess += max(Fraction(0), most - of_gpu)
+    if of_domain is not None:
         most = max(
             Fraction(int(loads.pairs_G[list(members)].sum()) * gpus, total)
             / len(members)
             for members in instance.topology.domains
         )
-        excess += max(Fraction(0), most - Fraction(str(instance.caps.domain)))
+        excess += max(Fraction(0), most - of_domain)
     return value, excess

@@ -128,7 +128,7 @@ def _rises(
 
 def evidence_of(setting: Setting, layer: int) -> Evidence:
     """Return what a checker may see of one layer of the planning part."""
-    manifest, caps = setting.manifest, setting.manifest.caps
+    manifest, (of_gpu, of_domain) = setting.manifest, _caps_at(setting, layer)
     scope = figures.scope(setting.topology.links, setting.options.link_classes)
     return Evidence(
         topology=setting.topology,
@@ -145,8 +145,8 @@ def evidence_of(setting: Setting, layer: int) -> Evidence:
         single=setting.options.single,
         message=setting.message,
         scope=frozenset(link.name for link in scope),
-        cap_gpu=None if caps.gpu is None else Fraction(str(caps.gpu)),
-        cap_domain=None if caps.domain is None else Fraction(str(caps.domain)),
+        cap_gpu=of_gpu,
+        cap_domain=of_domain,
         part=setting.parts.planning,
         layer=layer,
         nested_groups=nested_groups(setting.options, setting.model, setting.layout),
@@ -220,19 +220,33 @@ def _check_caps(
     setting: Setting, counted: Sequence[LayerFigures], ledger: Ledger
 ) -> None:
     """Caps hold per layer on the planning part (rule 26)."""
-    caps = setting.manifest.caps
-    for layer, found in zip(setting.manifest.layers, counted, strict=True):
+    layers = zip(setting.manifest.layers, counted, strict=True)
+    for at, (layer, found) in enumerate(layers):
+        of_gpu, of_domain = _caps_at(setting, at)
         for name, cap, reached in (
-            ("GPU", caps.gpu, figures.imbalance(found)),
-            ("domain", caps.domain, figures.domain_imbalance(found, setting.layout)),
+            ("GPU", of_gpu, figures.imbalance(found)),
+            ("domain", of_domain, figures.domain_imbalance(found, setting.layout)),
         ):
             if cap is not None:
                 ledger.expect(
                     "imbalance caps",
-                    reached <= Fraction(str(cap)) * TOLERANCE,
+                    reached <= cap * TOLERANCE,
                     f"layer {layer.layer}: imbalance per {name} is "
-                    f"{float(reached)}, the cap is {cap}",
+                    f"{float(reached)}, the cap is {float(cap)}",
                 )
+
+
+def _caps_at(setting: Setting, layer: int) -> tuple[Fraction | None, Fraction | None]:
+    """Return the caps of GPUs and domains in a layer, relative ones multiplied."""
+    caps = setting.manifest.caps
+    found: list[Fraction | None] = []
+    for cap, lowest in (
+        (caps.gpu, caps.gpu_lowest),
+        (caps.domain, caps.domain_lowest),
+    ):
+        unit = Fraction(lowest[setting.name][layer]) if lowest else Fraction(1)
+        found.append(None if cap is None else Fraction(str(cap)) * unit)
+    return found[0], found[1]
 
 
 def _check_workloads(

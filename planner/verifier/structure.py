@@ -1,6 +1,7 @@
 """Is it a plan at all: slots, coverage, groups (design §5, rules 16 and 29)."""
 
 import re
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from planner.manifest import Manifest
@@ -11,6 +12,8 @@ from planner.verifier.ledger import Ledger
 from planner.verifier.options import recorded_options
 from planner.workload.model_spec import MoEModelSpec
 
+TOLERANCE = 1 + Fraction(1, 10**9)
+"""Reported figures are the nearest doubles."""
 _DEGREE = re.compile(r"(tp|dp|ep)=([0-9]+)")
 
 
@@ -36,22 +39,60 @@ def check_options(manifest: Manifest, ledger: Ledger) -> None:
             asked is None or asked == used,
             f"inputs.options.values.{name}: {asked} was asked for, {used} was used",
         )
-    for name, cap in (
-        ("imbalance_cap", caps.gpu),
-        ("domain_imbalance_cap", caps.domain),
+    for name, cap, lowest in (
+        ("imbalance_cap", caps.gpu, caps.gpu_lowest),
+        ("domain_imbalance_cap", caps.domain, caps.domain_lowest),
     ):
-        asked = values.get(name)
+        asked, unit = values.get(name), "" if lowest is None else "x"
         ledger.expect(
             "options",
-            asked == cap or (isinstance(asked, str) and _same_number(asked, cap)),
-            f"inputs.options.values.{name}: {asked} was asked for, {cap} was kept",
+            asked == cap
+            if asked is None or cap is None
+            else _same_cap(str(asked), Fraction(str(cap)), unit),
+            f"inputs.options.values.{name}: {asked} was asked for, {cap}{unit} was "
+            "kept",
         )
+        _check_lowest(manifest, name, lowest, ledger)
 
 
-def _same_number(text: str, cap: float | None) -> bool:
-    """Whether a cap's text is this number; ``1.02x`` follows from the baselines."""
-    return text.endswith("x") or (
-        cap is not None and Fraction(text) == Fraction(str(cap))
+def _same_cap(text: str, cap: Fraction, unit: str) -> bool:
+    """Whether a cap's text is this number in this unit."""
+    number = text.removesuffix("x")
+    try:
+        return Fraction(number) == cap and text == number + unit
+    except ValueError:
+        return False
+
+
+def _check_lowest(
+    manifest: Manifest,
+    name: str,
+    lowest: Mapping[str, Sequence[str]] | None,
+    ledger: Ledger,
+) -> None:
+    """What a relative cap multiplies is there for every workload and layer.
+
+    No plan is below 1, and none of the baselines reported is below it in every layer.
+    """
+    if lowest is None:
+        return
+    ledger.expect(
+        "options",
+        set(lowest) == set(manifest.workloads)
+        and all(len(row) == len(manifest.layers) for row in lowest.values()),
+        f"caps: {name} needs the lowest baseline of every workload and layer",
+    )
+    each = [Fraction(text) for row in lowest.values() for text in row] or [Fraction(1)]
+    field = "worst" if name == "imbalance_cap" else "domain_worst"
+    reported = [
+        Fraction(getattr(baseline.imbalance, field))
+        for baseline in manifest.baselines.values()
+        if baseline.imbalance is not None
+    ]
+    ledger.expect(
+        "options",
+        min(each) >= 1 and all(max(each) <= most * TOLERANCE for most in reported),
+        f"caps: {name} is relative to max/mean below 1 or above a baseline's",
     )
 
 

@@ -306,3 +306,16 @@ def test_the_version_is_printed(run: Run) -> None:
     code, out, _ = run("--version")
     assert code == 0
     assert out.strip()[0].isdigit()
+
+
+def test_the_model_is_written_before_it_is_solved(run: Run, tmp_path: Path) -> None:
+    """Law: ``--dump-model`` leaves the whole model, and says why there is none."""
+    path = tmp_path / "model.mps"
+    few = ("--time-limit", "1", "--redundant", "0", "--dump-model", str(path))
+    code, out, err = run("solve", "toy-2x2", "--phase", "decode", *few)
+    assert code == 0, err
+    assert "model written to" in out
+    assert path.read_text().endswith("ENDATA\n")
+    code, _, err = run("solve", "toy-2x2", *few)
+    assert code == 2
+    assert "traffic dedup_domain has no linear model" in err

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from planner.arrays import IntArray
+from planner.instance import Lowest
 from planner.layout import ParallelLayout
 from planner.options import SolveOptions
 from planner.registry import Registry
@@ -27,7 +28,11 @@ class Setup:
         Returns (token, expert) pairs [L, E] of the planning part of every workload.
     reached
         Returns the imbalance per GPU and per domain (worst layer) of plans that are
-        quickly made; whatever one of them reaches is a cap that can be kept.
+        quickly made, each in the unit of its cap: a max/mean, or a multiple of the
+        lowest baseline's; whatever one of them reaches is a cap that can be kept.
+    lowest
+        Returns the lowest max/mean of a baseline by workload and layer, for the name
+        of a cap.
     """
 
     options: SolveOptions
@@ -39,6 +44,7 @@ class Setup:
     bill: MemoryBill
     loads: Callable[[], tuple[IntArray, ...]]
     reached: Callable[[], Sequence[tuple[float, float]]]
+    lowest: Callable[[str], Lowest]
 
     @property
     def slot_count(self) -> int:

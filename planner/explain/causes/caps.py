@@ -13,6 +13,7 @@ from planner.explain.causes.base import (
     Ladder,
     Setup,
 )
+from planner.options import cap_number, is_relative
 
 FLAGS = {
     "imbalance_cap": "--imbalance-cap",
@@ -24,26 +25,32 @@ SLOT_TRIES = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floor:
-    """The least max/mean of any placement, and who makes it."""
+    """The least cap that any placement keeps, in its unit.
+
+    ``expert`` makes it; None where it is the mean.
+    """
 
     value: Fraction
     layer: int
-    expert: int
+    expert: int | None
 
 
 def _cause(name: str) -> Callable[[Setup], Finding | None]:
     def found(setup: Setup) -> Finding | None:
         text = getattr(setup.options, name)
         floor = None if text is None else floor_of(setup, name)
-        if floor is None or Fraction(text) >= floor.value:
+        if floor is None or cap_number(text) >= floor.value:
             return None
         least = float(floor.value)
+        unit = " of the lowest baseline's max/mean" if is_relative(text) else ""
+        who = f"expert {floor.expert} alone makes it with {setup.slot_count} slots"
+        if floor.expert is None:
+            who = "no max/mean is below 1"
         return Finding(
-            says=f"{FLAGS[name]} {text} is below the floor {least:.4f} of layer "
-            f"{floor.layer}: expert {floor.expert} alone makes it with "
-            f"{setup.slot_count} slots",
+            says=f"{FLAGS[name]} {text} is below the floor {least:.4f}{unit} of layer "
+            f"{floor.layer}: {who}",
             numbers={
-                "cap": float(text),
+                "cap": float(cap_number(text)),
                 "floor": least,
                 "layer": floor.layer,
                 "expert": floor.expert,
@@ -61,6 +68,8 @@ for _name in FLAGS:
 def floor_of(setup: Setup, name: str) -> Floor | None:
     """Return the highest floor of any layer and workload; None without tokens.
 
+    A relative cap's floor is a multiple of the lowest baseline's max/mean.
+
     An expert's busiest copy carries at least load/copies, so with P slots some GPU
     carries at least t* = min{t : Σ ⌈load/t⌉ ≤ P}. A domain carries what its fullest
     GPU does. EP sets share the tokens: the set with most has at least the mean.
@@ -68,30 +77,34 @@ def floor_of(setup: Setup, name: str) -> Floor | None:
     gpus = setup.layout.gpu_count
     across = max(len(members) for members in setup.topology.domains)
     parts = setup.layout.sets * (across if name == "domain_imbalance_cap" else 1)
+    relative = is_relative(getattr(setup.options, name))
     floors = []
-    for load_LE in setup.loads():
-        for layer, load_E in zip(setup.model.moe_layers, load_LE, strict=True):
-            total = int(load_E.sum())
+    for number, load_LE in enumerate(setup.loads()):
+        for at, layer in enumerate(setup.model.moe_layers):
+            total = int(load_LE[at].sum())
             if total:
-                least, expert = least_copy_load(load_E.tolist(), setup.slot_count)
+                least, expert = least_copy_load(load_LE[at].tolist(), setup.slot_count)
                 value = least * gpus / total / parts
-                floors.append(Floor(value=value, layer=layer, expert=expert))
+                unit = setup.lowest(name)[number][at] if relative else Fraction(1)
+                made = expert if value > 1 else None
+                value = max(value, Fraction(1)) / unit
+                floors.append(Floor(value=value, layer=layer, expert=made))
     return max(floors, key=lambda floor: floor.value, default=None)
 
 
 def cap_ladders(setup: Setup, name: str) -> tuple[Ladder, ...]:
     """Raise the cap to what a plan reaches, or add slots, or lift the cap."""
     text = getattr(setup.options, name)
-    now = Fraction(text)
+    now, unit = cap_number(text), "x" if is_relative(text) else ""
     column = 0 if name == "imbalance_cap" else 1
     reached = sorted(pair[column] for pair in setup.reached())
     raised = [_upwards(value) for value in reached if Fraction(str(value)) > now]
     ladders: list[Ladder] = [
         tuple(
             Change(
-                what=f"{FLAGS[name]} {cap} instead of {text}",
+                what=f"{FLAGS[name]} {cap}{unit} instead of {text}",
                 cost=(OPTION, float(Fraction(cap) / now - 1)),
-                options={name: cap},
+                options={name: f"{cap}{unit}"},
             )
             for cap in dict.fromkeys(raised)
         )

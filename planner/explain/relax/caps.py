@@ -18,8 +18,10 @@ def looser_caps(question: Question) -> list[Relaxation]:
         if cap is None:
             continue
         looser = float(Decimal(str(cap)) + Decimal(str(question.cap_step)))
-        for value, words in ((looser, f"{looser:g} instead of {cap:g}"), (None, "off")):
-            eased = replace(caps, **{field: value})
+        unit = "x" if getattr(caps, f"{field}_lowest") else ""
+        raised = f"{looser:g}{unit} instead of {cap:g}{unit}"
+        for value, words in ((looser, raised), (None, "off")):
+            eased = replace(caps, **{field: value})  # type: ignore[arg-type]
             found.append(
                 Relaxation(
                     kind="cap",

@@ -130,7 +130,7 @@ def layer_problem(
         slots_per_gpu=instance.slots_per_gpu,
         size_G=np.ones(layout.gpu_count, dtype=np.int64),
         rank_G=np.arange(layout.gpu_count) % layout.ep,
-        caps=_caps(instance, pairs),
+        caps=_caps(instance, layer, pairs),
         # Without copies there is nothing to select: the rows would say nothing new.
         nearest=instance.selection == "nearest"
         and instance.slot_count > instance.model.experts,
@@ -138,16 +138,17 @@ def layer_problem(
     )
 
 
-def _caps(instance: PlacementInstance, pairs: float) -> tuple[LoadCap, ...]:
+def _caps(instance: PlacementInstance, layer: int, pairs: float) -> tuple[LoadCap, ...]:
     mean = pairs / instance.layout.gpu_count
+    of_gpu, of_domain = instance.caps.gpu_at(layer), instance.caps.domain_at(layer)
     caps: list[LoadCap] = []
-    if instance.caps.gpu is not None:
-        limit = instance.caps.gpu * mean
+    if of_gpu is not None:
+        limit = float(of_gpu) * mean
         caps += [
             LoadCap(gpus=(g,), limit=limit) for g in range(instance.layout.gpu_count)
         ]
-    if instance.caps.domain is not None:
-        limit = instance.caps.domain * mean
+    if of_domain is not None:
+        limit = float(of_domain) * mean
         caps += [
             LoadCap(gpus=members, limit=limit * len(members))
             for members in instance.topology.domains

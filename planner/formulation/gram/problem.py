@@ -212,23 +212,25 @@ def nets_of(instance: PlacementInstance, layer: int, visits: Visits) -> Nets:
         source_T=part.source_T.astype(np.int64),
         pairs_E=raw_E.astype(np.int64),
         slots_N=np.asarray(sizes, dtype=np.int64) * instance.slots_per_gpu,
-        limit_N=_limits(instance, visits, int(raw_E.sum())),
+        limit_N=_limits(instance, visits, layer, int(raw_E.sum())),
         visits=visits,
     )
 
 
-def _limits(instance: PlacementInstance, visits: Visits, pairs: int) -> IntArray | None:
+def _limits(
+    instance: PlacementInstance, visits: Visits, layer: int, pairs: int
+) -> IntArray | None:
     """Return the pairs that each group may compute (rule 26), None without caps."""
     gpus, caps = instance.layout.gpu_count, instance.caps
+    of_gpu, of_domain = caps.gpu_at(layer), caps.domain_at(layer)
     domains = {tuple(members) for members in instance.topology.domains}
     limits = []
     for members in visits.groups:
         most = [pairs]
-        if caps.gpu is not None:
-            most.append(floor(Fraction(str(caps.gpu)) * pairs / gpus) * len(members))
-        if caps.domain is not None and members in domains:
-            mean = Fraction(pairs * len(members), gpus)
-            most.append(floor(Fraction(str(caps.domain)) * mean))
+        if of_gpu is not None:
+            most.append(floor(of_gpu * pairs / gpus) * len(members))
+        if of_domain is not None and members in domains:
+            most.append(floor(of_domain * Fraction(pairs * len(members), gpus)))
         limits.append(min(most))
     if min(limits) >= pairs:
         return None

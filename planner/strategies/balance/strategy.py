@@ -257,15 +257,15 @@ def nesting(
 
 
 def _check_cap(instance: PlacementInstance, index: int, bound: LayerBound) -> None:
-    cap, pairs = instance.caps.gpu, int(expert_loads(instance)[index].sum())
+    cap, pairs = instance.caps.gpu_at(index), int(expert_loads(instance)[index].sum())
     if cap is None or not pairs:
         return
     floor = bound.value * instance.layout.gpu_count / pairs
-    if Fraction(str(cap)) < floor:
+    if cap < floor:
         raise InfeasibleError(
-            f"--imbalance-cap {cap} is below the floor {float(floor):.4f} of layer "
-            f"{instance.model.moe_layers[index]} ({bound.method} bound); raise the "
-            "cap or add slots with --redundant"
+            f"--imbalance-cap {float(cap)} is below the floor {float(floor):.4f} of "
+            f"layer {instance.model.moe_layers[index]} ({bound.method} bound); raise "
+            "the cap or add slots with --redundant"
         )
 
 

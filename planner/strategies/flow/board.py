@@ -79,11 +79,11 @@ def _caps(instance: PlacementInstance, flows: Flows) -> tuple[FloatArray, FloatA
     for layer in range(layers):
         first = flows.first(layer)
         total = Fraction(int(pairs_N[first : first + flows.experts].sum()), gpus)
-        if instance.caps.gpu is not None:
-            caps_LG[layer] = float(total * Fraction(str(instance.caps.gpu)))
-        if instance.caps.domain is not None:
-            most = total * Fraction(str(instance.caps.domain))
-            caps_LD[layer] = _sizes(domains) * float(most)
+        of_gpu, of_domain = instance.caps.gpu_at(layer), instance.caps.domain_at(layer)
+        if of_gpu is not None:
+            caps_LG[layer] = float(total * of_gpu)
+        if of_domain is not None:
+            caps_LD[layer] = _sizes(domains) * float(total * of_domain)
     return caps_LG, caps_LD
 
 

@@ -103,7 +103,7 @@ def tokens_of(
         mask_QW[:] = 0
         for mask_W, uses_T in zip(mask_QW, uses_QT, strict=True):
             np.bitwise_or.at(mask_W, word_T[uses_T], bit_T[uses_T])
-    caps_G, caps_N = _caps(instance, source_T[token] // layout.gpu_count)
+    caps_G, caps_N = _caps(instance, layer, source_T[token] // layout.gpu_count)
     return Tokens(
         source_L=source_L,
         chose_EW=chose_EW.reshape(-1, width),
@@ -187,27 +187,28 @@ def _hashed_copies(ordinal_T: IntArray, selection: str, most: int) -> IntArray:
 
 
 def _caps(
-    instance: PlacementInstance, workload_P: IntArray
+    instance: PlacementInstance, layer: int, workload_P: IntArray
 ) -> tuple[FloatArray, FloatArray]:
     """Most pairs each GPU and domain may serve (rule 26), rounded down.
 
     ``workload_P`` is the workload of each pair; caps hold for each on its own.
     """
     layout, domains = instance.layout, instance.topology.domains
-    pairs_W = np.bincount(workload_P, minlength=len(instance.views))
+    pairs_W = np.bincount(workload_P, minlength=len(instance.views)).tolist()
 
-    def most(cap: float | None, pairs: int, gpus: int) -> float:
+    def most(cap: Fraction | None, pairs: int, gpus: int) -> float:
         if cap is None:
             return np.inf
-        return float(floor(Fraction(str(cap)) * pairs * gpus / layout.gpu_count))
+        return float(floor(cap * pairs * gpus / layout.gpu_count))
 
+    numbered = list(zip(instance.views, pairs_W, strict=True))
     caps_G = [
-        np.full(layout.gpu_count, most(instance.caps.gpu, pairs, 1))
-        for pairs in pairs_W.tolist()
+        np.full(layout.gpu_count, most(view.caps.gpu_at(layer), pairs, 1))
+        for view, pairs in numbered
     ]
     caps_N = [
-        most(instance.caps.domain, pairs, len(gpus))
-        for pairs in pairs_W.tolist()
+        most(view.caps.domain_at(layer), pairs, len(gpus))
+        for view, pairs in numbered
         for gpus in domains
     ]
     return np.concatenate(caps_G), np.asarray(caps_N)

@@ -160,7 +160,10 @@ def test_gpus_are_evened_out_where_links_do_not_care(
     every = sorted(judged(slots_GJ) for slots_GJ in legal_placements(6, 3, 2))
     equals = {pairs for value, pairs in every if value == every[0][0]}
     assert len(equals) > 1
-    assert judged(solve(problem).plan.slots_LGJ[0]) == every[0]
+    # Evening out ends where no swap helps; which of such ends depends on the start.
+    start = published_plan(problem, "contiguous")
+    found = solve(problem, starts=[start]).plan
+    assert judged(found.slots_LGJ[0]) == every[0]
 
 
 def test_counts_tables_are_left_to_others_with_a_reason() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from planner import clock
 from planner.errors import ManifestError
 from planner.instance import PlacementInstance
 from planner.pipeline.certifying import evidence
@@ -99,7 +100,8 @@ def test_many_experts_are_proven_by_multipliers() -> None:
     """Law: what the search claims of 24 experts on 16 GPUs is proven again."""
     loads = np.random.default_rng(5).geometric(0.02, 24).tolist()
     instance = counted(loads, 16, 2)
-    result = STRATEGIES.get("balance")(instance, Limits(seconds=5, threads=1))
+    with clock.counting_work():
+        result = STRATEGIES.get("balance")(instance, Limits(seconds=5, threads=1))
     assert result.bound is not None
     (layer,) = result.bound.layers
     assert layer.method == "covering"
