@@ -41,15 +41,18 @@ def folded(problem: LayerProblem, level: int) -> LayerProblem:
     )
 
 
+def row_weights(problem: LayerProblem, level: int) -> tuple[FloatArray, ...]:
+    """Return, by leg, how much of each link's row is in each folded row [R', R].
+
+    Weights of a folded row add up to 1: prices of folded rows become prices of links.
+    """
+    block_G = problem.hierarchy.block_KG[level]
+    return tuple(_fold_rows(leg, level, block_G)[1] for leg in problem.legs)
+
+
 def _folded_leg(leg: LegRows, level: int, block_G: IntArray) -> LegRows:
-    """Average rows, then take the least coefficient of each block: flows are >= 0."""
-    inner = np.concatenate([leg.out_RHG[:, :level], leg.in_RHG[:, :level]], axis=1)
-    usable_R = (inner >= 0).all(axis=(1, 2))
-    both = np.concatenate([leg.out_RHG[:, level:], leg.in_RHG[:, level:]], axis=1)
-    mean = _averaged(both[usable_R], block_G)
-    least = _by_block(mean, block_G, np.minimum)
-    least = np.unique(least[(least != 0).any(axis=(1, 2))], axis=0)
-    half = both.shape[1] // 2
+    least, _ = _fold_rows(leg, level, block_G)
+    half = least.shape[1] // 2
     none = np.zeros(0, dtype=np.int64)
     return LegRows(
         out_RHG=least[:, :half],
@@ -61,22 +64,38 @@ def _folded_leg(leg: LegRows, level: int, block_G: IntArray) -> LegRows:
     )
 
 
-def _averaged(rows: FloatArray, block_G: IntArray) -> FloatArray:
-    """Replace rows that tell GPUs of a block apart by averages of such rows.
+def _fold_rows(
+    leg: LegRows, level: int, block_G: IntArray
+) -> tuple[FloatArray, FloatArray]:
+    """Average rows, then take the least coefficient of each block: flows are >= 0."""
+    inner = np.concatenate([leg.out_RHG[:, :level], leg.in_RHG[:, :level]], axis=1)
+    usable_R = (inner >= 0).all(axis=(1, 2))
+    both = np.concatenate([leg.out_RHG[:, level:], leg.in_RHG[:, level:]], axis=1)
+    weight_RR = _averaged(both, np.flatnonzero(usable_R), block_G)
+    mean = np.tensordot(weight_RR, both, axes=1)
+    least = _by_block(mean, block_G, np.minimum)
+    loaded = np.flatnonzero((least != 0).any(axis=(1, 2)))
+    least, first = np.unique(least[loaded], axis=0, return_index=True)
+    return least, weight_RR[loaded[first]]
+
+
+def _averaged(rows: FloatArray, usable: IntArray, block_G: IntArray) -> FloatArray:
+    """Return weights [R', R] that average rows which tell GPUs of a block apart.
 
     Rows that touch the same blocks form a group; a row weighs the less the larger
     its coefficients, so that ports of one block average to equal coefficients.
     """
-    even_R = np.asarray([_even(row, block_G) for row in rows], dtype=np.bool_)
-    groups: dict[bytes, list[int]] = {}
-    for at in np.flatnonzero(~even_R).tolist():
+    even_R = np.asarray([_even(rows[at], block_G) for at in usable], dtype=np.bool_)
+    groups: dict[bytes | int, list[int]] = {at: [at] for at in usable[even_R].tolist()}
+    for at in usable[~even_R].tolist():
         largest = _by_block(np.abs(rows[at]), block_G, np.maximum)
         groups.setdefault((largest > 0).tobytes(), []).append(at)
-    averages = []
-    for members in groups.values():
-        weight = 1.0 / np.abs(rows[members]).max(axis=(1, 2))
-        averages.append(np.tensordot(weight / weight.sum(), rows[members], axes=1))
-    return np.concatenate([rows[even_R], np.reshape(averages, (-1, *rows.shape[1:]))])
+    weight_RR = np.zeros((len(groups), len(rows)))
+    for weight_R, members in zip(weight_RR, groups.values(), strict=True):
+        size = np.abs(rows[members]).max(axis=(1, 2), initial=0.0)
+        weight_R[members] = 1.0 / np.where(size > 0, size, 1.0)
+        weight_R[members] /= weight_R[members].sum()
+    return weight_RR
 
 
 def _even(row: FloatArray, block_G: IntArray) -> BoolArray:

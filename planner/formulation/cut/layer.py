@@ -11,6 +11,7 @@ import numpy as np
 from planner import clock
 from planner.arrays import FloatArray, IdArray, IntArray
 from planner.errors import InfeasibleError, SolverError
+from planner.formulation.cut.block_prices import block_prices_of
 from planner.formulation.cut.constraints import FAMILIES, LIGHT_FAMILIES
 from planner.formulation.cut.counting import counting_bound
 from planner.formulation.cut.decode import (
@@ -40,6 +41,8 @@ CLOSED = 1 + 4 * ROUNDING
 """A value within this factor of a bound leaves nothing to gain."""
 MOST_COLUMNS = 400_000
 """Models beyond this are bounded by their folded LP and by counting only."""
+FOLD_LEVEL = 1
+"""Level of the blocks that are a folded model's units."""
 _DISAGREEMENT = 1e-6
 """A bound above a judged value by more than this means that the model is wrong."""
 
@@ -129,7 +132,7 @@ class LayerSolve:
         if self.large and self.problem.hierarchy.levels > 1:
             families = LIGHT_FAMILIES if self.huge else FAMILIES
             share = seconds if self.huge else seconds / 2
-            self._relax(encode(folded(self.problem, 1), families), share)
+            self._relax(encode(folded(self.problem, FOLD_LEVEL), families), share)
         if self.slots_RJ is None:
             shape = (self.problem.experts, self.problem.ranks)
             slots = self.problem.slots_per_gpu
@@ -172,6 +175,10 @@ class LayerSolve:
             self._raise_bound(proven * (1 - ROUNDING), "cut-lp")
             if cut.problem.size_G.max() == 1:
                 self.certificate = prices_of(cut, outcome.duals_R)
+            else:
+                self.certificate = block_prices_of(
+                    self.problem, cut, outcome.duals_R, FOLD_LEVEL
+                )
         return outcome
 
     def _raise_bound(self, value: float, method: str) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from planner.arrays import FloatArray
 from planner.formulation.cut.encode import CutModel
+from planner.formulation.cut.ports import LegRows
 
 _LINK_PARTS = 2**56
 """Prices of links are whole multiples of 1/2^56."""
@@ -43,23 +44,23 @@ def prices_of(cut: CutModel, duals_R: FloatArray) -> Mapping[str, Any] | None:
         "unit": f"{unit.numerator}/{unit.denominator}",
         "links": _link_prices(cut, duals_R),
         "gpus": _gpu_prices(cut, duals_R),
-        "pairs": _whole(pair_EG, unit),
-        "slots": _whole(slot_R, unit),
-        "cover": _whole(cover_E, unit),
+        "pairs": whole(pair_EG, unit),
+        "slots": whole(slot_R, unit),
+        "cover": whole(cover_E, unit),
         "caps": [
             {"gpus": list(cap.gpus), "price": price}
-            for cap, price in zip(problem.caps, _whole(cap_C, unit), strict=True)
+            for cap, price in zip(problem.caps, whole(cap_C, unit), strict=True)
             if price
         ],
     }
     if "local" in cut.model.variables:
         certificate["local"] = {
-            "far": _whole(duals_R[families["local_leave"]] * per_pair, unit),
-            "some": _whole(
+            "far": whole(duals_R[families["local_leave"]] * per_pair, unit),
+            "some": whole(
                 np.maximum(-duals_R[families["local_some"]], 0) * cut.scale.time_unit,
                 unit,
             ),
-            "every": _whole(
+            "every": whole(
                 np.maximum(duals_R[families["local_every"]], 0) * cut.scale.time_unit,
                 unit,
             ),
@@ -67,7 +68,8 @@ def prices_of(cut: CutModel, duals_R: FloatArray) -> Mapping[str, Any] | None:
     return certificate
 
 
-def _whole(values: FloatArray, unit: Fraction) -> Any:
+def whole(values: FloatArray, unit: Fraction) -> Any:
+    """Return values as whole numbers of a unit, nearest."""
     return np.rint(values / float(unit)).astype(np.int64).tolist()
 
 
@@ -77,16 +79,22 @@ def _link_prices(cut: CutModel, duals_R: FloatArray) -> dict[str, dict[str, str]
     for number, leg in enumerate(cut.problem.legs):
         families = (f"links_{number}", f"links_joint_{number}")
         rows = np.concatenate([cut.model.families[name] for name in families])
-        parts = np.maximum(-duals_R[rows], 0.0)
-        total = (max(float(parts.sum()), leg.weight) or 1.0) * _ROUNDED_UP
-        shares = np.floor(parts / total * _LINK_PARTS).astype(np.int64)
-        for name, links in leg.names.items():
-            prices[name] = {
-                link: f"{share}/{_LINK_PARTS}"
-                for link, share in zip(links, shares.tolist(), strict=True)
-                if share
-            }
+        prices |= link_shares(leg, np.maximum(-duals_R[rows], 0.0))
     return prices
+
+
+def link_shares(leg: LegRows, part_R: FloatArray) -> dict[str, dict[str, str]]:
+    """Return each link's share of a leg's weight by the multipliers of its rows."""
+    total = (max(float(part_R.sum()), leg.weight) or 1.0) * _ROUNDED_UP
+    shares = np.floor(part_R / total * _LINK_PARTS).astype(np.int64).tolist()
+    return {
+        name: {
+            link: f"{share}/{_LINK_PARTS}"
+            for link, share in zip(links, shares, strict=False)
+            if share
+        }
+        for name, links in leg.names.items()
+    }
 
 
 def _load_prices(cut: CutModel, duals_R: FloatArray) -> FloatArray:

@@ -3,7 +3,8 @@
 In every leg the links of a class carry, in the mean over their rates, at least the
 cheapest way of every transfer that leaves its GPU, and of every one that leaves its
 domain; how many stay is bounded by transports (``matching.py``). And a domain's port
-carries what its heaviest node cannot be spared (``seat.py``). Proofs are in
+carries what its heaviest node cannot be spared (``room.py``, both legs of a layer
+together too; where sets are too many, ``seat.py``). Proofs are in
 ``docs/formulation.md``, the certificate is of kind ``walks``.
 """
 
@@ -25,6 +26,7 @@ from planner.strategies.flow.rates import (
     message,
     port_rates,
 )
+from planner.strategies.flow.room import Table, applies, kept
 from planner.strategies.flow.seat import (
     MIX,
     Room,
@@ -41,31 +43,34 @@ class _Proof(NamedTuple):
     certificate: dict[str, Any]
 
 
+class _LayerProof(NamedTuple):
+    """What a layer takes at least, and what its combine leg does."""
+
+    value: float
+    combine: float
+    certificate: dict[str, Any]
+
+
 def flow_bound(instance: PlacementInstance, flows: Flows) -> Bound:
     """Return the bound of all layers, one copy of each expert given."""
     prover = _Prover(instance, flows)
-    legs = [
-        [prover.leg(layer, leg) for leg in (0, 1)] for layer in range(flows.legs // 2)
-    ]
+    proofs = [prover.layer(layer) for layer in range(flows.legs // 2)]
     layers = [
         LayerBound(
-            value=sum(proof.value for proof in both),
+            value=proof.value,
             method="walks",
             of=f"{instance.traffic}/{instance.selection}",
-            certificate={
-                "kind": "walks",
-                "legs": [proof.certificate for proof in both],
-            },
+            certificate=proof.certificate,
         )
-        for both in legs
+        for proof in proofs
     ]
     whole = whole_bound(layers, instance.objective.layers)
     starts = prover.starts()
     if not starts:
         return whole
     lifted = [
-        layer.value + max(0.0, start - both[0].value)
-        for layer, both, start in zip(layers[1:], legs[1:], starts, strict=True)
+        max(proof.value, start + proof.combine)
+        for proof, start in zip(proofs[1:], starts, strict=True)
     ]
     if instance.objective.layers == "worst_layer":
         value = max(whole.value, min(lifted))
@@ -85,13 +90,43 @@ class _Prover:
         alone = instance.layout.sets == 1
         self._ports = port_rates(instance) if alone else None
 
-    def leg(self, layer: int, leg: int) -> _Proof:
-        """Return the better proof of a leg."""
-        sides = sides_of(self._instance, self._flows, layer, leg)
+    def layer(self, layer: int) -> _LayerProof:
+        """Return the better of both legs' proofs and one of both together."""
+        sides = [sides_of(self._instance, self._flows, layer, leg) for leg in (0, 1)]
+        legs = [self._leg(sides[leg], leg) for leg in (0, 1)]
+        value = sum(proof.value for proof in legs)
+        certificate: dict[str, Any] = {
+            "kind": "walks",
+            "legs": [proof.certificate for proof in legs],
+        }
+        both = self._together(sides)
+        if both is not None and both.value > value * (1 + 1e-9):
+            value, certificate["together"] = both.value, both.certificate
+        return _LayerProof(value, legs[1].value, certificate)
+
+    def _together(self, sides: list[list[Side]]) -> _Proof | None:
+        """Bound both legs by the domain of one expert."""
+        instance, ports = self._instance, self._ports
+        if ports is None:
+            return None
+        tables = [_table(instance, sides[leg], leg) for leg in (0, 1)]
+        if not _fits(instance, tables):
+            return None
+        found = kept(tables, _room(instance))
+        names = [ports.inward, ports.outward]
+        certificate = {"ports": names, "anchor": found.anchor}
+        return _Proof(ports.rate * found.value, certificate)
+
+    def _leg(self, sides: list[Side], leg: int) -> _Proof:
+        """Return the best proof of a leg alone."""
         unit = message(self._instance, leg)
         proofs = [_spread(self._rates, sides, unit)]
         if self._ports is not None:
-            proofs.append(_seated(self._instance, self._ports, sides, unit))
+            table = _table(self._instance, sides, leg)
+            if _fits(self._instance, [table]):
+                proofs += _kept(self._instance, self._ports, table)
+            else:
+                proofs.append(_seated(self._instance, self._ports, sides, unit))
         return max(proofs, key=lambda proof: proof.value)
 
     @property
@@ -155,20 +190,70 @@ def _seated(
     return _Proof(unit * ports.rate * seat.value / (2 * MIX), certificate)
 
 
-def _seat(instance: PlacementInstance, weight: dict[str, IntArray]) -> Seat:
-    widest, domain_H = widest_of(instance), instance.layout.domain_G
-    if instance.single:
-        room = Room(widest, widest)
-    else:
-        most = instance.slots_per_gpu * widest
-        room = Room(most, 2 * most)
+def _kept(instance: PlacementInstance, ports: Ports, table: Table) -> list[_Proof]:
+    """Bound a leg by the domain of one node, everything that fits beside it tried."""
+    tables = {"within" if table.partners_VU is None else "head": table}
+    if table.partners_VU is not None:
+        tables["tail"] = _paired(table.weight, table.partners_VU.T)
+    proofs = []
+    for side, each in tables.items():
+        found = kept([each], _room(instance))
+        certificate = {
+            "ports": [ports.inward, ports.outward],
+            "side": side,
+            "anchor": found.anchor,
+        }
+        proofs.append(_Proof(ports.rate * found.value, certificate))
+    return proofs
+
+
+def _fits(instance: PlacementInstance, tables: list[Table]) -> bool:
+    """Whether all sets of nodes that share a domain can be tried."""
+    size = tables[0].entering_U.size
+    partners = [0 if t.partners_VU is None else len(t.partners_VU) for t in tables]
+    return applies(size, max(partners), _room(instance))
+
+
+def _table(instance: PlacementInstance, sides: list[Side], leg: int) -> Table:
+    """Return a leg as the experts of its layer see it."""
+    weight = {side.kind: side.weight_UV for side in sides}
+    bytes_2 = instance.message_bytes
+    each = bytes_2[leg] if instance.objective.name == "link_time" else 1
     if "between" in weight:
-        return between(weight["between"], room)
-    experts = instance.model.experts
+        return _paired(each, weight["between"])
+    return Table(each, *_inside(instance, weight))
+
+
+def _paired(each: int, sent_VU: IntArray) -> Table:
+    size = sent_VU.shape[1]
+    none_UU = np.zeros((size, size), dtype=np.int64)
+    return Table(each, sent_VU.sum(axis=0), none_UU[0], none_UU, sent_VU)
+
+
+def _room(instance: PlacementInstance) -> Room:
+    widest = widest_of(instance)
+    if instance.single:
+        return Room(widest, widest)
+    most = instance.slots_per_gpu * widest
+    return Room(most, 2 * most)
+
+
+def _seat(instance: PlacementInstance, weight: dict[str, IntArray]) -> Seat:
+    if "between" in weight:
+        return between(weight["between"], _room(instance))
+    entering, leaving, inside = _inside(instance, weight)
+    return within(inside, entering, leaving, _room(instance))
+
+
+def _inside(
+    instance: PlacementInstance, weight: dict[str, IntArray]
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Return what enters and leaves experts, less what homes save, and what stays."""
+    experts, domain_H = instance.model.experts, instance.layout.domain_G
     inside = weight.get("within", np.zeros((experts, experts), dtype=np.int64))
     entering, leaving = inside.sum(axis=0), inside.sum(axis=1)
     for kind, ends in (("out", entering), ("home", leaving)):
         if kind in weight:
             far_HU = weight[kind] if kind == "out" else weight[kind].T
             ends += far_HU.sum(axis=0) - saved_by_homes(far_HU, domain_H)
-    return within(inside, entering, leaving, room)
+    return entering, leaving, inside

@@ -26,6 +26,7 @@ from planner.strategies.baselines.base import (
     repaired,
 )
 from planner.strategies.flow.anneal import annealed
+from planner.strategies.flow.apart import apart
 from planner.strategies.flow.bound import flow_bound
 from planner.strategies.flow.flows import flows_of
 from planner.strategies.judging import excess_of
@@ -93,6 +94,12 @@ def solve_flow(
     if view is instance:
         run.bound = flow_bound(view, flows)
         run.report()
+    slots_LGJ = apart(view, flows)
+    if slots_LGJ is not None:
+        numbers = instance.model.moe_layers
+        plan = PlacementPlan(layer_numbers=numbers, slots_LGJ=slots_LGJ)
+        held.append(judged_plan(instance, plan, "apart"))
+        run.best = min(run.best, held[-1], key=lambda each: each.rank)
     one_copy = [each for each in held if _one_copy(view, each.plan)]
     start = min(one_copy, key=lambda each: each.rank).plan
     left = limits.seconds - (clock.now() - begun) - RESERVE_SECONDS

@@ -168,7 +168,7 @@ def _costs(certificate: Certificate, evidence: Evidence, unit: Fraction) -> Exac
         route_GG = route_costs(price_A, evidence)
         if leg == "combine":
             route_GG = route_GG.T
-        scaled = _through_relays(route_GG, evidence)
+        scaled = through_relays(route_GG, evidence)
         scale = unit * over * evidence.routes.q
         total += scaled * scale.denominator // scale.numerator
     return total
@@ -209,7 +209,7 @@ def route_costs(price_A: ExactArray, evidence: Evidence) -> ExactArray:
     return cost
 
 
-def _through_relays(route_GG: ExactArray, evidence: Evidence) -> ExactArray:
+def through_relays(route_GG: ExactArray, evidence: Evidence) -> ExactArray:
     """Price of a pair (source, serving GPU), by way of its relay if forwarded.
 
     ``route_GG[s, d]`` is what the leg pays between the two, whichever way it runs.

@@ -7,13 +7,15 @@ the domain less what they send each other; every node is spared at most what the
 greatest of its possible neighbours would send it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 
 from planner.arrays import IntArray
 from planner.verifier.certificates.base import Certificate, Evidence
+from planner.verifier.certificates.rooms import Leg, room
 
 WHOLE = 64
 
@@ -22,9 +24,7 @@ def seat(
     claimed: Certificate, evidence: Evidence, weight: Mapping[str, IntArray]
 ) -> Fraction:
     """Return the transfers that the anchor's domain exchanges in its busier way."""
-    widest = _widest(evidence)
-    kind = widest if evidence.single else widest * evidence.slots_per_gpu
-    both = widest if evidence.single else 2 * kind
+    kind, both = _space(evidence)
     anchor, mixes = int(claimed["anchor"]), [int(mix) for mix in claimed["mixes"]]
     if anchor < 0 or any(not 0 <= mix <= WHOLE for mix in mixes):
         raise ValueError("anchor and mixes must be >= 0, mixes at most 64")
@@ -32,6 +32,50 @@ def seat(
         return _within(anchor, mixes, kind, evidence, weight)
     table_UV = weight["between"] if claimed["side"] == "head" else weight["between"].T
     return _between(anchor, mixes, (kind, both), table_UV.tolist())
+
+
+def tried(claimed: Certificate, evidence: Evidence, legs: Sequence[Leg]) -> Fraction:
+    """Return what the anchor's domain costs with the best of all sets beside it."""
+    kind, both = _space(evidence)
+    turned = [_turned(leg) for leg in legs] if claimed["side"] == "tail" else legs
+    return Fraction(room(int(claimed["anchor"]), turned, kind, both))
+
+
+def seen_from(evidence: Evidence, weight: Mapping[str, IntArray], message: int) -> Leg:
+    """Return a leg as its layer's experts see it, homes saving what they can."""
+    experts = evidence.experts
+    none_UU = np.zeros((experts, experts), dtype=np.int64)
+    if "between" in weight:
+        return Leg(
+            message=message,
+            enters_U=none_UU[0],
+            leaves_U=none_UU[0],
+            inside_UU=none_UU,
+            table_VU=weight["between"],
+        )
+    inside_UU = weight.get("within", none_UU)
+    enters, leaves = _ends(evidence, weight, inside_UU.tolist())
+    return Leg(
+        message=message,
+        enters_U=np.asarray(enters, dtype=np.int64),
+        leaves_U=np.asarray(leaves, dtype=np.int64),
+        inside_UU=inside_UU,
+    )
+
+
+def _turned(leg: Leg) -> Leg:
+    """Return the leg as the layer before sees it."""
+    if leg.table_VU is None:
+        raise ValueError("a leg between layers is needed for a tail")
+    return replace(leg, table_VU=leg.table_VU.T)
+
+
+def _space(evidence: Evidence) -> tuple[int, int]:
+    """Return how many nodes of a kind, and of two kinds, fit in a domain."""
+    widest = _widest(evidence)
+    if evidence.single:
+        return widest, widest
+    return widest * evidence.slots_per_gpu, 2 * widest * evidence.slots_per_gpu
 
 
 def _between(
@@ -78,13 +122,7 @@ def _within(
     """
     experts = evidence.experts
     table = weight.get("within", np.zeros((experts, experts), dtype=np.int64)).tolist()
-    enters = [sum(row[v] for row in table) for v in range(experts)]
-    leaves = [sum(row) for row in table]
-    for name, far in (("out", enters), ("home", leaves)):
-        if name in weight:
-            by_home = weight[name] if name == "out" else weight[name].T
-            for v in range(experts):
-                far[v] += _from_elsewhere(by_home[:, v].tolist(), evidence)
+    enters, leaves = _ends(evidence, weight, table)
     others = [v for v in range(experts) if v != anchor]
     if len(mixes) != min(kind, experts):
         raise ValueError("one mix per number of experts is needed")
@@ -103,6 +141,21 @@ def _within(
         )
         values.append(2 * cost[anchor] + sum(beside[: k - 1]))
     return Fraction(min(values), 2 * WHOLE)
+
+
+def _ends(
+    evidence: Evidence, weight: Mapping[str, IntArray], table: list[list[int]]
+) -> tuple[list[int], list[int]]:
+    """Return what enters and leaves every expert of a layer."""
+    experts = evidence.experts
+    enters = [sum(row[v] for row in table) for v in range(experts)]
+    leaves = [sum(row) for row in table]
+    for name, far in (("out", enters), ("home", leaves)):
+        if name in weight:
+            by_home = weight[name] if name == "out" else weight[name].T
+            for v in range(experts):
+                far[v] += _from_elsewhere(by_home[:, v].tolist(), evidence)
+    return enters, leaves
 
 
 def _from_elsewhere(by_home: list[int], evidence: Evidence) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 from planner.arrays import IntArray
 from planner.verifier.certificates.base import CHECKERS, Certificate, Evidence
 from planner.verifier.certificates.crossings import crossings
-from planner.verifier.certificates.seats import seat
+from planner.verifier.certificates.seats import seat, seen_from, tried
 from planner.workload.parts import TokenPart
 
 Limit = tuple[int, int]
@@ -24,10 +24,13 @@ Limit = tuple[int, int]
 
 @CHECKERS.register("walks")
 def walks(certificate: Certificate, evidence: Evidence) -> Fraction:
-    """Return the sum of what both legs prove."""
+    """Return the sum of what both legs prove, or what is proven of both together."""
     if not _applies(evidence):
         return Fraction(0)
-    return sum((_leg(certificate, evidence, leg) for leg in (0, 1)), Fraction(0))
+    alone = sum((_leg(certificate, evidence, leg) for leg in (0, 1)), Fraction(0))
+    if "together" not in certificate:
+        return alone
+    return max(alone, _together(certificate["together"], evidence))
 
 
 def starts(
@@ -51,7 +54,8 @@ def starts(
     for certificate, evidence in zip(certificates[1:], layers[1:], strict=True):
         weight_UV = _sides(evidence, _part(evidence), 0)[0][1]
         whole = int(weight_UV.sum(axis=0).min()) * _port(evidence, ports, 0)
-        rises.append(max(Fraction(0), whole - _leg(certificate, evidence, 0)))
+        raised = whole + _leg(certificate, evidence, 1)
+        rises.append(max(Fraction(0), raised - walks(certificate, evidence)))
     return rises
 
 
@@ -90,7 +94,12 @@ def _leg(certificate: Certificate, evidence: Evidence, leg: int) -> Fraction:
     if "side" in claimed:
         if evidence.layout.ep != evidence.layout.gpu_count:
             return Fraction(0)
-        least = seat(claimed, evidence, {side[0]: side[1] for side in sides})
+        weight = {side[0]: side[1] for side in sides}
+        if "mixes" in claimed:
+            least = seat(claimed, evidence, weight)
+        else:
+            seen = seen_from(evidence, weight, 1)
+            least = tried(claimed, evidence, [seen])
         return max(Fraction(0), least) * _port(evidence, claimed["ports"], leg)
     near, far = _rates(evidence, str(claimed["class"]), leg)
     apart = abroad = 0
@@ -99,6 +108,19 @@ def _leg(certificate: Certificate, evidence: Evidence, leg: int) -> Fraction:
         abroad += _apart(weight_UV, domain, claimed["domain"][number])
     least = min(near, far)
     return least * apart + (far - least) * abroad
+
+
+def _together(claimed: Certificate, evidence: Evidence) -> Fraction:
+    """Return what both legs take of the ports of one expert's domain."""
+    if evidence.layout.ep != evidence.layout.gpu_count:
+        return Fraction(0)
+    timed, seen = evidence.objective == "link_time", []
+    for leg in (0, 1):
+        sides = _sides(evidence, _part(evidence), leg)
+        each = evidence.message[leg] if timed else 1
+        seen.append(seen_from(evidence, {side[0]: side[1] for side in sides}, each))
+    least = tried({**claimed, "side": "head"}, evidence, seen)
+    return least * _port(evidence, claimed["ports"], None)
 
 
 def _apart(weight_UV: IntArray, limit: Limit, claimed: Certificate) -> int:
@@ -175,9 +197,10 @@ def _members(evidence: Evidence, name: str) -> dict[int, Fraction]:
     }
 
 
-def _unit(evidence: Evidence, leg: int) -> Fraction:
+def _unit(evidence: Evidence, leg: int | None) -> Fraction:
+    """Return what a message of a leg weighs; one byte or token without a leg."""
     timed = evidence.objective == "link_time"
-    return Fraction(evidence.message[leg] if timed else 1)
+    return Fraction(evidence.message[leg] if timed and leg is not None else 1)
 
 
 def _rates(evidence: Evidence, name: str, leg: int) -> tuple[Fraction, Fraction]:
@@ -191,7 +214,7 @@ def _rates(evidence: Evidence, name: str, leg: int) -> tuple[Fraction, Fraction]
     return unit * near, unit * crossed.least.get(True, near)
 
 
-def _port(evidence: Evidence, names: Sequence[str], leg: int) -> Fraction:
+def _port(evidence: Evidence, names: Sequence[str], leg: int | None) -> Fraction:
     """Least that a transfer takes of the links of a domain that it enters or leaves."""
     found = []
     for name, inward in zip(names, (True, False), strict=True):

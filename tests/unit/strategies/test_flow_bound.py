@@ -20,8 +20,11 @@ from planner.strategies.base import STRATEGIES, Limits
 from planner.strategies.flow.bound import flow_bound
 from planner.strategies.flow.flows import flows_of
 from planner.strategies.flow.matching import together
+from planner.strategies.flow.room import Table, applies, kept
 from planner.strategies.flow.seat import MIX, Room, between
 from planner.verifier.certificates import proven
+from planner.verifier.certificates.rooms import Leg
+from planner.verifier.certificates.rooms import room as sets_tried
 from planner.workload.parts import TokenPart
 from tests.instances import instance
 
@@ -240,3 +243,105 @@ def test_seats_may_be_any_and_prove_less() -> None:
     wrong = {"ports": ports, "side": "within", "anchor": 0, "mixes": [65, 0]}
     with pytest.raises(ManifestError, match="mixes"):
         proven({"kind": "walks", "legs": [wrong, wrong]}, seen[0])
+
+
+def least_around(anchor: int, tables: list[Table], room: Room) -> int:
+    """Return the least cost of a domain with the anchor, by plain enumeration."""
+    size = tables[0].entering_U.size
+    found = []
+    for bits in product((0, 1), repeat=size):
+        chosen = [u for u in range(size) if bits[u]]
+        if not bits[anchor] or len(chosen) > room.kind:
+            continue
+        cost = 0
+        for table in tables:
+            if table.partners_VU is None:
+                stays = sum(int(table.inside_UU[u, w]) for u in chosen for w in chosen)
+                ends = (table.entering_U, table.leaving_U)
+                cost += table.weight * max(
+                    sum(int(end[u]) for u in chosen) - stays for end in ends
+                )
+                continue
+            sent = table.partners_VU
+            least = []
+            for beside in product((0, 1), repeat=len(sent)):
+                partners = [v for v in range(len(sent)) if beside[v]]
+                if len(partners) > min(room.kind, room.both - len(chosen)):
+                    continue
+                stays = sum(int(sent[v, u]) for v in partners for u in chosen)
+                enters = sum(int(sent[:, u].sum()) for u in chosen)
+                leaves = sum(int(sent[v].sum()) for v in partners)
+                least.append(max(enters, leaves) - stays)
+            cost += table.weight * min(least)
+        found.append(cost)
+    return min(found)
+
+
+def drawn_tables(seed: int, size: int) -> list[Table]:
+    """Return a leg between layers and one within, weights 3 and 2."""
+    rng = np.random.default_rng(seed)
+    sent_VU = rng.geometric(0.05, (size, size))
+    inside_UU = rng.geometric(0.1, (size, size))
+    np.fill_diagonal(inside_UU, 0)
+    nothing_UU = np.zeros_like(inside_UU)
+    ends = inside_UU.sum(axis=0), inside_UU.sum(axis=1)
+    return [
+        Table(3, sent_VU.sum(axis=0), nothing_UU[0], nothing_UU, sent_VU),
+        Table(2, *ends, inside_UU),
+    ]
+
+
+@pytest.mark.parametrize("room", [Room(2, 2), Room(3, 3), Room(2, 4), Room(5, 5)])
+@pytest.mark.parametrize("seed", range(3))
+def test_every_set_beside_a_node_is_tried(room: Room, seed: int) -> None:
+    """Law: the best anchor's least cost, as the checker and enumeration find it."""
+    tables = drawn_tables(seed, 5)
+    legs = [
+        Leg(
+            message=each.weight,
+            enters_U=each.entering_U,
+            leaves_U=each.leaving_U,
+            inside_UU=each.inside_UU,
+            table_VU=each.partners_VU,
+        )
+        for each in tables
+    ]
+    for chosen in (slice(0, 1), slice(1, 2), slice(0, 2)):
+        least_U = [least_around(u, tables[chosen], room) for u in range(5)]
+        found = kept(tables[chosen], room)
+        assert found.value == max(least_U) == least_U[found.anchor]
+        checked = [sets_tried(u, legs[chosen], room.kind, room.both) for u in range(5)]
+        assert checked == least_U
+
+
+def test_too_many_sets_are_left_to_closed_forms() -> None:
+    """64 experts, eight to a domain: the checker refuses what the bound never says."""
+    assert applies(16, 16, Room(8, 8))
+    assert not applies(64, 64, Room(8, 8))
+    wide = np.zeros((64, 64), dtype=np.int64)
+    leg = Leg(message=1, enters_U=wide[0], leaves_U=wide[0], inside_UU=wide)
+    with pytest.raises(ValueError, match="more than 50000 sets"):
+        sets_tried(0, [leg], 8, 8)
+
+
+def test_any_expert_may_be_named_for_both_legs_and_proves_less() -> None:
+    """No anchor, whichever is named, proves more than the best placement has."""
+    made = single([2, 2, 2], 2, seed=5, traffic="direct", top_k=2)
+    best = best_of_single(made)
+    ports = ["ib:switch0>nic", "ib:nic>switch0"]
+    nothing = {"ports": ports, "side": "within", "anchor": 0, "mixes": [0, 0]}
+    for anchors in product(range(2), repeat=3):
+        total = Fraction(0)
+        for layer, anchor in enumerate(anchors):
+            claimed = {"ports": ports, "anchor": anchor}
+            first = nothing if layer == 0 else {**claimed, "side": "tail"}
+            certificate = {
+                "kind": "walks",
+                "legs": [first, nothing],
+                "together": claimed,
+            }
+            total += proven(certificate, evidence(made, layer))
+        assert 0 < float(total) <= best * (1 + 1e-12)
+    certificate["together"] = {"ports": ports, "anchor": 2}
+    with pytest.raises(ManifestError, match="anchor"):
+        proven(certificate, evidence(made, 2))

@@ -13,6 +13,7 @@ from planner.evaluator import evaluate, layer_value
 from planner.formulation.cut import layer as layer_module
 from planner.instance import Caps, Objective, PlacementInstance
 from planner.layout import ParallelLayout
+from planner.pipeline.certifying import certified_bound
 from planner.plan import PlacementPlan
 from planner.strategies import base
 from planner.strategies.base import Limits, SolveResult
@@ -290,3 +291,10 @@ def test_models_too_large_to_branch_are_bounded_and_say_so(
     assert result.bound is not None
     assert not result.bound.branching
     assert 0 < result.bound.value <= value(instance, result)
+    (layer,) = result.bound.layers
+    assert layer.certificate is not None
+    if most_columns == 10:
+        assert layer.certificate["kind"] == "block_prices"
+    certified = certified_bound(instance, result.bound)
+    assert certified is not None
+    assert 0 < float(certified) <= value(instance, result)
