@@ -106,10 +106,7 @@ def solve(
         base=base or Path.cwd(),
     )
     problem = build_problem(sources, options)
-    check_single(problem.instance, options.strategy)
-    check_nesting(problem.instance, options.strategy)
-    check_constraints(problem.instance, options.strategy)
-    starts = legal_plan(problem.instance)
+    starts = _checked(problem.instance, options.strategy)
     if announce is not None:
         announce(problem.headline)
     if model_file is not None:
@@ -134,8 +131,16 @@ def solve(
         raise problem.feasibility.proven(error) from error
     check_kept(problem.instance, result.plan)
     notes = (*result.notes, *constraint_notes(problem.instance, result.plan))
-    result = replace(result, notes=notes)
-    return fill_manifest(problem, options.strategy, result, seconds=seconds)
+    noted = replace(result, notes=notes)
+    return fill_manifest(problem, options.strategy, noted, seconds=seconds)
+
+
+def _checked(instance: PlacementInstance, strategy: str) -> list[PlacementPlan]:
+    """Refuse what does not go together; return a plan that keeps the constraints."""
+    check_single(instance, strategy)
+    check_nesting(instance, strategy)
+    check_constraints(instance, strategy)
+    return legal_plan(instance)
 
 
 def check_kept(instance: PlacementInstance, plan: PlacementPlan) -> None:
