@@ -63,7 +63,7 @@ from planner.traffic.base import TRAFFIC
 from planner.workload.context import context_cost
 
 OPTIMAL_TOLERANCE = Fraction(1, 10**9)
-PACKAGES = ("ortools", "networkx", "numpy", "numba", "pyarrow")
+PACKAGES = ("ortools", "networkx", "numpy", "numba", "pyarrow", "mtkahypar")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,12 +77,12 @@ class Scored:
     reason: str | None = None
 
 
-def score_baselines(instance: PlacementInstance) -> list[Scored]:
-    """Evaluate every baseline as published, on both parts."""
+def score_baselines(instance: PlacementInstance, limit: float) -> list[Scored]:
+    """Evaluate every baseline as published that fits a time limit, on both parts."""
     scored = []
     for name in BASELINES.names():
         try:
-            plan = published_plan(instance, name)
+            plan = published_plan(instance, name, limit)
         except AbsentBaselineError as absent:
             scored.append(Scored(name=name, reason=str(absent)))
             continue
@@ -104,7 +104,7 @@ def fill_manifest(
     instance, plan = problem.instance, result.plan
     planning = evaluate_planning(instance, plan)
     unseen = evaluate_holdout(instance, plan)
-    baselines = score_baselines(instance)
+    baselines = score_baselines(instance, problem.options.time_limit)
     bound = _bound(instance, result.bound)
     status, gap = status_of(planning.value, bound)
     return Manifest(

@@ -150,7 +150,7 @@ def solve_auto(
         if progress is not None:
             progress(event)
 
-    seeds = _seeds(instance, starts, portfolio)
+    seeds = _seeds(instance, starts, portfolio, limits.seconds)
     report()
     for view, name, share in _runs(instance):
         left = limits.seconds - (clock.now() - begun)
@@ -209,12 +209,13 @@ def _seeds(
     instance: PlacementInstance,
     starts: Sequence[PlacementPlan],
     portfolio: Portfolio,
+    seconds: float,
 ) -> list[PlacementPlan]:
     """Offer starts and baselines; return them, made to keep the constraints."""
     named = [("start", start) for start in starts]
     for name in BASELINES.names():
         try:
-            plan = repaired(instance, published_plan(instance, name))
+            plan = repaired(instance, published_plan(instance, name, seconds))
         except AbsentBaselineError:
             continue
         named.append((name, plan))

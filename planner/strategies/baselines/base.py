@@ -4,6 +4,7 @@ A baseline returns its slots as published, duplicates on a GPU included; as a
 start or as a plan of its own it is repaired first (rule 29).
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -29,6 +30,10 @@ class Baseline(Protocol):
 
 
 BASELINES: Registry[Baseline] = Registry("baseline")
+COSTS: dict[str, Callable[[PlacementInstance], float]] = {}
+"""Processor seconds, about, of baselines that are not made in no time."""
+COST_SHARE = 0.1
+"""Of a time limit: a baseline that takes longer is left out."""
 _PARTS = 10**9
 
 
@@ -64,8 +69,19 @@ def part_loads(part: Part, experts: int) -> IntArray:
     return np.stack(counts)
 
 
-def published_plan(instance: PlacementInstance, name: str) -> PlacementPlan:
-    """Return the plan of baseline ``name`` as published."""
+def published_plan(
+    instance: PlacementInstance, name: str, limit: float | None = None
+) -> PlacementPlan:
+    """Return the plan of baseline ``name`` as published.
+
+    Raises
+    ------
+    AbsentBaselineError
+        If there is none, or it would take too much of a time limit in seconds.
+    """
+    cost = COSTS[name](instance) if limit is not None and name in COSTS else 0.0
+    if limit is not None and cost > COST_SHARE * limit:
+        raise AbsentBaselineError(f"takes about {cost:.1f} s of --time-limit {limit:g}")
     return PlacementPlan(
         layer_numbers=instance.model.moe_layers,
         slots_LGJ=BASELINES.get(name)(instance),

@@ -85,7 +85,8 @@ def solve_search(
         )
     begun = clock.now()
     instance, starts = share_moves(instance, limits, starts)
-    plans = legal_starts(instance, list(starts) or _own_starts(instance))
+    given = list(starts) or _own_starts(instance, limits.seconds)
+    plans = legal_starts(instance, given)
     layers = _best_starts(instance, plans)
     judging = (clock.now() - begun) / (len(layers) * len(plans))
     note = why_not(instance)
@@ -220,11 +221,12 @@ def _result(
     )
 
 
-def _own_starts(instance: PlacementInstance) -> list[PlacementPlan]:
+def _own_starts(instance: PlacementInstance, seconds: float) -> list[PlacementPlan]:
     plans = []
     for name in BASELINES.names():
         try:
-            plans.append(repaired(instance, published_plan(instance, name)))
+            plan = published_plan(instance, name, seconds)
+            plans.append(repaired(instance, plan))
         except AbsentBaselineError:
             continue
     return plans
