@@ -111,12 +111,7 @@ def solve(
         announce(problem.headline)
     if model_file is not None:
         dump_model(problem, model_file)
-    limits = Limits(
-        seconds=options.time_limit,
-        gap=options.gap,
-        threads=options.threads or os.cpu_count() or 1,
-        seed=options.seed,
-    )
+    limits = _limits(options)
     ready = time.perf_counter() - begun
     try:
         if options.deterministic:
@@ -133,6 +128,16 @@ def solve(
     notes = (*result.notes, *constraint_notes(problem.instance, result.plan))
     noted = replace(result, notes=notes)
     return fill_manifest(problem, options.strategy, noted, seconds=seconds)
+
+
+def _limits(options: SolveOptions) -> Limits:
+    """Return when to stop."""
+    return Limits(
+        seconds=options.time_limit,
+        gap=options.gap,
+        threads=options.threads or os.cpu_count() or 1,
+        seed=options.seed,
+    )
 
 
 def _checked(instance: PlacementInstance, strategy: str) -> list[PlacementPlan]:
