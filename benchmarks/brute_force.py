@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import dataclass
 
+from planner import clock
 from planner.errors import InfeasibleError
 from planner.evaluator import evaluate
 from planner.instance import PlacementInstance
@@ -26,6 +27,8 @@ from tests.oracles.brute_force import Case, even_value, optimum, random_case
 from tests.oracles.tiny_instances import instance_of, placement_of_plan
 
 TOLERANCE = 1e-6
+SECONDS = 60.0
+"""Of counted work: how busy the machine is changes no verdict."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,9 @@ def judge(case: Case) -> Verdict:
     best = optimum(case)
     instance = instance_of(case)
     try:
-        result = base.STRATEGIES.get("milp")(instance, base.Limits(seconds=20))
+        with clock.counting_work():
+            limits = base.Limits(seconds=SECONDS, threads=1)
+            result = base.STRATEGIES.get("milp")(instance, limits)
     except InfeasibleError:
         return Verdict(infeasible=True, wrong_verdict=best is not None)
     if best is None or result.bound is None:
@@ -74,9 +79,9 @@ def baseline_value(case: Case, instance: PlacementInstance) -> float:
 
 def main(count: int, first: int) -> int:
     """Judge ``count`` cases and print the figures."""
-    begun = time.perf_counter()
+    begun = time.process_time()
     verdicts = [judge(random_case(seed)) for seed in range(first, first + count)]
-    seconds = time.perf_counter() - begun
+    seconds = time.process_time() - begun
     infeasible = sum(verdict.infeasible for verdict in verdicts)
     feasible = count - infeasible
     closed = sum(verdict.closed for verdict in verdicts)
@@ -89,7 +94,7 @@ def main(count: int, first: int) -> int:
     print(f"bounds above optimum    {bounds}")
     print(f"wrong verdicts          {wrong}")
     print(f"no baseline optimal     {missed} of {feasible} ({missed / feasible:.0%})")
-    print(f"seconds                 {seconds:.0f}")
+    print(f"CPU seconds             {seconds:.0f}")
     return int(bounds + wrong > 0)
 
 
