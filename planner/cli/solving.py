@@ -12,7 +12,7 @@ from planner.cli import options as flags
 from planner.cli.progress import progress_to_stderr
 from planner.cli.render import show_evaluation, show_manifest
 from planner.errors import InfeasibleError, infeasible_data
-from planner.manifest import manifest_data, pretty_json, write_manifest
+from planner.manifest import Manifest, manifest_data, pretty_json, write_manifest
 from planner.options import SolveOptions
 
 
@@ -116,6 +116,13 @@ def solve(
         raise
     if output is not None:
         write_manifest(manifest, output)
+    _show(manifest, output_format, dump_model, output)
+
+
+def _show(
+    manifest: Manifest, output_format: str, dump_model: Path | None, output: Path | None
+) -> None:
+    """Print the plan, and which files were written."""
     stdout = Console(highlight=False, width=flags.width())
     if output_format == "json":
         print(pretty_json(manifest_data(manifest)))
