@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+GROW = "grow"
+"""``redundant`` that tries one more slot per GPU as long as it gains."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SolveOptions:
@@ -22,6 +25,8 @@ class SolveOptions:
     ``layout`` is text ``tp=T[,dp=D][,ep=N]``;
     ``deterministic`` limits work instead of seconds (docs/deterministic.md): the
     manifest is then the same for any number of threads, which is not recorded;
+    ``redundant`` is ``auto`` (the fewest slots that hold every expert), a number of
+    slots beyond the experts, or ``grow`` (as long as a slot more per GPU gains 1 %);
     ``routing_groups`` is ``free`` or ``nest`` (a group's copies in one domain);
     ``holdout`` is ``F`` or ``F:SALT``; ``combine`` says how several workloads make
     one value (rule 25): their weighted ``mean`` or the ``worst``; ``plan_for`` is

@@ -57,7 +57,13 @@ Homes = Annotated[
 Policy = Annotated[
     str, typer.Option(help="uniform, one_expert_per_gpu or one_expert_per_gpu_total.")
 ]
-Redundant = Annotated[str, typer.Option(help="auto, or a number of extra slots.")]
+Redundant = Annotated[
+    str,
+    typer.Option(
+        help="auto (fewest), a number of extra slots, or grow (while one more per GPU "
+        "gains 1 % and memory allows)."
+    ),
+]
 Layout = Annotated[str, typer.Option(help="auto, or tp=T[,dp=D][,ep=N].")]
 RoutingGroups = Annotated[
     str,

@@ -52,9 +52,9 @@ class Evaluation:
     @cached_property
     def domain_imbalance_L(self) -> tuple[Fraction, ...]:
         """Max over domains of pairs per GPU over the mean, per layer."""
-        domains = self.instance.topology.domains
+        domain_G = self.instance.topology.domain_G
         return tuple(
-            _domain_max_over_mean(loads.pairs_G, domains) for loads in self.layers
+            _domain_max_over_mean(loads.pairs_G, domain_G) for loads in self.layers
         )
 
     @property
@@ -129,16 +129,16 @@ def _max_over_mean(pairs: ExactArray) -> Fraction:
     return Fraction(int(pairs.max()) * len(pairs), total) if total else Fraction(1)
 
 
-def _domain_max_over_mean(
-    pairs_G: ExactArray, domains: tuple[tuple[int, ...], ...]
-) -> Fraction:
+def _domain_max_over_mean(pairs_G: ExactArray, domain_G: IntArray) -> Fraction:
     total = int(np.sum(pairs_G))
     if not total:
         return Fraction(1)
     # Of domains of one size only the fullest can have the most per GPU.
-    fullest: dict[int, int] = {}
-    for gpus in domains:
-        pairs = int(pairs_G[list(gpus)].sum())
-        fullest[len(gpus)] = max(pairs, fullest.get(len(gpus), 0))
-    per_gpu = max(Fraction(pairs, size) for size, pairs in fullest.items())
+    size_N = np.bincount(domain_G)
+    pairs_N = np.zeros(size_N.size, dtype=pairs_G.dtype)
+    np.add.at(pairs_N, domain_G, pairs_G)
+    per_gpu = max(
+        Fraction(int(pairs_N[size_N == size].max()), size)
+        for size in np.unique(size_N).tolist()
+    )
     return per_gpu * len(pairs_G) / total

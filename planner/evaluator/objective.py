@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from math import lcm
 
 import numpy as np
@@ -78,8 +79,7 @@ def leg_peaks(
 ) -> list[Peak]:
     """Return the busiest link of dispatch and combine, or the busiest GPU."""
     if objective == "gpu_tokens":
-        ones = [Fraction(1)] * len(loads.pairs_G)
-        return [peak(loads.pairs_G, ones, loads.denominator)]
+        return [peak(loads.pairs_G, _alike(len(loads.pairs_G)), loads.denominator)]
     topology, q = instance.topology, instance.routes.q
     if objective == "link_time":
         return [
@@ -129,9 +129,10 @@ def _pipelined(
     over = lcm(*(loads.denominator for loads in layers))
     if name == "gpu_tokens":
         pairs_G = _summed([(loads.pairs_G, loads.denominator) for loads in layers])
-        return peak(pairs_G, [Fraction(1)] * len(pairs_G), over).value
+        return peak(pairs_G, _alike(len(pairs_G)), over).value
     topology, over = instance.topology, over * instance.routes.q
-    loads_2A = _summed([(loads.loads_2A, loads.denominator) for loads in layers])
+    parts = [(loads.loads_2A, loads.denominator) for loads in layers]
+    loads_2A = _summed(parts, room=2 * max(1, *instance.message_bytes))
     if name == "link_tokens":
         tokens_2A, common = link_tokens(loads_2A, topology)
         both_A = tokens_2A[0] + tokens_2A[1]
@@ -141,15 +142,29 @@ def _pipelined(
     return peak(bytes_A, topology.seconds_per_byte, over).value
 
 
-def _summed(parts: Sequence[tuple[ExactArray, int]]) -> ExactArray:
-    """Add up arrays over their denominators' common multiple."""
+@lru_cache(maxsize=4)
+def _alike(count: int) -> Weights:
+    """Return the weights of so many GPUs, all the same."""
+    return Weights.of([Fraction(1)] * count)
+
+
+def _summed(parts: Sequence[tuple[ExactArray, int]], room: int = 1) -> ExactArray:
+    """Add up arrays over their denominators' common multiple.
+
+    int64 where even ``room`` times the sums are proven to fit.
+    """
     common = lcm(*(denominator for _, denominator in parts))
+    most = sum(
+        float(np.abs(array).max(initial=0)) * (common // denominator)
+        for array, denominator in parts
+    )
+    fits = most * room < _INT64_SAFE and all(
+        array.dtype != object for array, _ in parts
+    )
+    kind = np.int64 if fits else object
     return sum(
-        (
-            array.astype(object) * (common // denominator)
-            for array, denominator in parts
-        ),
-        np.zeros_like(parts[0][0], dtype=object),
+        (array.astype(kind) * (common // denominator) for array, denominator in parts),
+        np.zeros_like(parts[0][0], dtype=kind),
     )
 
 

@@ -1,14 +1,14 @@
 """What binds a plan, layer by layer: links or GPUs, caps, and prices that prove it."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from planner.arrays import FloatArray
+from planner.arrays import ExactArray, FloatArray
 from planner.evaluator import Evaluation
 from planner.evaluator.layer import LayerLoads
 from planner.evaluator.objective import leg_peaks, link_tokens
@@ -225,8 +225,8 @@ def _rows(instance: PlacementInstance, loads: LayerLoads) -> list[FloatArray]:
     return [_floats(tokens_2A[leg]) * inside_A / (over * common) for leg in (0, 1)]
 
 
-def _floats(values: Iterable[object]) -> FloatArray:
-    return np.asarray([float(value) for value in values], dtype=np.float64)  # type: ignore[arg-type]
+def _floats(values: ExactArray) -> FloatArray:
+    return values.astype(np.float64)
 
 
 def _caps(evaluation: Evaluation, index: int) -> list[CapRow]:

@@ -3,7 +3,7 @@
 Described for readers in ``docs/manifest.md``.
 """
 
-from planner.manifest.document import SCHEMA, Manifest, json_schema
+from planner.manifest.document import SCHEMA, Manifest, json_schema, slots_array
 from planner.manifest.figures import (
     LayerCounts,
     digest_of_counts,
@@ -47,6 +47,7 @@ __all__ = [
     "parse_manifest",
     "pretty_json",
     "read_manifest",
+    "slots_array",
     "write_manifest",
     "write_text_atomically",
 ]

@@ -4,10 +4,13 @@ The models here and in ``schema`` are the only definition of the format; the JSO
 Schema of ``docs/moe-plan.schema.json`` is made from them.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field, model_validator
 
+from planner.arrays import IdArray
 from planner.manifest.schema import (
     Baseline,
     BoundReport,
@@ -101,3 +104,13 @@ def json_schema() -> dict[str, Any]:
     # A writer may leave the name to its default; a reader insists on it.
     schema["required"] = ["schema", *schema["required"]]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def slots_array(slots: Sequence[Sequence[int]], width: int | None = None) -> IdArray:
+    """Return a layer's slots [ep, J]; -1 where a GPU has fewer than the fullest."""
+    longest = max(map(len, slots)) if width is None else width
+    slots_GJ = np.full((len(slots), longest), -1, dtype=np.int16)
+    for gpu, row in enumerate(slots):
+        if row:
+            slots_GJ[gpu, : len(row)] = row
+    return slots_GJ

@@ -25,7 +25,7 @@ from planner.manifest.schema import (
     ObjectiveReport,
 )
 from planner.pair_counts import PairCounts
-from planner.topology.graph import Link
+from planner.topology.graph import Kind, Link, kinds_of
 
 UNITS = {"link_time": "s", "link_tokens": "tokens", "gpu_tokens": "pairs"}
 
@@ -114,15 +114,20 @@ def layer_prediction(
     domain_G: IntArray,
     q: int,
     message_bytes: tuple[int, int],
+    kinds: Sequence[Kind] | None = None,
 ) -> LayerPrediction:
-    """Return the figures of one layer: totals, digests and the busiest links."""
+    """Return the figures of one layer: totals, digests and the busiest links.
+
+    ``kinds`` are those of ``links``, where they are known already.
+    """
+    kinds = kinds_of(links) if kinds is None else kinds
     over = counts.denominator
     legs: tuple[tuple[Leg, int], ...] = (("dispatch", 0), ("combine", 1))
     busiest = [
         entry
         for leg, row in legs
         for entry in _busiest(
-            leg, counts.loads_2A[row], links, over * q, message_bytes[row]
+            leg, counts.loads_2A[row], links, kinds, over * q, message_bytes[row]
         )
     ]
     return LayerPrediction(
@@ -175,24 +180,28 @@ def _mode_values(by_mode: Mapping[str, Fraction]) -> ModeValues:
 
 
 def _busiest(
-    leg: Leg, loads_A: ExactArray, links: Sequence[Link], over: int, message: int
+    leg: Leg,
+    loads_A: ExactArray,
+    links: Sequence[Link],
+    kinds: Sequence[Kind],
+    over: int,
+    message: int,
 ) -> list[BusiestLink]:
     """The first link with the longest time in every class that carries a load."""
-    best: dict[str, tuple[Fraction, Link]] = {}
-    # Of links that are alike only a busier one can take the first place.
-    most: dict[tuple[str, Fraction], int] = {}
-    for index in np.flatnonzero(loads_A).tolist():
-        link, load = links[index], int(loads_A[index])
-        alike = link.link_class, link.bytes_per_s
-        if load <= most.get(alike, 0):
+    best: dict[str, tuple[Fraction, int]] = {}
+    for kind in kinds:
+        place = int(np.argmax(loads_A[kind.index_k]))
+        index = int(kind.index_k[place])
+        load = int(loads_A[index])
+        if not load:
             continue
-        most[alike] = load
-        seconds = Fraction(load * message, over) / link.bytes_per_s
-        if seconds > best.get(link.link_class, (Fraction(-1), link))[0]:
-            best[link.link_class] = (seconds, link)
+        seconds = Fraction(load * message, over) / kind.bytes_per_s
+        known = best.get(kind.link_class, (Fraction(-1), 0))
+        if (seconds, -index) > (known[0], -known[1]):
+            best[kind.link_class] = (seconds, index)
     return [
-        _busiest_link(leg, link, loads_A, links, over, message)
-        for _, (_, link) in sorted(best.items())
+        _busiest_link(leg, links[index], loads_A, links, over, message)
+        for _, (_, index) in sorted(best.items())
     ]
 
 
@@ -230,9 +239,7 @@ def _digest(
     shape: Sequence[int], where: IntArray, values: ExactArray, denominator: int
 ) -> str:
     common = gcd(denominator, *values.tolist())
-    lines = ["x".join(str(length) for length in shape) + f"/{denominator // common}"]
-    lines += [
-        f"{index} {value // common}"
-        for index, value in zip(where.tolist(), values.tolist(), strict=True)
-    ]
-    return hashlib.sha256(("\n".join(lines) + "\n").encode()).hexdigest()
+    head = "x".join(str(length) for length in shape) + f"/{denominator // common}\n"
+    entries = np.stack([where.astype(object), values.astype(object) // common], axis=1)
+    text = "%d %d\n" * len(entries) % tuple(entries.reshape(-1).tolist())
+    return hashlib.sha256((head + text).encode()).hexdigest()

@@ -177,6 +177,8 @@ def _pretty(value: object, indent: str) -> str:
     if isinstance(value, list) and all(type(item) is int for item in value):
         return flat
     inner = indent + "  "
+    if isinstance(value, list) and all(_is_row(item) for item in value):
+        return "[\n" + ",\n".join(f"{inner}{row}" for row in value) + f"\n{indent}]"
     if isinstance(value, dict):
         items = [
             f"{inner}{json.dumps(key, ensure_ascii=False)}: {_pretty(item, inner)}"
@@ -185,6 +187,11 @@ def _pretty(value: object, indent: str) -> str:
         return "{\n" + ",\n".join(items) + f"\n{indent}}}"
     items = [inner + _pretty(item, inner) for item in value]
     return "[\n" + ",\n".join(items) + f"\n{indent}]"
+
+
+def _is_row(value: object) -> bool:
+    """Whether a value is a list of integers, which Python writes as JSON does."""
+    return isinstance(value, list) and all(type(item) is int for item in value)
 
 
 def _umask() -> int:

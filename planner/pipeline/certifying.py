@@ -20,10 +20,11 @@ def certified_layers(
     """
     if bound is None or all(layer.certificate is None for layer in bound.layers):
         return None
+    scope = scope_names(instance)
     return tuple(
         Fraction(0)
         if each.certificate is None
-        else proven(each.certificate, evidence(instance, layer))
+        else proven(each.certificate, evidence(instance, layer, scope))
         for layer, each in enumerate(bound.layers)
     )
 
@@ -52,7 +53,8 @@ def certified_bound(instance: PlacementInstance, bound: Bound) -> Fraction | Non
     certificates = [each.certificate for each in bound.layers]
     if not bound.starts or any(each is None for each in certificates):
         return certified_whole(instance, layers)
-    seen = [evidence(instance, layer) for layer in range(len(layers))]
+    scope = scope_names(instance)
+    seen = [evidence(instance, layer, scope) for layer in range(len(layers))]
     rises = starts(bound.starts, [each or {} for each in certificates], seen)
     return lifted(layers, rises, instance.objective.layers)
 
@@ -69,10 +71,21 @@ def certificate_of(bound: Bound) -> dict[str, Any] | None:
     return {"kind": "layers", "layers": layers} | whole
 
 
-def evidence(instance: PlacementInstance, layer: int) -> Evidence:
-    """Return what a checker may see of one layer of the planning part."""
-    links, caps = instance.topology.links, instance.caps
+def scope_names(instance: PlacementInstance) -> frozenset[str]:
+    """Return the names of the links that count for ``link_tokens``."""
+    links = instance.topology.links
     inside_A = scope_of(links, instance.objective.link_classes)
+    return frozenset(link.name for link in links if inside_A[link.index])
+
+
+def evidence(
+    instance: PlacementInstance, layer: int, scope: frozenset[str] | None = None
+) -> Evidence:
+    """Return what a checker may see of one layer of the planning part.
+
+    ``scope`` are the names of :func:`scope_names`, where they are known already.
+    """
+    caps = instance.caps
     return Evidence(
         topology=instance.topology,
         routes=instance.routes,
@@ -85,7 +98,7 @@ def evidence(instance: PlacementInstance, layer: int) -> Evidence:
         slots_per_gpu=instance.slots_per_gpu,
         single=instance.single,
         message=instance.message_bytes,
-        scope=frozenset(link.name for link in links if inside_A[link.index]),
+        scope=scope_names(instance) if scope is None else scope,
         cap_gpu=caps.gpu_at(layer),
         cap_domain=caps.domain_at(layer),
         part=instance.planning,

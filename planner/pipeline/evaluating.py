@@ -10,7 +10,7 @@ from planner.errors import ManifestError
 from planner.evaluator import Evaluation
 from planner.evaluator import evaluate as judge
 from planner.instance import PlacementInstance
-from planner.manifest import Manifest, read_manifest
+from planner.manifest import Manifest, read_manifest, slots_array
 from planner.options import SolveOptions
 from planner.pipeline.problem import (
     Sources,
@@ -27,13 +27,9 @@ from planner.workload.parts import Part
 def plan_of(manifest: Manifest) -> PlacementPlan:
     """Return the placement a manifest holds."""
     width = max(len(row) for layer in manifest.layers for row in layer.slots)
-    slots_LGJ = np.full(
-        (len(manifest.layers), len(manifest.layers[0].slots), width), -1, dtype=np.int16
-    )
+    slots_LGJ = np.stack([slots_array(at.slots, width) for at in manifest.layers])
     split = {}
     for index, layer in enumerate(manifest.layers):
-        for gpu, row in enumerate(layer.slots):
-            slots_LGJ[index, gpu, : len(row)] = row
         for expert, by_rank in (layer.split or {}).items():
             split[index, int(expert)] = dict(by_rank)
     return PlacementPlan(

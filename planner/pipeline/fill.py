@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
+from math import lcm
+
+import numpy as np
 
 from planner import __version__
 from planner.evaluator import (
@@ -244,9 +247,12 @@ def _layers(plan: PlacementPlan) -> list[Layer]:
             for (layer, expert), by_rank in sorted(plan.split.items())
             if layer == index
         }
+        slots_GJ = plan.slots_LGJ[index]
         slots = tuple(
-            tuple(int(expert) for expert in row if expert >= 0)
-            for row in plan.slots_LGJ[index]
+            tuple(expert for expert in row if expert >= 0) if held else ()
+            for row, held in zip(
+                slots_GJ.tolist(), (slots_GJ >= 0).any(axis=1).tolist(), strict=True
+            )
         )
         layers.append(Layer(layer=number, slots=slots, split=split or None))
     return layers
@@ -396,6 +402,7 @@ def _layer_predictions(evaluation: Evaluation) -> tuple[LayerPrediction, ...]:
                 combine=loads.combine if chained else None,
             ),
             links=instance.topology.links,
+            kinds=instance.topology.kinds,
             domain_G=instance.layout.domain_G,
             q=instance.routes.q,
             message_bytes=instance.message_bytes,
@@ -417,16 +424,12 @@ def _part_prediction(evaluation: Evaluation, home_ratio: float) -> PartPredictio
 def _prediction(planning: JointEvaluation, home_ratio: float) -> Prediction:
     evaluation, instance = planning.first, planning.first.instance
     dispatch, combine = instance.message_bytes
-    pairs_G = [
-        sum(
-            (
-                Fraction(int(loads.pairs_G[gpu]), loads.denominator)
-                for loads in evaluation.layers
-            ),
-            Fraction(0),
-        )
-        for gpu in range(instance.topology.gpu_count)
-    ]
+    over = lcm(*(loads.denominator for loads in evaluation.layers))
+    total_G = sum(
+        loads.pairs_G.astype(object) * (over // loads.denominator)
+        for loads in evaluation.layers
+    )
+    pairs_G = [Fraction(int(pairs), over) for pairs in np.asarray(total_G)]
     part = _part_prediction(evaluation, home_ratio)
     return Prediction(
         **{name: getattr(part, name) for name in PartPrediction.model_fields},

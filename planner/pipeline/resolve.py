@@ -14,7 +14,7 @@ from planner.instance import (
     Lowest,
     PlacementInstance,
 )
-from planner.options import SolveOptions, cap_number, is_relative
+from planner.options import GROW, SolveOptions, cap_number, is_relative
 from planner.topology.graph import ClusterTopology
 from planner.traffic.base import TRAFFIC
 from planner.workload.model_spec import BYTES_PER_VALUE
@@ -22,8 +22,14 @@ from planner.workload.model_spec import BYTES_PER_VALUE
 PHASE_TRAFFIC = {"prefill": "dedup_domain", "decode": "copies"}
 POLICIES = ("uniform", "one_expert_per_gpu", "one_expert_per_gpu_total")
 SINGLE = "one_expert_per_gpu_total"
-SINGLE_TRAFFIC = ("copies", "direct")
-SINGLE_STRATEGIES = ("auto", "flow", "contiguous", "round_robin")
+SINGLE_TRAFFIC = {
+    "auto": ("copies", "dedup_gpu", "dedup_domain", "direct"),
+    "single": ("copies", "dedup_gpu", "dedup_domain"),
+    "flow": ("copies", "direct"),
+    "contiguous": ("copies", "dedup_gpu", "dedup_domain", "direct"),
+    "round_robin": ("copies", "dedup_gpu", "dedup_domain", "direct"),
+}
+"""Strategies that place one expert per GPU, and the traffic that they plan for."""
 MOST_CAP = 10**6
 """No max/mean of GPUs that can be planned comes near."""
 HOMES = ("trace", "by_token", "round_robin", "balanced", "by_tag")
@@ -74,6 +80,29 @@ def check_names(options: SolveOptions) -> None:
     if options.kv_tokens is not None and options.mem_fraction is not None:
         raise UsageError("give --kv-tokens or --mem-fraction, not both")
     check_caps(options)
+    check_grow(options)
+
+
+def check_grow(options: SolveOptions) -> None:
+    """Refuse what a growing number of slots does not go with.
+
+    Raises
+    ------
+    UsageError
+        Naming the other flag.
+    """
+    if options.redundant != GROW:
+        return
+    if options.policy != "uniform":
+        raise UsageError(
+            f"--redundant {GROW} does not go with --policy {options.policy}, which "
+            "fixes the slots; use --redundant auto"
+        )
+    if options.mem_fraction is not None:
+        raise UsageError(
+            f"--redundant {GROW} does not go with --mem-fraction: the KV cache would "
+            "take all that slots leave; give --kv-tokens instead"
+        )
 
 
 def check_single(instance: PlacementInstance, strategy: str) -> None:
@@ -86,16 +115,17 @@ def check_single(instance: PlacementInstance, strategy: str) -> None:
     """
     if not instance.single:
         return
+    _check_goes("", "strategy", strategy, tuple(SINGLE_TRAFFIC))
+    _check_goes("", "objective", instance.objective.name, ("link_time", "link_tokens"))
     for view in instance.views:
-        _check_goes("traffic", view.traffic, SINGLE_TRAFFIC)
-    _check_goes("objective", instance.objective.name, ("link_time", "link_tokens"))
-    _check_goes("strategy", strategy, SINGLE_STRATEGIES)
+        words = SINGLE_TRAFFIC[strategy]
+        _check_goes(f" and --strategy {strategy}", "traffic", view.traffic, words)
 
 
-def _check_goes(flag: str, value: str, words: tuple[str, ...]) -> None:
+def _check_goes(beside: str, flag: str, value: str, words: tuple[str, ...]) -> None:
     if value not in words:
         raise UsageError(
-            f"--policy {SINGLE} does not go with --{flag} {value}; choose from "
+            f"--policy {SINGLE}{beside} does not go with --{flag} {value}; choose from "
             f"{', '.join(words)}"
         )
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from planner import clock
-from planner.errors import InfeasibleError, InputError, LimitError
+from planner.errors import InfeasibleError, InputError, LimitError, UsageError
 from planner.evaluator import evaluate_planning
 from planner.instance import PlacementInstance
 from planner.manifest import Manifest
-from planner.options import SolveOptions
+from planner.options import GROW, SolveOptions
 from planner.pipeline.constraining import (
     check_constraints,
     constraint_notes,
@@ -19,6 +19,7 @@ from planner.pipeline.constraining import (
 )
 from planner.pipeline.dumping import dump_model
 from planner.pipeline.fill import fill_manifest
+from planner.pipeline.growing import grown, shifted
 from planner.pipeline.nesting import check_nesting
 from planner.pipeline.problem import (
     Problem,
@@ -30,7 +31,7 @@ from planner.pipeline.problem import (
 from planner.pipeline.resolve import check_single
 from planner.pipeline.sources import Source
 from planner.plan import PlacementPlan
-from planner.strategies.base import STRATEGIES, Limits, Progress
+from planner.strategies.base import STRATEGIES, Limits, Progress, SolveResult
 from planner.strategies.judging import excess_of
 from planner.strategies.legal import keeps
 
@@ -98,7 +99,7 @@ def solve(
     """
     begun = time.perf_counter()
     options = options or SolveOptions()
-    strategy = STRATEGIES.get(options.strategy)
+    STRATEGIES.get(options.strategy)
     sources = Sources(
         topology=topology,
         model=model,
@@ -106,21 +107,21 @@ def solve(
         base=base or Path.cwd(),
     )
     problem = build_problem(sources, options)
-    starts = _checked(problem.instance, options.strategy)
+    starts = _checked(problem)
     if announce is not None:
         announce(problem.headline)
     if model_file is not None:
-        dump_model(problem, model_file)
+        _dump(problem, model_file)
     limits = _limits(options)
     ready = time.perf_counter() - begun
     try:
         if options.deterministic:
             with clock.counting_work():
-                result = strategy(problem.instance, limits, starts, progress)
+                problem, result = _planned(problem, sources, limits, progress, starts)
                 seconds = clock.now()
         else:
-            shifted = None if progress is None else _shifted(progress, ready)
-            result = strategy(problem.instance, limits, starts, shifted)
+            later = None if progress is None else shifted(progress, ready)
+            problem, result = _planned(problem, sources, limits, later, starts)
             seconds = time.perf_counter() - begun
     except InfeasibleError as error:
         raise problem.feasibility.proven(error) from error
@@ -128,6 +129,29 @@ def solve(
     notes = (*result.notes, *constraint_notes(problem.instance, result.plan))
     noted = replace(result, notes=notes)
     return fill_manifest(problem, options.strategy, noted, seconds=seconds)
+
+
+def _checked(problem: Problem) -> list[PlacementPlan]:
+    """Refuse what does not go together; return a plan that keeps the constraints."""
+    instance, options = problem.instance, problem.options
+    check_single(instance, options.strategy)
+    check_nesting(instance, options.strategy)
+    check_constraints(instance, options.strategy)
+    if instance.constraints is not None and options.redundant == GROW:
+        raise UsageError(
+            f"--constraints and --previous do not go with --redundant {GROW}; give a "
+            "number of redundant slots"
+        )
+    return legal_plan(instance)
+
+
+def _dump(problem: Problem, model_file: Path) -> None:
+    if problem.options.redundant == GROW:
+        raise UsageError(
+            f"--dump-model writes one model, --redundant {GROW} solves several; give a "
+            "number of redundant slots"
+        )
+    dump_model(problem, model_file)
 
 
 def _limits(options: SolveOptions) -> Limits:
@@ -140,12 +164,22 @@ def _limits(options: SolveOptions) -> Limits:
     )
 
 
-def _checked(instance: PlacementInstance, strategy: str) -> list[PlacementPlan]:
-    """Refuse what does not go together; return a plan that keeps the constraints."""
-    check_single(instance, strategy)
-    check_nesting(instance, strategy)
-    check_constraints(instance, strategy)
-    return legal_plan(instance)
+def _planned(
+    problem: Problem,
+    sources: Sources,
+    limits: Limits,
+    progress: Progress | None,
+    starts: list[PlacementPlan],
+) -> tuple[Problem, SolveResult]:
+    """Run the strategy, with more and more slots where the options say so."""
+    strategy = STRATEGIES.get(problem.options.strategy)
+    if problem.options.redundant != GROW:
+        return problem, strategy(problem.instance, limits, starts, progress)
+
+    def build(options: SolveOptions) -> Problem:
+        return build_problem(sources, options)
+
+    return grown(problem, build, strategy, limits, progress)
 
 
 def check_kept(instance: PlacementInstance, plan: PlacementPlan) -> None:
@@ -185,8 +219,3 @@ def check_writable(output: Path | None) -> None:
         raise InputError("is a folder", where=str(output), fix="give a file name")
     if not os.access(folder, os.W_OK):
         raise InputError("cannot be written", where=str(folder))
-
-
-def _shifted(progress: Progress, seconds: float) -> Progress:
-    """Count the seconds of loading into what the reader sees."""
-    return lambda event: progress(replace(event, seconds=event.seconds + seconds))

@@ -37,6 +37,7 @@ from planner.strategies.matching.strategy import why_not as matching_why_not
 from planner.strategies.priced.strategy import why_not as priced_why_not
 from planner.strategies.search.sharing import share_moves
 from planner.strategies.search.strategy import why_not as search_why_not
+from planner.strategies.single.portfolio import solve_single_portfolio
 from planner.traffic.base import TRAFFIC
 from planner.workload.parts import CountsPart
 
@@ -127,9 +128,10 @@ def solve_auto(
         If no plan that keeps the caps was found.
     """
     instance = without_chains(instance)
-    chained = any(TRAFFIC.get(view.traffic).chained for view in instance.views)
-    if chained or instance.single:
+    if any(TRAFFIC.get(view.traffic).chained for view in instance.views):
         return STRATEGIES.get("flow")(instance, limits, starts, progress)
+    if instance.single:
+        return solve_single_portfolio(instance, limits, starts, progress)
     if instance.nested_groups:
         return STRATEGIES.get("balance")(instance, limits, starts, progress)
     begun = clock.now()

@@ -15,9 +15,11 @@ from planner import clock
 from planner.arrays import IdArray, IntArray
 from planner.errors import InfeasibleError, UsageError
 from planner.evaluator.evaluation import layer_split
+from planner.formulation.cut.encoding import CUTS
 from planner.formulation.cut.layer import CLOSED, LayerSolve
 from planner.formulation.cut.ports import ports_of
 from planner.formulation.cut.problem import layer_problem
+from planner.formulation.pairs.encoding import pair_encoding
 from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan, SplitWeights
 from planner.strategies.base import (
@@ -66,6 +68,7 @@ class _Solve:
         self._lock = threading.Lock()
         self._history: list[Event] = []
         self._ports = ports_of(instance)
+        self._pairs = pair_encoding(instance, self._ports)
         self._layers = [self._layer(layer) for layer in range(instance.layer_count)]
 
     def _layer(self, layer: int) -> LayerSolve:
@@ -83,6 +86,7 @@ class _Solve:
             judge,
             name=f"layer {instance.model.moe_layers[layer]}",
             rank_of_G=_dp_rank(instance) if free_split else None,
+            encoding=self._pairs or CUTS,
         )
 
     def run(self, starts: Sequence[PlacementPlan]) -> SolveResult:
@@ -200,7 +204,7 @@ class _Solve:
 
     def _notes(self) -> tuple[str, ...]:
         notes = [layer.trouble for layer in self._layers if layer.trouble]
-        relaxed = self._ports.relaxed
+        relaxed = () if self._pairs else self._ports.relaxed
         if relaxed:
             shown = ", ".join(relaxed[:3]) + (" …" if len(relaxed) > 3 else "")
             notes.append(

@@ -63,6 +63,34 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Kind:
+    """Links of one class, speed and token divisor: of these the fullest is slowest."""
+
+    link_class: str
+    bytes_per_s: Fraction
+    token_divisor: int
+    index_k: IntArray
+
+
+def kinds_of(links: Sequence[Link]) -> tuple[Kind, ...]:
+    """Return the links by kind, each kind in file order."""
+    found: dict[tuple[str, int, int, int], list[int]] = {}
+    for link in links:
+        speed = link.bytes_per_s
+        key = link.link_class, speed.numerator, speed.denominator, link.token_divisor
+        found.setdefault(key, []).append(link.index)
+    return tuple(
+        Kind(
+            link_class=name,
+            bytes_per_s=Fraction(top, bottom),
+            token_divisor=divisor,
+            index_k=np.asarray(index),
+        )
+        for (name, top, bottom, divisor), index in found.items()
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Weights:
     """Exact factors by link (or GPU), and floats of them to look quickly."""
 
@@ -134,7 +162,9 @@ class ClusterTopology:
     @cached_property
     def seconds_per_byte(self) -> "Weights":
         """1/β of every link."""
-        return Weights.of([1 / link.bytes_per_s for link in self.links])
+        ratios = [link.bytes_per_s.as_integer_ratio() for link in self.links]
+        known = {ratio: Fraction(ratio[1], ratio[0]) for ratio in set(ratios)}
+        return Weights.of([known[ratio] for ratio in ratios])
 
     @cached_property
     def token_factors(self) -> tuple[IntArray, int]:
@@ -142,6 +172,11 @@ class ClusterTopology:
         common = lcm(*(link.token_divisor for link in self.links))
         factor_A = [common // link.token_divisor for link in self.links]
         return np.asarray(factor_A, dtype=np.int64), common
+
+    @cached_property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The links by kind."""
+        return kinds_of(self.links)
 
     @cached_property
     def groups(self) -> tuple[Link, ...]:

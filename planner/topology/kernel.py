@@ -43,3 +43,30 @@ def accumulate(
             amounts[entry_GG[source, target]] += moved
     spread(amounts, indptr, links_X, numerators_X, loads_A)
     return -1
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def survey(
+    exit_GG: Any,
+    middle_GG: Any,
+    entry_GG: Any,
+    amount_B: Any,
+    first_2B: Any,
+    last_2B: Any,
+) -> None:
+    """Count the pairs of every bundle, with its lowest and highest ends."""
+    count = exit_GG.shape[0]
+    for source in range(count):
+        for target in range(count):
+            if exit_GG[source, target] < 0:
+                continue
+            for bundle in (
+                exit_GG[source, target],
+                middle_GG[source, target],
+                entry_GG[source, target],
+            ):
+                amount_B[bundle] += 1
+                first_2B[0, bundle] = min(first_2B[0, bundle], source)
+                last_2B[0, bundle] = max(last_2B[0, bundle], source)
+                first_2B[1, bundle] = min(first_2B[1, bundle], target)
+                last_2B[1, bundle] = max(last_2B[1, bundle], target)

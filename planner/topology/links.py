@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from typing import NamedTuple
 
 from planner.topology.graph import Link
 from planner.topology.models import Edge, Graph, Node
@@ -41,10 +42,11 @@ def make_links(
     links: list[Link] = []
     efficiency: list[Fraction] = []
     groups: dict[str, list[int]] = {}
+    speeds = _Speeds(graph)
     for index, (start, end, edge, kind) in enumerate(directed):
         ends = nodes[start], nodes[end]
-        efficiency.append(_efficiency(graph, edge, kind))
-        nominal = bytes_per_s(edge.bandwidth_gbs)
+        speed = speeds.of(edge, kind)
+        efficiency.append(speed.efficiency)
         between_switches = all(node.kind == "switch" for node in ends)
         links.append(
             Link(
@@ -55,9 +57,9 @@ def make_links(
                 link_class=f"{kind}:{_shown(ends[0])}>{_shown(ends[1])}",
                 cables=edge.cables,
                 token_divisor=edge.cables if between_switches else 1,
-                nominal_bytes_per_s=nominal,
-                bytes_per_s=nominal * efficiency[index],
-                latency_s=seconds(edge.latency_us or Fraction(0)),
+                nominal_bytes_per_s=speed.nominal,
+                bytes_per_s=speed.effective,
+                latency_s=speed.latency_s,
             )
         )
         group = edge.capacity_group
@@ -97,6 +99,37 @@ def _group(
         latency_s=0.0,
         members=tuple(members),
     )
+
+
+class _Speed(NamedTuple):
+    """What an edge's numbers come to."""
+
+    efficiency: Fraction
+    nominal: Fraction
+    effective: Fraction
+    latency_s: float
+
+
+class _Speeds:
+    """Speeds by the numbers of an edge: thousands of edges share a few."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._known: dict[tuple[object, ...], _Speed] = {}
+
+    def of(self, edge: Edge, kind: str) -> _Speed:
+        """Return what an edge carries."""
+        given = (edge.bandwidth_gbs, edge.efficiency, edge.latency_us)
+        key = (
+            kind,
+            *(each and (each.numerator, each.denominator) for each in given),
+        )
+        if key not in self._known:
+            share = _efficiency(self._graph, edge, kind)
+            nominal = bytes_per_s(edge.bandwidth_gbs)
+            late = seconds(edge.latency_us or Fraction(0))
+            self._known[key] = _Speed(share, nominal, nominal * share, late)
+        return self._known[key]
 
 
 def _efficiency(graph: Graph, edge: Edge, kind: str) -> Fraction:

@@ -5,7 +5,7 @@ Routes are data, not decisions: they come from the topology by rules 4 to 6 and
 are kept factorised (see ``bundles``), so thousands of GPUs fit in memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from planner.arrays import BoolArray, ExactArray, IntArray
+from planner.arrays import BoolArray, ExactArray, FloatArray, IntArray
 from planner.errors import TopologyError
 from planner.pair_counts import PairCounts
 from planner.topology.bundles import Bundles, BundleStore
@@ -181,16 +181,14 @@ class Routes:
         apart = moved.source_n != moved.target_n
         source_n, target_n = moved.source_n[apart], moved.target_n[apart]
         count_n = moved.count_n[apart]
-        bundle_nC, reached_n = self.table.columns(source_n, target_n)
-        if not reached_n.all():
-            first = int(np.argmin(reached_n))
-            self._no_path(int(source_n[first]), int(target_n[first]))
         bundles = self.bundles
         fits = self._fits(np.abs(count_n).sum(dtype=np.float64))
         dtype = np.int64 if fits else object
         amount_B = np.zeros(bundles.indptr.size - 1, dtype=dtype)
-        for column in bundle_nC.T:
-            np.add.at(amount_B, column, count_n.astype(dtype))
+        reached_n = self.table.add(amount_B, source_n, target_n, count_n.astype(dtype))
+        if not reached_n.all():
+            first = int(np.argmin(reached_n))
+            self._no_path(int(source_n[first]), int(target_n[first]))
         loads_A = np.zeros(len(self.topology.links), dtype=dtype)
         if fits:
             indptr, links_X = bundles.indptr, bundles.links_X
@@ -210,6 +208,49 @@ class Routes:
         if not reached[0]:
             self._no_path(source, target)
         return [int(bundle) for bundle in bundles[0]]
+
+    def all_to_all(self) -> tuple[FloatArray, BoolArray]:
+        """Return what one transfer of every GPU pair loads each link with.
+
+        And which links serve one source or one target only, or nobody: ports.
+        """
+        bundles, links = self.bundles, len(self.topology.links)
+        seen = self.table.survey(bundles.indptr.size - 1)
+        row_X = np.repeat(np.arange(seen.amount_B.size), np.diff(bundles.indptr))
+        used = seen.amount_B[row_X] > 0
+        row_X, link_X = row_X[used], bundles.links_X[used]
+        share_X = bundles.numerators_X[used].astype(np.float64) / float(self.q)
+        weight_X = (seen.amount_B[row_X] * share_X).astype(np.float64)
+        load_A = np.bincount(link_X, weights=weight_X, minlength=links)
+        port_A = np.zeros(links, dtype=np.bool_)
+        for first_B, last_B in zip(seen.first_2B, seen.last_2B, strict=True):
+            first_A = np.full(links, self.topology.gpu_count)
+            last_A = np.full(links, -1)
+            np.minimum.at(first_A, link_X, first_B[row_X])
+            np.maximum.at(last_A, link_X, last_B[row_X])
+            port_A |= first_A >= last_A
+        return load_A.astype(np.float64), port_A
+
+    def least_shares(
+        self, domain_G: IntArray, *, leaving: bool
+    ) -> tuple[Mapping[int, int], ...]:
+        """Links by GPU that everything to (from) other domains passes.
+
+        Each with the least numerator over Q of any of these transfers: what a GPU's
+        own ports carry wherever its tokens come from.
+        """
+        found = []
+        for bundles in self.table.ways(domain_G, leaving=leaving):
+            least = dict(self._entries(bundles[0])) if bundles else {}
+            for bundle in bundles[1:]:
+                other = dict(self._entries(bundle))
+                least = {
+                    link: min(share, other[link])
+                    for link, share in least.items()
+                    if link in other
+                }
+            found.append(least)
+        return tuple(found)
 
     def _entries(self, bundle: int) -> Iterator[tuple[int, int]]:
         start, end = self.bundles.indptr[bundle : bundle + 2]

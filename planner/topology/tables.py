@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from planner.arrays import BoolArray, ExactArray, IntArray
+from planner.topology.kernel import survey
 
 NO_CASE, SCALE_UP_CASE, HOST_CASE, FABRIC_CASE = -1, 0, 1, 2
 
@@ -49,6 +50,56 @@ class Table(Protocol):
     ) -> tuple[IntArray, BoolArray]:
         """Return the bundles of these pairs [n, C], and which have a path."""
         ...
+
+    def add(
+        self,
+        amount_B: ExactArray,
+        source_n: IntArray,
+        target_n: IntArray,
+        count_n: ExactArray,
+    ) -> BoolArray:
+        """Add the counts of these pairs to their bundles; return which have a path."""
+        ...
+
+    def ways(self, domain_G: IntArray, *, leaving: bool) -> list[list[int]]:
+        """Return by GPU the last (first) bundles of its routes to other domains."""
+        ...
+
+    def survey(self, bundles: int) -> "Survey":
+        """Return who uses every bundle."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Survey:
+    """Who uses every bundle: pairs, lowest and highest source (row 0) and target."""
+
+    amount_B: IntArray
+    first_2B: IntArray
+    last_2B: IntArray
+
+    @classmethod
+    def empty(cls, bundles: int, gpus: int) -> "Survey":
+        """Return a survey in which nobody uses anything."""
+        return cls(
+            amount_B=np.zeros(bundles, dtype=np.int64),
+            first_2B=np.full((2, bundles), gpus, dtype=np.int64),
+            last_2B=np.full((2, bundles), -1, dtype=np.int64),
+        )
+
+    def add(
+        self,
+        bundle: IntArray,
+        amount: IntArray,
+        sources: tuple[IntArray, IntArray],
+        targets: tuple[IntArray, IntArray],
+    ) -> None:
+        """Add so many pairs to bundles, their ends from the one to the other."""
+        used = amount > 0
+        np.add.at(self.amount_B, bundle[used], amount[used])
+        for row, (first, last) in enumerate((sources, targets)):
+            np.minimum.at(self.first_2B[row], bundle[used], first[used])
+            np.maximum.at(self.last_2B[row], bundle[used], last[used])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,6 +152,35 @@ class PairTable:
         """Return the bundles of these pairs [n, 3], and which have a path."""
         columns = [part[source_n, target_n].astype(np.int64) for part in self.parts]
         return np.stack(columns, axis=-1), columns[0] >= 0
+
+    def add(
+        self,
+        amount_B: ExactArray,
+        source_n: IntArray,
+        target_n: IntArray,
+        count_n: ExactArray,
+    ) -> BoolArray:
+        """Add the counts of these pairs to their bundles; return which have a path."""
+        reached_n = self.exit_GG[source_n, target_n] >= 0
+        if reached_n.all():
+            for part in self.parts:
+                np.add.at(amount_B, part[source_n, target_n], count_n)
+        return np.asarray(reached_n)
+
+    def ways(self, domain_G: IntArray, *, leaving: bool) -> list[list[int]]:
+        """Return by GPU the last (first) bundles of its routes to other domains."""
+        part_GG = self.exit_GG if leaving else self.entry_GG.T
+        reach_GG = self.reachable_GG if leaving else self.reachable_GG.T
+        return [
+            np.unique(row[reach & (domain_G != domain)]).tolist()
+            for row, reach, domain in zip(part_GG, reach_GG, domain_G, strict=True)
+        ]
+
+    def survey(self, bundles: int) -> Survey:
+        """Return who uses every bundle."""
+        found = Survey.empty(bundles, len(self.exit_GG))
+        survey(*self.parts, found.amount_B, found.first_2B, found.last_2B)
+        return found
 
     def write(
         self,

@@ -11,14 +11,14 @@ from fractions import Fraction
 
 import numpy as np
 
-from planner.arrays import BoolArray, IntArray
+from planner.arrays import BoolArray, ExactArray, IntArray
 from planner.topology.bundles import BundleStore
 from planner.topology.graph import ClusterTopology
 from planner.topology.nics import Endpoints, Port
 from planner.topology.pairs import PlaneUsers
 from planner.topology.planes import Plane, build_plane
 from planner.topology.sections import Hop, Section, hops_from
-from planner.topology.tables import FABRIC_CASE, InsidePairs, PairTable
+from planner.topology.tables import FABRIC_CASE, InsidePairs, PairTable, Survey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +156,95 @@ class WideTable:
             (self.back_G[target_n] * far_n)[:, None],
         ]
         return np.concatenate(columns, axis=1), near_n | far_n
+
+    def add(
+        self,
+        amount_B: ExactArray,
+        source_n: IntArray,
+        target_n: IntArray,
+        count_n: ExactArray,
+    ) -> BoolArray:
+        """Add the counts of these pairs to their bundles; return which have a path."""
+        near_n3, near_n = self.inside.columns(source_n, target_n)
+        reached_n = near_n | self._by_fabric(source_n, target_n)
+        if not reached_n.all():
+            return reached_n
+        for column in near_n3[near_n].T:
+            np.add.at(amount_B, column, count_n[near_n])
+        source_f, target_f, count_f = (
+            each[~near_n] for each in (source_n, target_n, count_n)
+        )
+        np.add.at(amount_B, self.out_G[source_f], count_f)
+        np.add.at(amount_B, self.back_G[target_f], count_f)
+        start, end = self.leaf_out_G[source_f], self.leaf_back_G[target_f]
+        far = start != end
+        self.between.add(amount_B, start[far], end[far], count_f[far])
+        return reached_n
+
+    def survey(self, bundles: int) -> Survey:
+        """Return who uses every bundle, counted by leaf."""
+        gpus, leaves = self.leaf_out_G.size, len(self.between.exit_GG)
+        found = Survey.empty(bundles, gpus)
+        source, target = self.inside.pairs
+        near_n3, _ = self.inside.columns(source, target)
+        for column in near_n3.T:
+            found.add(column, np.ones_like(source), (source,) * 2, (target,) * 2)
+        pairs_VV = np.zeros((leaves, leaves), dtype=np.int64)
+        out, back = _ends(self.leaf_out_G, leaves), _ends(self.leaf_back_G, leaves)
+        pairs_VV += out[0][:, None] * back[0][None, :] * self._joined
+        # A GPU and itself, and pairs that stay inside, do not enter the fabric.
+        every = np.arange(gpus)
+        ends = np.concatenate([source, every]), np.concatenate([target, every])
+        start, end = self.leaf_out_G[ends[0]], self.leaf_back_G[ends[1]]
+        wired = (start >= 0) & (end >= 0) & self._joined[start, end]
+        np.subtract.at(pairs_VV, (start[wired], end[wired]), 1)
+        less_2G = np.zeros((2, gpus), dtype=np.int64)
+        for row, side in enumerate(ends):
+            np.add.at(less_2G[row], side[wired], 1)
+        anyone = np.zeros(gpus, dtype=np.int64), np.full(gpus, gpus - 1)
+        for row, (leaf_G, bundle_G, reach_V) in enumerate(
+            (
+                (self.leaf_out_G, self.out_G, self._joined @ back[0]),
+                (self.leaf_back_G, self.back_G, out[0] @ self._joined),
+            )
+        ):
+            amount_G = np.where(leaf_G >= 0, reach_V[leaf_G] - less_2G[row], 0)
+            both = ((every, every), anyone)
+            found.add(bundle_G, amount_G, both[row], both[1 - row])
+        u, v = np.nonzero((pairs_VV > 0) & ~np.eye(leaves, dtype=np.bool_))
+        for part in self.between.parts:
+            found.add(
+                part[u, v].astype(np.int64),
+                pairs_VV[u, v],
+                (out[1][u], out[2][u]),
+                (back[1][v], back[2][v]),
+            )
+        return found
+
+    def ways(self, domain_G: IntArray, *, leaving: bool) -> list[list[int]]:
+        """Return by GPU the last (first) bundles of its routes to other domains."""
+        source, target = self.inside.pairs
+        crossing = domain_G[source] != domain_G[target]
+        # A pair of different domains that needs no NIC passes none.
+        mixed = set((source if leaving else target)[crossing].tolist())
+        leaf_G = self.leaf_out_G if leaving else self.leaf_back_G
+        bundle_G = self.out_G if leaving else self.back_G
+        return [
+            [] if leaf < 0 or gpu in mixed else [bundle]
+            for gpu, (leaf, bundle) in enumerate(
+                zip(leaf_G.tolist(), bundle_G.tolist(), strict=True)
+            )
+        ]
+
+
+def _ends(leaf_G: IntArray, leaves: int) -> tuple[IntArray, IntArray, IntArray]:
+    """How many GPUs a leaf has, the lowest and the highest of them."""
+    gpu = np.flatnonzero(leaf_G >= 0)
+    first_V = np.full(leaves, leaf_G.size, dtype=np.int64)
+    last_V = np.full(leaves, -1, dtype=np.int64)
+    np.minimum.at(first_V, leaf_G[gpu], gpu)
+    np.maximum.at(last_V, leaf_G[gpu], gpu)
+    return np.bincount(leaf_G[gpu], minlength=leaves), first_V, last_V
 
 
 def leaves_of(topology: ClusterTopology, endpoints: Endpoints) -> Leaves | None:

@@ -142,18 +142,22 @@ def chosen_targets(
     ids_TK = part.experts_LTK[layer].astype(np.int64)
     null_TK = ids_TK < 0
     ids_TK = np.where(null_TK, 0, ids_TK)
-    if selection == "nearest":
+    table = copy_table(slots_GJ, experts)
+    several = int(table.count_E.max()) > 1
+    if selection == "nearest" and several:
         near_GE = nearest_GE(slots_GJ, experts, layout)
         targets_TK = near_GE[part.source_T[:, None], ids_TK]
     else:
-        table = copy_table(slots_GJ, experts)
-        if selection == "even":
+        if selection == "nearest":
+            copy_TK = np.zeros_like(ids_TK)
+        elif selection == "even":
             copy_TK = _even_copy(part.ordinal_T, table.count_E[ids_TK])
         else:
             weights = weights_SEM(table, split, layout.dp)
             copy_TK = _weighted_copy(part, ids_TK, weights)
         base_T = layout.set_G[part.source_T] * layout.ep
-        targets_TK = base_T[:, None] + table.rank_EM[ids_TK, copy_TK]
+        rank_TK = table.rank_EM[ids_TK, copy_TK]
+        targets_TK = np.where(rank_TK < 0, -1, base_T[:, None] + rank_TK)
     return np.where(null_TK, -1, targets_TK)
 
 

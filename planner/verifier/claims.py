@@ -90,13 +90,16 @@ def _certified(setting: Setting, certificate: Certificate) -> Fraction:
             where="/bound/certificate/layers",
             value=len(certificates),
         )
+    scope = scope_of(setting)
     values = [
-        Fraction(0) if each is None else proven(each, evidence_of(setting, layer))
+        Fraction(0)
+        if each is None
+        else proven(each, evidence_of(setting, layer, scope))
         for layer, each in enumerate(certificates)
     ]
     ports = certificate.get("starts")
     if ports is not None and manifest.objective.layers != "pipelined":
-        seen = [evidence_of(setting, layer) for layer in range(count)]
+        seen = [evidence_of(setting, layer, scope) for layer in range(count)]
         given = [each or {} for each in certificates]
         return lifted(values, _rises(ports, given, seen), manifest.objective.layers)
     if manifest.objective.layers == "worst_layer":
@@ -126,10 +129,15 @@ def _rises(
         ) from error
 
 
-def evidence_of(setting: Setting, layer: int) -> Evidence:
+def scope_of(setting: Setting) -> frozenset[str]:
+    """Return the names of the links that count for ``link_tokens``."""
+    scope = figures.scope(setting.topology.links, setting.options.link_classes)
+    return frozenset(link.name for link in scope)
+
+
+def evidence_of(setting: Setting, layer: int, scope: frozenset[str]) -> Evidence:
     """Return what a checker may see of one layer of the planning part."""
     manifest, (of_gpu, of_domain) = setting.manifest, _caps_at(setting, layer)
-    scope = figures.scope(setting.topology.links, setting.options.link_classes)
     return Evidence(
         topology=setting.topology,
         routes=setting.routes,
@@ -144,7 +152,7 @@ def evidence_of(setting: Setting, layer: int) -> Evidence:
         else len(manifest.layers[layer].slots[0]),
         single=setting.options.single,
         message=setting.message,
-        scope=frozenset(link.name for link in scope),
+        scope=scope,
         cap_gpu=of_gpu,
         cap_domain=of_domain,
         part=setting.parts.planning,

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
+from math import lcm
 
 import numpy as np
 
 from planner.arrays import IdArray, IntArray
-from planner.manifest import digest_of_counts, digest_of_pairs, exact_text
+from planner.manifest import digest_of_counts, digest_of_pairs, exact_text, slots_array
 from planner.manifest.schema import (
     GpuPrediction,
     Layer,
@@ -86,9 +87,7 @@ def _slots_and_split(
     split: dict[int, SplitWeights] = {
         int(expert): by for expert, by in (layer.split or {}).items()
     }
-    width = max(len(row) for row in layer.slots)
-    padded = [(*row, *[-1] * (width - len(row))) for row in layer.slots]
-    return np.asarray(padded, dtype=np.int16), split
+    return slots_array(layer.slots), split
 
 
 def check_prediction(
@@ -177,11 +176,14 @@ def check_gpus(
     claimed: Sequence[GpuPrediction], counted: Sequence[LayerFigures], ledger: Ledger
 ) -> None:
     """Compare the pairs that every GPU computes over all layers."""
-    for index, gpu in enumerate(claimed):
-        pairs = sum(
-            (Fraction(int(at.pairs_G[index]), at.denominator) for at in counted),
-            Fraction(0),
-        )
+    over = lcm(*(at.denominator for at in counted))
+    total_G = [0] * len(claimed)
+    for at in counted:
+        scale = over // at.denominator
+        for index in np.flatnonzero(at.pairs_G).tolist():
+            total_G[index] += int(at.pairs_G[index]) * scale
+    for gpu, total in zip(claimed, total_G, strict=True):
+        pairs = Fraction(total, over)
         where = f"prediction.gpus {gpu.gpu}"
         ledger.equal("GPU loads", f"{where} pairs", gpu.pairs, float(pairs))
         ledger.equal("GPU loads", f"{where} pairs", gpu.pairs_exact, exact_text(pairs))
@@ -211,18 +213,17 @@ def _check_busiest(
     expected: dict[tuple[str, str], tuple[object, ...]] = {}
     for leg, loads_A, size in legs:
         slowest: dict[str, tuple[Fraction, Link]] = {}
-        heaviest: dict[tuple[str, Fraction], int] = {}
-        for index in np.flatnonzero(loads_A).tolist():
-            link, load = links[index], int(loads_A[index])
-            kind = (link.link_class, link.bytes_per_s)
-            # Among equally fast links of a class only a heavier one is slower.
-            if load <= heaviest.get(kind, 0):
-                continue
-            heaviest[kind] = load
-            seconds = Fraction(load * size, over) / link.bytes_per_s
-            known = slowest.get(link.link_class)
-            if known is None or seconds > known[0]:
-                slowest[link.link_class] = (seconds, link)
+        for kind in setting.topology.kinds:
+            most = loads_A[kind.index_k].max()
+            link = links[int(kind.index_k[loads_A[kind.index_k] == most][0])]
+            seconds = Fraction(int(most) * size, over) / kind.bytes_per_s
+            held = slowest.get(kind.link_class)
+            if most and (
+                held is None
+                or seconds > held[0]
+                or (seconds == held[0] and link.index < held[1].index)
+            ):
+                slowest[kind.link_class] = (seconds, link)
         for name, (seconds, link) in slowest.items():
             carried = Fraction(int(loads_A[link.index]) * size, over)
             tokens = figures.tokens_on(link, loads_A, links, over)

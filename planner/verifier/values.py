@@ -31,6 +31,7 @@ def joint_values(counted: Counted, tokens: Sequence[Fraction]) -> Values:
             setting.routes.q,
             setting.message,
             setting.options.link_classes,
+            setting.topology.kinds,
         )
         for setting, layers in counted
     ]

@@ -11,14 +11,15 @@ from math import ceil, lcm
 
 import numpy as np
 
-from planner.arrays import ExactArray
+from planner.arrays import BoolArray, ExactArray
 from planner.layout import ParallelLayout
 from planner.pair_counts import PairCounts
-from planner.topology.graph import Link
+from planner.topology.graph import Kind, Link, kinds_of
 from planner.topology.paths import Routes
 from planner.workload.model_spec import MoEModelSpec
 
 MODES = ("sequential", "pipelined", "worst_layer")
+_SAFE = 2**62
 INNER_KINDS = ("nvlink", "xgmi", "pcie", "upi", "c2c")
 
 
@@ -98,34 +99,45 @@ def values(
     q: int,
     message: tuple[int, int],
     classes: Sequence[str] | None,
+    kinds: Sequence[Kind] | None = None,
 ) -> dict[str, dict[str, Fraction]]:
-    """Return all nine values: objective, then layer mode."""
+    """Return all nine values: objective, then layer mode.
+
+    Of links of one kind the fullest is the slowest. ``kinds`` are those of
+    ``links``, where they are known already.
+    """
     whole = lcm(*(figures.denominator for figures in layers))
-    index = [link.index for link in scope(links, classes)]
-    units = [[Fraction(size) / link.bytes_per_s for link in links] for size in message]
-    tick = lcm(*{unit.denominator for leg in units for unit in leg})
-    ticks = [np.asarray([int(unit * tick) for unit in leg], object) for leg in units]
-    divisor = lcm(*(link.token_divisor for link in links))
-    share_A = np.asarray([divisor // link.token_divisor for link in links], object)
-    groups = [link for link in links if link.members]
-    seconds, tokens, pairs = [], [], []
-    for figures in layers:
-        scale = whole // figures.denominator
-        legs = [
-            leg.astype(object) * scale
-            for leg in (figures.dispatch_A, figures.combine_A)
-        ]
-        seconds.append([leg * unit_A for leg, unit_A in zip(legs, ticks, strict=True)])
-        shared = [leg * share_A for leg in legs]
-        for leg in shared:
-            for group in groups:
-                leg[group.index] = leg[list(group.members)].sum()
-        tokens.append([leg[index] for leg in shared])
-        pairs.append([figures.pairs_G.astype(object) * scale])
+    every = kinds_of(links) if kinds is None else kinds
+    counted = np.zeros(len(links), dtype=np.bool_)
+    counted[[link.index for link in scope(links, classes)]] = True
+    scales = [whole // figures.denominator for figures in layers]
+    tokens_of = _TokenRule(links)
+    most = max(1, *message, tokens_of.most) * 2 * len(layers)
+    legs = [
+        [_whole(leg, scale, most) for leg in (figures.dispatch_A, figures.combine_A)]
+        for figures, scale in zip(layers, scales, strict=True)
+    ]
+    seconds = [
+        [_slowest(leg, every) * size for leg, size in zip(pair, message, strict=True)]
+        for pair in legs
+    ]
+    sent = [_total(each) for each in zip(*legs, strict=True)]
+    both_A = sent[0] * message[0] + sent[1] * message[1]
+    shared = [[tokens_of(leg) for leg in pair] for pair in legs]
+    tokens = [[_most(leg, every, counted) for leg in pair] for pair in shared]
+    running = _total([leg for pair in shared for leg in pair])
+    pairs = [
+        _whole(figures.pairs_G, scale, most)
+        for figures, scale in zip(layers, scales, strict=True)
+    ]
+    fullest = [[Fraction(int(pairs_G.max()))] for pairs_G in pairs]
+    together = Fraction(int(_total(pairs).max()))
     return {
-        "link_time": _modes(seconds, whole * q * tick),
-        "link_tokens": _modes(tokens, whole * q * divisor),
-        "gpu_tokens": _modes(pairs, whole),
+        "link_time": _modes(seconds, _slowest(both_A, every), whole * q),
+        "link_tokens": _modes(
+            tokens, _most(running, every, counted), whole * q * tokens_of.common
+        ),
+        "gpu_tokens": _modes(fullest, together, whole),
     }
 
 
@@ -180,12 +192,64 @@ def inter_domain_bytes(
     return total
 
 
-def _modes(loads: Sequence[Sequence[ExactArray]], over: int) -> dict[str, Fraction]:
-    """The three layer modes of ``loads[layer][leg][link]`` (rule 23)."""
-    peaks = [sum(int(leg.max()) for leg in legs) for legs in loads]
-    running = sum(leg for legs in loads for leg in legs)
+def _whole(counts: ExactArray, scale: int, most: int) -> ExactArray:
+    """Counts times ``scale``; int64 where even ``most`` times that fits."""
+    largest = int(np.abs(counts).max(initial=0)) * scale
+    exact = counts if largest * most < _SAFE else counts.astype(object)
+    product: ExactArray = exact * scale
+    return product
+
+
+def _total(parts: Sequence[ExactArray]) -> ExactArray:
+    """The sum of arrays of one shape."""
+    total: ExactArray = np.sum(np.stack(parts), axis=0)
+    return total
+
+
+def _slowest(loads_A: ExactArray, kinds: Sequence[Kind]) -> Fraction:
+    """The largest load over bandwidth."""
+    return max(
+        Fraction(int(loads_A[kind.index_k].max())) / kind.bytes_per_s for kind in kinds
+    )
+
+
+class _TokenRule:
+    """Tokens by cables, then added up in groups, over ``common`` (rule 10)."""
+
+    def __init__(self, links: Sequence[Link]) -> None:
+        self._groups = [link for link in links if link.members]
+        self.common = lcm(*{link.token_divisor for link in links})
+        self._factor_A = np.asarray(
+            [self.common // link.token_divisor for link in links]
+        )
+
+    @property
+    def most(self) -> int:
+        """How many times a load's largest entry a link's tokens can be at most."""
+        members = max((len(link.members) for link in self._groups), default=1)
+        return self.common * members
+
+    def __call__(self, loads_A: ExactArray) -> ExactArray:
+        """Return the tokens of every link."""
+        tokens_A: ExactArray = loads_A * self._factor_A
+        for link in self._groups:
+            tokens_A[link.index] = tokens_A[list(link.members)].sum()
+        return tokens_A
+
+
+def _most(tokens_A: ExactArray, kinds: Sequence[Kind], counted: BoolArray) -> Fraction:
+    """The most tokens on a link that counts."""
+    inside = [kind.index_k[counted[kind.index_k]] for kind in kinds]
+    return Fraction(max(int(tokens_A[index].max()) for index in inside if index.size))
+
+
+def _modes(
+    peaks: Sequence[Sequence[Fraction]], running: Fraction, over: int
+) -> dict[str, Fraction]:
+    """The three layer modes of ``peaks[layer][leg]`` (rule 23)."""
+    layers = [sum(legs, Fraction(0)) for legs in peaks]
     return {
-        "sequential": Fraction(sum(peaks), over),
-        "pipelined": Fraction(int(np.max(running)), over),
-        "worst_layer": Fraction(max(peaks), over),
+        "sequential": sum(layers, Fraction(0)) / over,
+        "pipelined": running / over,
+        "worst_layer": max(layers) / over,
     }

@@ -147,13 +147,16 @@ def _random_topology(
     }
 
 
-def optimum(case: Case) -> Optimum | None:
-    """Return the best placement, or None if memory or slots allow none."""
+def optimum(case: Case, rows: Any = None) -> Optimum | None:
+    """Return the best placement, or None if memory or slots allow none.
+
+    ``rows`` replace those of the case's own links, for a cluster that is no tree.
+    """
     experts, gpus = len(case.counts), len(case.gpus)
     room = [(size - RESERVED_BYTES) // EXPERT_BYTES for size in case.memory]
     if min(room) < case.slots or gpus * case.slots < experts:
         return None
-    legs, unit = _scaled(case)
+    legs, unit = _scaled(rows or link_rows(case))
     choices = list(combinations(range(experts), case.slots))
     bit = np.zeros((len(choices), experts), dtype=np.int64)
     for number, choice in enumerate(choices):
@@ -186,7 +189,7 @@ def value_of(case: Case, placement: tuple[tuple[int, ...], ...]) -> float:
     for gpu, held in enumerate(placement):
         for expert in held:
             masks[expert] |= 1 << gpu
-    legs, unit = _scaled(case)
+    legs, unit = _scaled(link_rows(case))
     return placement_value(case, masks, legs)[0] * unit
 
 
@@ -198,7 +201,7 @@ def even_value(case: Case, placement: tuple[tuple[int, ...], ...]) -> float:
         slots = [g for g, held in enumerate(placement) for e in held if e == expert]
         for server in slots:
             moved[:, server] += count / gpus / len(slots)
-    legs, unit = _scaled(case)
+    legs, unit = _scaled(link_rows(case))
     worst = [max(float(np.sum(row * moved)) for row in rows) for rows in legs]
     return sum(worst) * unit
 
@@ -264,10 +267,10 @@ def _cheapest(
     return np.asarray(case.counts)[:, None] * per_token[None, :]
 
 
-def _scaled(case: Case) -> tuple[list[list[np.ndarray]], float]:
+def _scaled(rows_of_legs: Any) -> tuple[list[list[np.ndarray]], float]:
     """Rows divided by the largest coefficient of all (a solver needs it), and it."""
     legs = [
-        [np.asarray(row, dtype=np.float64) for row in rows] for rows in link_rows(case)
+        [np.asarray(row, dtype=np.float64) for row in rows] for rows in rows_of_legs
     ]
     unit = max(float(row.max()) for rows in legs for row in rows) or 1.0
     return [[row / unit for row in rows] for rows in legs], unit

@@ -5,7 +5,6 @@ from math import sqrt
 
 import numpy as np
 
-from planner.arrays import FloatArray
 from planner.explain.effects.base import (
     EFFECTS,
     Effect,
@@ -13,10 +12,10 @@ from planner.explain.effects.base import (
     Room,
     Switch,
     demand_NE,
-    demand_SE,
 )
 from planner.instance import PlacementInstance
 from planner.options import SolveOptions
+from planner.pair_counts import PairCounts
 from planner.workload.homes import running_index
 from planner.workload.parts import CountsPart, TokenPart
 
@@ -32,7 +31,7 @@ def _seen(instance: PlacementInstance) -> Effect:
         because = "a counts table has uniform homes"
         return Effect(name=NAME, applies=False, because=because)
     sigmas = max(
-        _chi_square_sigmas(demand_SE(part, layer, instance))
+        _chi_square_sigmas(_demand(part, layer))
         for layer in range(instance.layer_count)
     )
     applies = sigmas > CORRELATION_SIGMAS
@@ -95,15 +94,31 @@ def shuffled(part: TokenPart) -> TokenPart:
     )
 
 
-def _chi_square_sigmas(demand: FloatArray) -> float:
-    """Return how far χ² of independence lies above its mean, in sigmas."""
-    rows, columns = demand.sum(axis=1), demand.sum(axis=0)
-    kept = demand[rows > 0][:, columns > 0]
-    freedom = (kept.shape[0] - 1) * (kept.shape[1] - 1)
+def _demand(part: TokenPart, layer: int) -> PairCounts:
+    """Return the (token, expert) pairs of a layer by source GPU and expert."""
+    ids_TK = part.experts_LTK[layer].astype(np.int64)
+    known_TK = ids_TK >= 0
+    source_x = np.broadcast_to(part.source_T[:, None], ids_TK.shape)[known_TK]
+    expert_x = ids_TK[known_TK]
+    size = 1 + max(int(source_x.max(initial=0)), int(expert_x.max(initial=0)))
+    return PairCounts.of_keys(size, source_x * size + expert_x)
+
+
+def _chi_square_sigmas(demand: PairCounts) -> float:
+    """Return how far χ² of independence lies above its mean, in sigmas.
+
+    χ² = n · Σ observed² / (row · column) − n: only pairs that occur count.
+    """
+    if not demand.total:
+        return 0.0
+    row_S = np.bincount(demand.source_n, weights=demand.count_n)
+    column_E = np.bincount(demand.target_n, weights=demand.count_n)
+    freedom = (np.count_nonzero(row_S) - 1) * (np.count_nonzero(column_E) - 1)
     if freedom <= 0:
         return 0.0
-    expected = np.outer(kept.sum(axis=1), kept.sum(axis=0)) / kept.sum()
-    chi_square = float(((kept - expected) ** 2 / expected).sum())
+    margins_n = row_S[demand.source_n] * column_E[demand.target_n]
+    total = float(demand.total)
+    chi_square = total * float((demand.count_n**2 / margins_n).sum()) - total
     return float((chi_square - freedom) / sqrt(2 * freedom))
 
 

@@ -97,18 +97,8 @@ def _all_to_all_seconds(
     instance: PlacementInstance,
 ) -> tuple[FloatArray, BoolArray]:
     """Return link seconds of one byte per GPU pair, and which links serve one GPU."""
-    gpus, links = instance.layout.gpu_count, instance.topology.links
-    uniform_GG = np.ones((gpus, gpus), dtype=np.int64)
-    np.fill_diagonal(uniform_GG, 0)
-    loads_A = instance.routes.loads(uniform_GG).astype(np.float64)
-    seconds_A = loads_A / np.asarray([float(link.bytes_per_s) for link in links])
-    indptr, link_X, _ = instance.routes.incidence()
-    pair_X = np.repeat(np.arange(gpus * gpus), np.diff(indptr))
-    ends = [
-        np.bincount(np.unique(link_X * gpus + end_X) // gpus, minlength=len(links))
-        for end_X in (pair_X // gpus, pair_X % gpus)
-    ]
-    return seconds_A, (ends[0] <= 1) | (ends[1] <= 1)
+    load_A, is_port_A = instance.routes.all_to_all()
+    return load_A * instance.topology.seconds_per_byte.near_A, is_port_A
 
 
 def _switched(instance: PlacementInstance, options: SolveOptions) -> Switch | None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from planner.arrays import FloatArray
-from planner.formulation.cut.encode import CutModel
+from planner.formulation.cut.encode import Encoded
 from planner.formulation.cut.fold import row_weights
 from planner.formulation.cut.prices import link_shares, whole
 from planner.formulation.cut.problem import LayerProblem
@@ -22,7 +22,7 @@ _PAIR_PARTS = 2**44
 
 
 def block_prices_of(
-    problem: LayerProblem, cut: CutModel, duals_R: FloatArray, level: int
+    problem: LayerProblem, cut: Encoded, duals_R: FloatArray, level: int
 ) -> Mapping[str, Any] | None:
     """Return the certificate of kind ``block_prices``; None where rows are not links.
 

@@ -3,13 +3,14 @@
 Axes: E experts, R EP ranks, G GPUs, J slots of a GPU, H levels, S DP ranks.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from planner.arrays import BoolArray, FloatArray, IdArray, IntArray
 from planner.errors import SolverError
-from planner.formulation.cut.encode import CutModel
+from planner.formulation.cut.encode import CutModel, Encoded
+from planner.formulation.cut.problem import LayerProblem
 from planner.plan import SplitWeights
 
 WEIGHT_SUM = 2**31
@@ -18,7 +19,7 @@ _NOTHING = 1e-9
 """Shares below this are solver noise: an eighth of one weight unit is 6e-11."""
 
 
-def placement_of(cut: CutModel, values_V: FloatArray) -> IdArray:
+def placement_of(cut: Encoded, values_V: FloatArray) -> IdArray:
     """Return the slots [R, J] of an integral solution, experts ascending.
 
     Raises
@@ -67,8 +68,8 @@ def rounded_placement(wanted_ER: FloatArray, slots: int) -> IdArray:
 
 
 def split_of(
-    cut: CutModel,
-    values_V: FloatArray,
+    problem: LayerProblem,
+    flows_of: Callable[[int], FloatArray],
     slots_RJ: IdArray,
     rank_of_G: IntArray,
 ) -> Mapping[int, SplitWeights]:
@@ -76,18 +77,20 @@ def split_of(
 
     Parameters
     ----------
+    flows_of
+        The flows of an expert [G source, G server].
     rank_of_G
         DP rank of each GPU; the GPUs of a rank share one split.
     """
     weights: dict[int, SplitWeights] = {}
-    copies_E = np.bincount(slots_RJ.ravel(), minlength=cut.problem.experts)
+    copies_E = np.bincount(slots_RJ.ravel(), minlength=problem.experts)
     for expert in np.flatnonzero(copies_E > 1).tolist():
         holders = np.flatnonzero((slots_RJ == expert).any(axis=1))
-        flow_GG = expert_flows(cut, values_V, expert)
-        by_rank_SR = np.zeros((int(rank_of_G.max()) + 1, cut.problem.ranks))
+        flow_GG = flows_of(expert)
+        by_rank_SR = np.zeros((int(rank_of_G.max()) + 1, problem.ranks))
         np.add.at(
             by_rank_SR,
-            (rank_of_G[:, None], cut.problem.rank_G[None, :]),
+            (rank_of_G[:, None], problem.rank_G[None, :]),
             flow_GG,
         )
         weights[expert] = _weights(by_rank_SR[:, holders])

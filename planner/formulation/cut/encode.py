@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
+from planner.arrays import IntArray
 from planner.formulation.cut.constraints import FAMILIES, Parts
 from planner.formulation.cut.problem import LayerProblem
 from planner.formulation.cut.variables import (
@@ -13,6 +15,39 @@ from planner.formulation.cut.variables import (
     scale_of,
 )
 from planner.formulation.linear_model import LinearModel, ModelBuilder
+
+
+class Placing(Protocol):
+    """The columns that every encoding has."""
+
+    @property
+    def placed_ER(self) -> IntArray:
+        """x: rank r holds a copy of e."""
+        ...
+
+
+class Encoded(Protocol):
+    """An encoded layer, whatever the formulation."""
+
+    @property
+    def problem(self) -> LayerProblem:
+        """The layer."""
+        ...
+
+    @property
+    def model(self) -> LinearModel:
+        """The model."""
+        ...
+
+    @property
+    def columns(self) -> Placing:
+        """Its columns by meaning."""
+        ...
+
+    @property
+    def scale(self) -> Scale:
+        """Its units."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

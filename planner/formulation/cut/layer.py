@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,9 @@ from planner.formulation.cut.decode import (
     rounded_placement,
     split_of,
 )
-from planner.formulation.cut.encode import CutModel, encode
+from planner.formulation.cut.encode import Encoded, encode
+from planner.formulation.cut.encoding import CUTS, Encoding
 from planner.formulation.cut.fold import folded
-from planner.formulation.cut.prices import prices_of
 from planner.formulation.cut.problem import LayerProblem
 from planner.formulation.mathopt import (
     BARRIER_COLUMNS,
@@ -58,6 +58,8 @@ class LayerSolve:
         The evaluator under the plan's own selection.
     rank_of_G
         DP rank of each GPU where a split may be chosen, else None.
+    encoding
+        The formulation.
     """
 
     def __init__(
@@ -67,8 +69,9 @@ class LayerSolve:
         *,
         name: str,
         rank_of_G: IntArray | None,
+        encoding: Encoding[Any] = CUTS,
     ) -> None:
-        self.problem = problem
+        self.problem, self._encoding = problem, encoding
         self.bound = 0.0
         self.certificate: Mapping[str, Any] | None = None
         self.method = "count"
@@ -100,7 +103,10 @@ class LayerSolve:
             cut = self._cut()
             values_V = self._completed(cut, slots_RJ, seconds)
             if values_V is not None:
-                self.offer(slots_RJ, split_of(cut, values_V, slots_RJ, self._rank_of_G))
+                flows_of = partial(self._encoding.flows, cut, values_V)
+                ranks_G = self._rank_of_G
+                split = split_of(self.problem, flows_of, slots_RJ, ranks_G)
+                self.offer(slots_RJ, split)
 
     @property
     def large(self) -> bool:
@@ -114,16 +120,19 @@ class LayerSolve:
 
     @property
     def _columns(self) -> int:
-        levels = self.problem.hierarchy.levels
-        return self.problem.experts * self.problem.gpu_count * (1 + 2 * levels)
+        return self._encoding.columns(self.problem)
 
     @cached_property
-    def _small(self) -> CutModel:
-        return encode(self.problem)
+    def _small(self) -> Encoded:
+        return self._encoded(self.problem)
 
-    def _cut(self) -> CutModel:
+    def _encoded(self, problem: LayerProblem) -> Encoded:
+        encoded: Encoded = self._encoding.encode(problem)
+        return encoded
+
+    def _cut(self) -> Encoded:
         """The full model; a large one is not kept, for there are many layers."""
-        return encode(self.problem) if self.large else self._small
+        return self._encoded(self.problem) if self.large else self._small
 
     def start(self, seconds: float) -> None:
         """Improve the split of the best slots; bound a large layer coarsely."""
@@ -159,7 +168,7 @@ class LayerSolve:
             left = seconds - (clock.now() - begun)
             self.offer_best_split(rounded, left)
 
-    def _relax(self, cut: CutModel, seconds: float) -> Outcome | None:
+    def _relax(self, cut: Encoded, seconds: float) -> Outcome | None:
         begun, model = clock.now(), cut.model.relaxed()
         outcome = self._tried(lambda: solve_linear(model, seconds))
         if outcome is None:
@@ -167,14 +176,19 @@ class LayerSolve:
                 return None
             # HiGHS' barrier fails on the equalities of nearest (OR-Tools 9.15).
             left = seconds - (clock.now() - begun)
-            return self._relax(encode(replace(cut.problem, nearest=False)), left)
+            problem = replace(cut.problem, nearest=False)
+            by_cuts = problem.size_G.max() > 1
+            again = encode(problem) if by_cuts else self._encoded(problem)
+            return self._relax(again, left)
         if outcome.reason == "infeasible":
             raise self._infeasible()
         if outcome.duals_R is not None:
             proven = cut.model.dual_bound(outcome.duals_R) * cut.scale.time_unit
-            self._raise_bound(proven * (1 - ROUNDING), "cut-lp")
-            if cut.problem.size_G.max() == 1:
-                self.certificate = prices_of(cut, outcome.duals_R)
+            whole = bool(cut.problem.size_G.max() == 1)
+            name = self._encoding.name if whole else CUTS.name
+            self._raise_bound(proven * (1 - ROUNDING), f"{name}-lp")
+            if whole:
+                self.certificate = self._encoding.prices(cut, outcome.duals_R)
             else:
                 self.certificate = block_prices_of(
                     self.problem, cut, outcome.duals_R, FOLD_LEVEL
@@ -209,7 +223,7 @@ class LayerSolve:
         self.finished = outcome.reason == "optimal"
         claimed = outcome.bound * cut.scale.time_unit * (1 - ROUNDING)
         if np.isfinite(claimed) and claimed > self.bound * (1 + ROUNDING):
-            self._raise_bound(claimed, "cut-milp")
+            self._raise_bound(claimed, f"{self._encoding.name}-milp")
             self.branched = True
         for values_V in outcome.solutions:
             self.offer_best_split(placement_of(cut, values_V), seconds / 3)
@@ -230,7 +244,7 @@ class LayerSolve:
             self.bound = min(self.bound, value)
 
     def _completed(
-        self, cut: CutModel, slots_RJ: IdArray, seconds: float
+        self, cut: Encoded, slots_RJ: IdArray, seconds: float
     ) -> FloatArray | None:
         """Return the best values of all variables under these slots, if found."""
         columns = cut.columns.placed_ER

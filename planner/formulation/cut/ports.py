@@ -88,17 +88,7 @@ def ports_of(instance: PlacementInstance) -> Ports:
     plain = plain_hierarchy(instance.layout)
     if instance.objective.name == "gpu_tokens":
         return Ports(hierarchy=plain, legs=())
-    dispatch = leg_rows(instance, combine=False)
-    combine = leg_rows(instance, combine=True)
-    ratio = common_ratio(dispatch, combine)
-    timed = [
-        _Timed(legs={"dispatch": dispatch}, weight=Fraction(1)),
-        _Timed(legs={"combine": combine}, weight=Fraction(1)),
-    ]
-    if ratio is not None:
-        # t_combine = ratio · t_dispatch for every flow: one t is enough.
-        both = {"dispatch": dispatch, "combine": combine}
-        timed = [_Timed(legs=both, weight=1 + ratio)]
+    timed = timed_legs(instance)
     hierarchy = _chosen_hierarchy(instance, plain, [each.rows for each in timed])
     encoded = [_encoded(each, hierarchy) for each in timed]
     return Ports(
@@ -109,7 +99,7 @@ def ports_of(instance: PlacementInstance) -> Ports:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Timed:
+class Timed:
     """Legs under one t; the rows of the first are those of all, up to a factor."""
 
     legs: Mapping[str, Rows]
@@ -119,6 +109,21 @@ class _Timed:
     def rows(self) -> Rows:
         """The rows that are encoded."""
         return next(iter(self.legs.values()))
+
+
+def timed_legs(instance: PlacementInstance) -> list[Timed]:
+    """Return the rows of both legs: under one t where one leg decides both."""
+    dispatch = leg_rows(instance, combine=False)
+    combine = leg_rows(instance, combine=True)
+    ratio = common_ratio(dispatch, combine)
+    if ratio is not None:
+        # t_combine = ratio · t_dispatch for every flow: one t is enough.
+        both = {"dispatch": dispatch, "combine": combine}
+        return [Timed(legs=both, weight=1 + ratio)]
+    return [
+        Timed(legs={"dispatch": dispatch}, weight=Fraction(1)),
+        Timed(legs={"combine": combine}, weight=Fraction(1)),
+    ]
 
 
 def _chosen_hierarchy(
@@ -144,7 +149,7 @@ def _split_count(rows: Iterable[Row], hierarchy: Hierarchy) -> int:
     return sum(potentials(row.dense(gpus), hierarchy) is not None for row in rows)
 
 
-def _encoded(timed: _Timed, hierarchy: Hierarchy) -> tuple[LegRows, list[str]]:
+def _encoded(timed: Timed, hierarchy: Hierarchy) -> tuple[LegRows, list[str]]:
     """Return the rows as floats, and the links that need both ends and may bind."""
     gpus = hierarchy.gpu_count
     split: list[tuple[Row, Potentials]] = []

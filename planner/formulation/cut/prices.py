@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from planner.arrays import FloatArray
-from planner.formulation.cut.encode import CutModel
+from planner.formulation.cut.encode import CutModel, Encoded
 from planner.formulation.cut.ports import LegRows
 
 _LINK_PARTS = 2**56
@@ -34,8 +34,26 @@ def prices_of(cut: CutModel, duals_R: FloatArray) -> Mapping[str, Any] | None:
         pair_EG = pair_EG + duals_R[families["own_demand"]] * per_pair
     # The model counts what leaves a GPU's load; the certificate what it serves.
     pair_EG = pair_EG + _load_prices(cut, duals_R) * per_pair
-    slot_R = -duals_R[families["slots"]] * cut.scale.time_unit
-    cover_E = np.maximum(duals_R[families["coverage"]], 0.0) * cut.scale.time_unit
+    return certificate_of(
+        cut,
+        duals_R,
+        pair_EG=pair_EG,
+        slot_R=-duals_R[families["slots"]] * cut.scale.time_unit,
+        cover_E=np.maximum(duals_R[families["coverage"]], 0.0) * cut.scale.time_unit,
+    )
+
+
+def certificate_of(
+    cut: Encoded,
+    duals_R: FloatArray,
+    *,
+    pair_EG: FloatArray,
+    slot_R: FloatArray,
+    cover_E: FloatArray,
+) -> dict[str, Any]:
+    """Return prices in whole units; those of links, caps, ``local`` are read off."""
+    problem, families = cut.problem, cut.model.families
+    per_pair = cut.scale.time_unit / cut.scale.flow_unit
     cap_C = np.maximum(-duals_R[families["caps"]], 0.0) * per_pair
     largest = float(np.abs(pair_EG).max(initial=0.0)) or 1.0
     unit = Fraction(largest) / _PAIR_PARTS
@@ -73,12 +91,13 @@ def whole(values: FloatArray, unit: Fraction) -> Any:
     return np.rint(values / float(unit)).astype(np.int64).tolist()
 
 
-def _link_prices(cut: CutModel, duals_R: FloatArray) -> dict[str, dict[str, str]]:
+def _link_prices(cut: Encoded, duals_R: FloatArray) -> dict[str, dict[str, str]]:
     """By leg and link: its share of the leg's weight, as ``n/2^56``."""
     prices: dict[str, dict[str, str]] = {}
     for number, leg in enumerate(cut.problem.legs):
+        given = cut.model.families
         families = (f"links_{number}", f"links_joint_{number}")
-        rows = np.concatenate([cut.model.families[name] for name in families])
+        rows = np.concatenate([given[name] for name in families if name in given])
         prices |= link_shares(leg, np.maximum(-duals_R[rows], 0.0))
     return prices
 
@@ -108,7 +127,7 @@ def _load_prices(cut: CutModel, duals_R: FloatArray) -> FloatArray:
     return price_G
 
 
-def _gpu_prices(cut: CutModel, duals_R: FloatArray) -> list[str]:
+def _gpu_prices(cut: Encoded, duals_R: FloatArray) -> list[str]:
     """Under ``gpu_tokens``: every GPU's share of the objective, as ``n/2^56``."""
     if cut.problem.legs:
         return []

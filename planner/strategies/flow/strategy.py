@@ -80,7 +80,7 @@ def solve_flow(
     """
     begun = clock.now()
     held = [judged_plan(instance, plan, "start") for plan in starts]
-    held += _baselines(instance)
+    held += baselines_judged(instance)
     run = _Run(begun, min(held, key=lambda each: each.rank), progress)
     run.report()
     view = next((view for view in instance.views if _has_walks(view)), None)
@@ -188,7 +188,8 @@ def _one_copy(instance: PlacementInstance, plan: PlacementPlan) -> bool:
     )
 
 
-def _baselines(instance: PlacementInstance) -> list[Judged]:
+def baselines_judged(instance: PlacementInstance) -> list[Judged]:
+    """Judge every baseline that exists, without its duplicates."""
     found = []
     for name in BASELINES.names():
         try:

@@ -110,7 +110,7 @@ does not have the shape of its kind.
 
 _MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
 
-SINGLE_KINDS = ("nothing_moves", "walks")
+SINGLE_KINDS = ("nothing_moves", "one_copy", "walks")
 """What also holds where GPUs have no slot in most layers."""
 
 CHECKERS: Registry[Checker] = Registry("certificate")

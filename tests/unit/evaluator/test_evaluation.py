@@ -1,5 +1,6 @@
 """The evaluator on cases small enough to compute by hand."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -52,6 +53,22 @@ def test_link_time_of_two_gpus_by_hand() -> None:
     pipelined = Fraction(15 * 200 + 5 * 100, 50 * 10**9)
     assert judged.values["link_time"]["pipelined"] == pipelined
     assert judged.inter_domain_bytes == 20 * 300
+
+
+@pytest.mark.parametrize("factor", [2**40, 2**58, 2**70])
+def test_messages_of_any_size_add_exactly(factor: int) -> None:
+    """Law: link time grows with the bytes of a message, past 64 bits too."""
+    made = two_hosts("link_time")
+    grown = replace(
+        made,
+        workloads=tuple(
+            replace(each, message_bytes=(100 * factor, 200 * factor))
+            for each in made.workloads
+        ),
+    )
+    small = evaluate(made, PLAN, made.planning).values["link_time"]
+    found = evaluate(grown, PLAN, made.planning).values["link_time"]
+    assert found == {mode: value * factor for mode, value in small.items()}
 
 
 def test_link_tokens_and_gpu_tokens_by_hand() -> None:

@@ -1,6 +1,7 @@
 """The encoded model: the built two-port case, its bounds, its decoding."""
 
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -216,7 +217,8 @@ def test_decoded_flows_and_weights_agree() -> None:
     values_V = solve_linear(fixed, 9.0).solutions[0]
     flow_GG = expert_flows(cut, values_V, 0) * cut.scale.flow_unit
     np.testing.assert_allclose(flow_GG.sum(axis=1), [100, 0, 100], atol=1e-6)
-    split = split_of(cut, values_V, slots, np.arange(3))
+    flows_of = partial(expert_flows, cut, values_V)
+    split = split_of(problem, flows_of, slots, np.arange(3))
     assert set(split) == {0}
     share = split[0]["0"][0] / 2**31
     assert share == pytest.approx(flow_GG[0, 1] / 100, abs=1e-6)

@@ -101,7 +101,7 @@ def test_a_second_expert_on_a_gpu_is_found(plan: Manifest, trace: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"traffic": "dedup_gpu"}, "--traffic dedup_gpu"),
+        ({"traffic": "dedup_gpu", "strategy": "flow"}, "--traffic dedup_gpu"),
         ({"objective": "gpu_tokens"}, "--objective gpu_tokens"),
         ({"strategy": "search"}, "--strategy search"),
         ({"layout": "ep=4"}, "all 8 GPUs are one EP set"),

@@ -15,7 +15,7 @@ from planner.instance import Caps, Objective, PlacementInstance
 from planner.layout import ParallelLayout
 from planner.pipeline.certifying import certified_bound
 from planner.plan import PlacementPlan
-from planner.strategies import base
+from planner.strategies import base, milp
 from planner.strategies.base import Limits, SolveResult
 from planner.topology.schema import load_topology
 from planner.workload.parts import CountsPart, TokenPart
@@ -217,11 +217,17 @@ def test_ep_sets_hold_the_same_experts_and_serve_themselves() -> None:
     assert result.bound.value <= float(best) * (1 + 1e-9)
 
 
-def test_forwarded_copies_keep_a_valid_bound_and_say_what_is_relaxed() -> None:
-    """Law: with dest_forward links that need both ends are named in a note."""
+@pytest.mark.parametrize("by_pairs", [False, True])
+def test_forwarded_copies_keep_a_valid_bound_and_say_what_is_relaxed(
+    monkeypatch: pytest.MonkeyPatch, by_pairs: bool
+) -> None:
+    """Law: links of dest_forward that need both ends are named, if cuts bound them."""
+    if not by_pairs:
+        monkeypatch.setattr(milp, "pair_encoding", lambda instance, ports: None)
     instance = toy(endpoint="dest_forward")
     result = solve(instance)
-    assert any("under-estimates" in note for note in result.notes)
+    noted = any("under-estimates" in note for note in result.notes)
+    assert noted is not by_pairs
     best = min(
         layer_value(instance, instance.planning, 0, slots.astype(np.int16), {})
         for slots in every_placement(instance)[::7]

@@ -43,8 +43,11 @@ def test_these_clusters_ship():
     """The names that solve, describe and the service offer."""
     assert bundled.topology_names() == [
         "dgx-h100-1",
+        "h100-18x8-rail",
+        "h100-40x8-rail",
         "h100-4x8-rail",
         "h100-8x8-rail",
+        "h200-1856x8-rail",
         "paper-h100-32x8-hdr",
         "paper-h100-32x8-hdr-rail8",
         SUPERPOD,
@@ -306,6 +309,66 @@ def test_uniform_traffic_fills_each_stage_of_the_superpod_alike(superpod):
     for link_class, transfers in expected.items():
         assert by_class[link_class] == {transfers * 64}
     assert by_class["ib:switch2>switch1"] == by_class["ib:switch1>switch2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "hosts", "units", "spines", "cables"),
+    [("h100-18x8-rail", 18, 1, 6, 3), ("h100-40x8-rail", 40, 2, 5, 4)],
+)
+def test_eight_rails_route_every_pair(name, hosts, units, spines, cables):
+    """Closed form, one transfer per pair: rails of a unit meet at their leaf."""
+    routes = build_routes(load_topology(name))
+    topology, gpus, leaves = routes.topology, 8 * hosts, 8 * units
+    assert _kinds(topology) == {
+        "gpu": gpus,
+        "nic": gpus,
+        "nvswitch": hosts,
+        "switch0": leaves,
+        "switch1": spines,
+    }
+    assert _cables(topology, "ib:switch0>switch1") == leaves * spines * cables == gpus
+    assert not topology.warnings
+    assert int(routes.reachable_GG.sum()) == gpus * (gpus - 1)
+    loads = routes.loads(np.ones((gpus, gpus), dtype=np.int64))
+    inside = hosts // units
+    expected = {
+        "nvlink:gpu>nvswitch": 7,
+        "ib:nic>switch0": gpus - 8,
+        # Those of the leaf to all but the leaf's GPUs and the 7 of the host.
+        "ib:switch0>switch1": inside * (gpus - inside - 7),
+    }
+    for link_class, transfers in expected.items():
+        found = [k.index for k in topology.links if k.link_class == link_class]
+        share = spines if link_class.endswith("switch1") else 1
+        assert {int(loads[index]) * share for index in found} == {transfers * routes.q}
+
+
+def test_one_gpu_per_expert_of_deepseek_has_room_in_its_switches():
+    """58 · 256 GPUs; every stage has as many cables, no switch above 64 ports."""
+    value, _, _ = load_json("h200-1856x8-rail")
+    kinds = Counter(
+        f"switch{node['tier']}" if node["kind"] == "switch" else node["kind"]
+        for node in value["nodes"]
+    )
+    assert kinds == {
+        "gpu": 58 * 256,
+        "nic": 58 * 256,
+        "nvswitch": 1856,
+        "switch0": 464,
+        "switch1": 464,
+        "switch2": 256,
+    }
+    kind_of = {node["id"]: (node["kind"], node.get("tier")) for node in value["nodes"]}
+    used, stages = Counter(), Counter()
+    for edge in value["edges"]:
+        if edge["kind"] == "ib":
+            ends, cables = (edge["source"], edge["target"]), edge.get("cables", 1)
+            for end in ends:
+                used[end] += cables
+            stages[tuple(kind_of[end] for end in ends)] += cables
+    switches = {n["id"] for n in value["nodes"] if n["kind"] == "switch"}
+    assert max(used[switch] for switch in switches) == 64
+    assert sorted(stages.values()) == [58 * 256] * 3
 
 
 def test_expanding_the_superpod_keeps_its_graph_record():

@@ -1,5 +1,6 @@
 """Routes that are looked up by leaf are the routes that are written out by pair."""
 
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,54 @@ def test_wide_routes_carry_what_written_routes_carry(name: str) -> None:
         assert (wide.loads(moved) == expected).all()
         huge = PairCounts.of_matrix(moved.astype(object) * 10**30)
         assert (wide.loads(huge) == expected.astype(object) * 10**30).all()
+
+
+@pytest.mark.parametrize("name", ["toy-2x2", "h100-4x8-rail", "three tiers"])
+def test_everyone_to_everyone_is_surveyed_without_pairs(name: str) -> None:
+    """Law: loads are those of one transfer per pair; ports serve one end only."""
+    topology = CLUSTERS[name]()
+    written, wide = build_routes(topology), wide_routes(topology)
+    assert wide is not None
+    gpus, links = topology.gpu_count, len(topology.links)
+    ones = np.ones((gpus, gpus), dtype=np.int64) - np.eye(gpus, dtype=np.int64)
+    ends: list[tuple[set[int], set[int]]] = [(set(), set()) for _ in range(links)]
+    for source, target in permutations(range(gpus), 2):
+        for link in written.pair(source, target)[0].tolist():
+            ends[link][0].add(source)
+            ends[link][1].add(target)
+    port_A = [min(map(len, each)) <= 1 for each in ends]
+    for routes in (written, wide):
+        load_A, found_A = routes.all_to_all()
+        assert load_A * routes.q == pytest.approx(written.loads(ones).astype(float))
+        assert found_A.tolist() == port_A
+
+
+@pytest.mark.parametrize("leaving", [False, True])
+@pytest.mark.parametrize("name", ["toy-2x2", "h100-4x8-rail", "three tiers"])
+def test_least_shares_are_on_every_route_between_domains(
+    name: str, leaving: bool
+) -> None:
+    """Law: on the links all routes of a GPU to other domains share, the least."""
+    topology = CLUSTERS[name]()
+    written, wide = build_routes(topology), wide_routes(topology)
+    assert wide is not None
+    domain_G = topology.domain_G
+    found = [
+        routes.least_shares(domain_G, leaving=leaving) for routes in (written, wide)
+    ]
+    for gpu in range(0, topology.gpu_count, 3):
+        far = np.flatnonzero(domain_G != domain_G[gpu]).tolist()
+        ways = [
+            written.pair(gpu, other) if leaving else written.pair(other, gpu)
+            for other in far
+        ]
+        by_link = [dict(zip(*map(list, way), strict=True)) for way in ways]
+        shared = set.intersection(*(set(each) for each in by_link))
+        for shares in found:
+            assert shares[gpu]
+            for link, share in shares[gpu].items():
+                assert link in shared
+                assert 0 < share <= min(each[link] for each in by_link)
 
 
 def test_a_pair_has_one_route_however_it_is_kept() -> None:

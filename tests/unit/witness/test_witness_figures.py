@@ -149,6 +149,26 @@ def test_layers_of_different_denominators_add_exactly() -> None:
     assert found["worst_layer"] == Fraction(1, 2)
 
 
+@pytest.mark.parametrize("factor", [2**28, 2**50, 2**61, 2**80])
+def test_loads_and_messages_of_any_size_add_exactly(factor: int) -> None:
+    """Law: all values grow with the loads and the messages, past 64 bits too."""
+    small = values(TWO_LAYERS, LINKS, 2, (10, 20), None)
+    huge = [
+        figures(
+            np.asarray(at.dispatch_A, dtype=object) * factor,
+            np.asarray(at.combine_A, dtype=object) * factor,
+            pairs=at.pairs_G.astype(object) * factor,
+        )
+        for at in TWO_LAYERS
+    ]
+    grown = values(huge, LINKS, 2, (10, 20), None)
+    messages = values(TWO_LAYERS, LINKS, 2, (10 * factor, 20 * factor), None)
+    for mode, value in small["link_time"].items():
+        assert messages["link_time"][mode] == value * factor
+    for name, modes in small.items():
+        assert grown[name] == {mode: value * factor for mode, value in modes.items()}
+
+
 def test_imbalance_is_max_over_mean_and_one_without_tokens() -> None:
     """Pairs 1, 2, 3 on domains {0, 1} and {2}: 3/2 and 3 / 2."""
     assert imbalance(TWO_LAYERS[0]) == Fraction(3, 2)

@@ -1,0 +1,128 @@
+"""``--redundant grow``: the rule against plans of every fixed number of slots."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import planner
+from planner.errors import UsageError
+from planner.manifest import Manifest, write_manifest
+from planner.options import SolveOptions
+from planner.pipeline import load
+from tests.instances import cluster
+
+HOT = [40, 9, 7, 5, 3, 2, 2, 1]
+SLOTS = (2, 3, 4, 5, 6, 7, 8)
+
+
+def model(experts: int) -> dict[str, Any]:
+    """Return one MoE layer of small experts."""
+    return {
+        "schema": "moe-model/1",
+        "name": "small",
+        "layers": 1,
+        "moe_layers": [0],
+        "experts": experts,
+        "top_k": 1,
+        "hidden": 256,
+        "expert_ffn": 128,
+        "shared_ffn": 0,
+        "dense_ffn": 0,
+        "ffn_matrices": 3,
+        "attention": {"heads": 2, "kv_heads": 2, "head_dim": 128},
+        "vocab": 100,
+    }
+
+
+def hosts(memory: int = 10**9) -> dict[str, Any]:
+    """Return two hosts of two GPUs with this much memory each."""
+    found = cluster([2, 2])
+    for node in found["nodes"]:
+        if node["kind"] == "gpu":
+            node["memory_bytes"] = memory
+    return found
+
+
+def asked(**options: Any) -> SolveOptions:
+    """Return options under which GPU loads decide."""
+    given = {"selection": "even", "objective": "gpu_tokens", "deterministic": True}
+    return SolveOptions(**(given | {"kv_tokens": 1024, "batch_tokens": 1} | options))
+
+
+def planned(loads: list[int], memory: int = 10**9, **options: Any) -> Manifest:
+    """Plan one layer with these loads per expert."""
+    counts = {"layers": [0], "top_k": 1, "tokens": [loads]}
+    return planner.solve(
+        hosts(memory), model=model(len(loads)), trace=counts, options=asked(**options)
+    )
+
+
+def slots_of(manifest: Manifest) -> int:
+    """Return the slots of a GPU."""
+    return len(manifest.layers[0].slots[0])
+
+
+def why(manifest: Manifest) -> str:
+    """Return what the manifest says about its number of slots."""
+    (note,) = (n for n in manifest.provenance.notes if n.startswith("slots per GPU"))
+    return note
+
+
+@pytest.mark.parametrize(
+    "loads", [HOT, [9, 9, 9, 9, 8, 8, 8, 8], [30, 25, 3, 3, 2, 2, 1, 1]]
+)
+def test_slots_grow_while_they_gain_one_percent(loads: list[int]) -> None:
+    """Law: the number at which one more gains less, of plans with fixed numbers."""
+    fixed = [planned(loads, redundant=str(4 * slots - 8)) for slots in SLOTS]
+    values = [manifest.objective.value for manifest in fixed]
+    at = 0
+    while at + 1 < len(values) and values[at + 1] <= 0.99 * values[at]:
+        at += 1
+    found = planned(loads, redundant="grow")
+    assert slots_of(found) == SLOTS[at], why(found)
+    assert found.objective.value == values[at]
+    assert found.inputs.options.values["redundant"] == 4 * SLOTS[at] - 8
+    assert "gains less than 1 %" in why(found)
+
+
+def test_memory_ends_it(tmp_path: Path) -> None:
+    """Law: with room for two slots and a byte short of three, two are taken."""
+    counts = {"layers": [0], "top_k": 1, "tokens": [HOT]}
+    three = load(
+        hosts(), model=model(8), trace=counts, options=asked(redundant="4")
+    ).instance.memory_bytes_G
+    found = planned(HOT, int(three[0]) - 1, redundant="grow")
+    assert slots_of(found) == 2
+    assert why(found).endswith("because of: memory")
+    assert slots_of(planned(HOT, int(three[0]), redundant="grow")) == 3
+    write_manifest(found, tmp_path / "plan.json")
+    assert planner.verify(tmp_path / "plan.json").comparisons > 0
+
+
+def test_nothing_is_left_where_every_token_stays_at_home() -> None:
+    """By hand: two experts on four GPUs; with both on each nothing travels."""
+    found = planned(
+        [5, 3],
+        redundant="grow",
+        layout="ep=2",
+        objective="link_time",
+        selection="nearest",
+        traffic="copies",
+    )
+    assert slots_of(found) == 2
+    assert found.objective.value == 0
+    assert why(found).endswith("because of: nothing is left to gain")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"policy": "one_expert_per_gpu"}, "--policy one_expert_per_gpu"),
+        ({"kv_tokens": None, "mem_fraction": 0.9}, "--mem-fraction"),
+    ],
+)
+def test_what_fixes_the_slots_is_refused(changes: dict[str, Any], says: str) -> None:
+    """Law: one clear error that names the other flag."""
+    with pytest.raises(UsageError, match=says):
+        planned(HOT, redundant="grow", **changes)
