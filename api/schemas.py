@@ -175,6 +175,7 @@ class PlanOptions(Strict):
     layout: Annotated[
         str, StringConstraints(pattern=r"^(auto|[a-z]+=[0-9]+(,[a-z]+=[0-9]+){0,5})$")
     ] = "auto"
+    groups: Literal["auto", "placed"] = "auto"
     routing_groups: Literal["free", "nest"] = "free"
     imbalance_cap: Cap | None = None
     domain_imbalance_cap: Cap | None = None

@@ -56,9 +56,9 @@ def limit_name() -> str:
 
 
 @contextmanager
-def counting_work() -> Iterator[None]:
-    """Count work instead of seconds within this block."""
-    token = _WORK.set(WorkClock())
+def counting_work(begun: float = 0.0) -> Iterator[None]:
+    """Count work instead of seconds within this block, from ``begun`` on."""
+    token = _WORK.set(WorkClock(begun))
     try:
         yield
     finally:

@@ -25,6 +25,8 @@ class SolveOptions:
     ``layout`` is text ``tp=T[,dp=D][,ep=N]``;
     ``deterministic`` limits work instead of seconds (docs/deterministic.md): the
     manifest is then the same for any number of threads, which is not recorded;
+    ``groups`` is ``auto`` or ``placed``: which attention group each DP rank has is then
+    searched together with the experts (``docs/groups.md``);
     ``redundant`` is ``auto`` (the fewest slots that hold every expert), a number of
     slots beyond the experts, or ``grow`` (as long as a slot more per GPU gains 1 %);
     ``routing_groups`` is ``free`` or ``nest`` (a group's copies in one domain);
@@ -47,6 +49,7 @@ class SolveOptions:
     policy: str = "uniform"
     redundant: str = "auto"
     layout: str = "auto"
+    groups: str = "auto"
     routing_groups: str = "free"
     imbalance_cap: str | None = None
     domain_imbalance_cap: str | None = None

@@ -65,6 +65,12 @@ Redundant = Annotated[
     ),
 ]
 Layout = Annotated[str, typer.Option(help="auto, or tp=T[,dp=D][,ep=N].")]
+GroupsChoice = Annotated[
+    str,
+    typer.Option(
+        "--groups", help="auto, or placed: DP ranks placed with experts (by_tag)."
+    ),
+]
 RoutingGroups = Annotated[
     str,
     typer.Option(

@@ -1,6 +1,7 @@
 """``planner solve`` and ``planner evaluate``: options in, a judged plan out."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +32,7 @@ def solve(
     policy: flags.Policy = "uniform",
     redundant: flags.Redundant = "auto",
     layout: flags.Layout = "auto",
+    groups: flags.GroupsChoice = "auto",
     routing_groups: flags.RoutingGroups = "free",
     imbalance_cap: flags.Cap = None,
     domain_imbalance_cap: flags.DomainCap = None,
@@ -74,6 +76,7 @@ def solve(
         policy=policy,
         redundant=redundant,
         layout=layout,
+        groups=groups,
         routing_groups=routing_groups,
         imbalance_cap=imbalance_cap,
         domain_imbalance_cap=domain_imbalance_cap,
@@ -116,19 +119,19 @@ def solve(
         raise
     if output is not None:
         write_manifest(manifest, output)
-    _show(manifest, output_format, dump_model, output)
+    _show(manifest, output_format, {"model": dump_model, "plan": output})
 
 
 def _show(
-    manifest: Manifest, output_format: str, dump_model: Path | None, output: Path | None
+    manifest: Manifest, output_format: str, written: Mapping[str, Path | None]
 ) -> None:
-    """Print the plan, and which files were written."""
+    """Print the plan, and where it and what made it were written."""
     stdout = Console(highlight=False, width=flags.width())
     if output_format == "json":
         print(pretty_json(manifest_data(manifest)))
         return
     show_manifest(manifest, stdout)
-    for what, where in (("model", dump_model), ("plan", output)):
+    for what, where in written.items():
         if where is not None:
             stdout.print(f"{what} written to {where}", markup=False)
 

@@ -49,6 +49,7 @@ def check_names(options: SolveOptions) -> None:
         "objective": OBJECTIVES,
         "layers": LAYER_MODES,
         "policy": POLICIES,
+        "groups": ("auto", "placed"),
         "routing_groups": ("free", "nest"),
         "combine": COMBINATIONS,
         "plan_for": PLAN_FOR,

@@ -21,6 +21,7 @@ from planner.pipeline.dumping import dump_model
 from planner.pipeline.fill import fill_manifest
 from planner.pipeline.growing import grown, shifted
 from planner.pipeline.nesting import check_nesting
+from planner.pipeline.placing import check_placing, planned
 from planner.pipeline.problem import (
     Problem,
     Sources,
@@ -107,7 +108,7 @@ def solve(
         base=base or Path.cwd(),
     )
     problem = build_problem(sources, options)
-    starts = _checked(problem)
+    starts = _checked(problem, dumped=model_file is not None)
     if announce is not None:
         announce(problem.headline)
     if model_file is not None:
@@ -131,16 +132,18 @@ def solve(
     return fill_manifest(problem, options.strategy, noted, seconds=seconds)
 
 
-def _checked(problem: Problem) -> list[PlacementPlan]:
+def _checked(problem: Problem, *, dumped: bool) -> list[PlacementPlan]:
     """Refuse what does not go together; return a plan that keeps the constraints."""
     instance, options = problem.instance, problem.options
     check_single(instance, options.strategy)
     check_nesting(instance, options.strategy)
     check_constraints(instance, options.strategy)
-    if instance.constraints is not None and options.redundant == GROW:
+    check_placing(problem, dumped=dumped)
+    several = options.redundant == GROW or options.groups != "auto"
+    if instance.constraints is not None and several:
         raise UsageError(
-            f"--constraints and --previous do not go with --redundant {GROW}; give a "
-            "number of redundant slots"
+            "--constraints and --previous do not go with --redundant "
+            f"{GROW} and --groups placed; leave these out"
         )
     return legal_plan(instance)
 
@@ -174,7 +177,9 @@ def _planned(
     """Run the strategy, with more and more slots where the options say so."""
     strategy = STRATEGIES.get(problem.options.strategy)
     if problem.options.redundant != GROW:
-        return problem, strategy(problem.instance, limits, starts, progress)
+        if starts:
+            return problem, strategy(problem.instance, limits, starts, progress)
+        return planned(problem, strategy, limits, progress)
 
     def build(options: SolveOptions) -> Problem:
         return build_problem(sources, options)

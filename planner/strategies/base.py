@@ -12,12 +12,13 @@ from planner.registry import Registry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """When to stop: seconds, relative gap, threads; and the seed."""
+    """When to stop: seconds, relative gap, threads; the seed; where layers run."""
 
     seconds: float = 60.0
     gap: float = 0.0
     threads: int = 2
     seed: int = 0
+    engine: str = "threads"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,11 @@ class Homes:
     tokens_S: IntArray
 
     @property
+    def dp(self) -> int:
+        """S, the number of DP ranks."""
+        return self.tokens_S.size
+
+    @property
     def ratio(self) -> float:
         """Max/mean tokens per home."""
         return float(self.tokens_S.max() * self.tokens_S.size / self.tokens_S.sum())
@@ -89,6 +94,18 @@ def assign_homes(trace: RoutingTrace, policy: str | None, dp: int) -> Homes:
     return Homes(
         policy=wanted, rank_T=rank_T, tokens_S=np.bincount(rank_T, minlength=dp)
     )
+
+
+def tags_of_ranks(trace: RoutingTrace, homes: Homes) -> IntArray | None:
+    """Return the number of the set of tags of each DP rank, None unless by tags.
+
+    Ranks without tokens have a set of their own.
+    """
+    if homes.policy != "by_tag":
+        return None
+    tags = [frozenset(trace.tag_T[homes.rank_T == r].tolist()) for r in range(homes.dp)]
+    known = {each: number for number, each in enumerate(dict.fromkeys(tags))}
+    return np.asarray([known[each] for each in tags], dtype=np.int64)
 
 
 def source_gpus(rank_T: IntArray, layout: AttentionLayout) -> IntArray:

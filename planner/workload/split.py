@@ -13,6 +13,7 @@ from planner.workload.homes import (
     assign_homes,
     running_index,
     source_gpus,
+    tags_of_ranks,
 )
 from planner.workload.parts import CountsPart, Part, TokenPart
 from planner.workload.tokens import RoutingTrace
@@ -35,6 +36,9 @@ class HomesReport:
         Tokens per DP rank over the whole file; equal shares for counts.
     ratio
         Max/mean tokens per home.
+    tags_S
+        Number of the set of tags that each DP rank is home to under ``by_tag``; None
+        under other policies, which do not look at tags.
     phase
         The phase that was kept; None if the file's only phase was kept whole.
     holdout_reason
@@ -44,6 +48,7 @@ class HomesReport:
     policy: str
     tokens_S: IntArray
     ratio: float
+    tags_S: IntArray | None
     phase: str | None
     holdout_reason: str | None
 
@@ -97,6 +102,7 @@ def split_parts(
         policy=assigned.policy,
         tokens_S=assigned.tokens_S,
         ratio=assigned.ratio,
+        tags_S=tags_of_ranks(trace, assigned),
         phase=filtered,
         holdout_reason=_why_empty(trace, holdout, unseen),
     )
@@ -118,6 +124,7 @@ def _counts_parts(
         policy="even",
         tokens_S=np.ones(layout.dp, dtype=np.int64),
         ratio=1.0,
+        tags_S=None,
         phase=None,
         holdout_reason=COUNTS_REASON,
     )

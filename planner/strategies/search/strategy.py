@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from threading import Lock
 
 import numpy as np
 
 from planner import clock
 from planner.arrays import IdArray
+from planner.engine import ENGINES
+from planner.engine.base import Found, Share
 from planner.errors import UsageError
 from planner.evaluator.evaluation import layer_split
 from planner.instance import PlacementInstance
@@ -96,14 +97,15 @@ def solve_search(
             problem = problem_of(instance)
         except ValueError as error:
             note = f"search left out: {error}"
-    bound = dedup_bound(instance, limits.seconds, limits.threads)
+    bound = dedup_bound(instance, limits)
     if problem is None:
         return _result(instance, layers, "complete", (note or "",), bound)
     deadline = begun + limits.seconds - RESERVE_SECONDS - 2 * judging
-    run = _Run(problem, layers, limits, deadline)
+    run = _Run(problem, layers, limits)
     history: list[Event] = []
 
-    def report() -> None:
+    def report(found: Found) -> None:
+        run.keep(found)
         value = _total(instance, run.best)
         seconds = clock.now() - begun
         least = bound.value if bound else None
@@ -111,41 +113,38 @@ def solve_search(
         if progress is not None:
             progress(history[-1])
 
-    clock.side_by_side(
-        range(len(layers)), run.improve, threads=limits.threads, done=report
-    )
+    share = Share(workers=limits.threads, left=lambda: max(0.0, deadline - clock.now()))
+    ENGINES.get(limits.engine)(run.improve, range(len(layers)), share, report)
     reason = "complete" if run.finished else "limit"
     notes = (f"search tried {run.proposals:,} moves",)
     return _result(instance, run.best, reason, notes, bound, history)
 
 
 class _Run:
-    """Improves layers, each for its part of the time that is left."""
+    """Improves layers and keeps what is better."""
 
     def __init__(
-        self,
-        problem: Problem,
-        layers: Sequence[_Layer],
-        limits: Limits,
-        deadline: float,
+        self, problem: Problem, layers: Sequence[_Layer], limits: Limits
     ) -> None:
         self._problem, self._instance = problem, problem.instance
-        self._starts, self._seed, self._deadline = list(layers), limits.seed, deadline
-        self.best, self._lock = list(layers), Lock()
+        self._starts, self._seed = list(layers), limits.seed
+        self.best = list(layers)
         self.proposals, self.finished = 0, True
         # Compiling must not eat the time of the first layers.
         self._search(0, seconds=0.0, proposals=1)
 
-    def improve(self, layer: int, rounds: int) -> None:
-        """Search one layer and keep what was found if it is better."""
-        left = max(0.0, self._deadline - clock.now())
+    def improve(self, layer: int, seconds: float) -> tuple[LayerResult, _Layer]:
+        """Search one layer and judge what was found."""
         proposals = PROPOSALS_PER_SLOT * self._instance.slot_count
-        found = self._search(layer, seconds=left / rounds, proposals=proposals)
-        with self._lock:
-            self.proposals += found.proposals
-            self.finished = self.finished and found.finished
-        judged = _judged(self._instance, layer, found.slots_GJ, {}, "search")
-        self.best[layer] = min(self.best[layer], judged, key=lambda each: each.rank)
+        found = self._search(layer, seconds=seconds, proposals=proposals)
+        return found, _judged(self._instance, layer, found.slots_GJ, {}, "search")
+
+    def keep(self, found: Found) -> None:
+        """Keep what is better than the best of its layer."""
+        for layer, (result, judged) in found:
+            self.proposals += result.proposals
+            self.finished = self.finished and result.finished
+            self.best[layer] = min(self.best[layer], judged, key=lambda each: each.rank)
 
     def _search(self, layer: int, *, seconds: float, proposals: int) -> LayerResult:
         return search_layer(

@@ -11,7 +11,7 @@ from planner.errors import TraceError, UsageError
 from planner.layout import ParallelLayout
 from planner.workload.counts import inline_counts
 from planner.workload.holdout import held_out_tokens, parse_holdout
-from planner.workload.homes import assign_homes, source_gpus
+from planner.workload.homes import assign_homes, source_gpus, tags_of_ranks
 from planner.workload.parts import CountsPart, TokenPart
 from planner.workload.split import split_parts
 from planner.workload.tokens import RoutingTrace
@@ -81,6 +81,15 @@ def test_by_tag_gives_tags_blocks_of_ranks() -> None:
     trace = trace_of("eebbbcaad", tags="zzxxxxxxy")
     homes = assign_homes(trace, "by_tag", 4)
     assert homes.rank_T.tolist() == [3, 3, 1, 1, 1, 0, 0, 0, 2]
+
+
+def test_ranks_of_the_same_tags_have_the_same_number() -> None:
+    """Above: x is at ranks 0 and 1, y at 2, z at 3; others do not look at tags."""
+    trace = trace_of("eebbbcaad", tags="zzxxxxxxy")
+    tags_S = tags_of_ranks(trace, assign_homes(trace, "by_tag", 4))
+    assert tags_S is not None
+    assert tags_S.tolist() == [0, 0, 1, 2]
+    assert tags_of_ranks(trace, assign_homes(trace, "balanced", 4)) is None
 
 
 def test_without_tags_by_tag_is_round_robin() -> None:
