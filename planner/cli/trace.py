@@ -1,7 +1,7 @@
 """``planner trace``: look into a trace, make a synthetic one."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -73,6 +73,10 @@ def synth(
         int | None, typer.Option(help="Kinds of text, all but uniform; default 4.")
     ] = None,
     phase: Annotated[str, typer.Option(help="prefill or decode.")] = "prefill",
+    order: Annotated[
+        str | None,
+        typer.Option(help="uniform: sorted (default) or router, best expert first."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same choices.")] = 0,
     output_format: flags.Format = "human",
 ) -> None:
@@ -86,13 +90,16 @@ def synth(
     shape = _Shape(experts=experts, top_k=top_k, layers=layers, first=first_layer)
     if kind in PRESETS:
         shape.refuse_with(model, f"{kind} has the shape of {PRESETS[kind].model}")
+        if order is not None:
+            raise UsageError(f"{kind} has the order router: leave out --order")
         write_calibrated(
             output, CalibratedTrace(preset=kind, tags=_or(tags, 4), **drawn)
         )
     else:
         if tags is not None:
             raise UsageError("uniform has no tags: leave out --tags")
-        write_uniform(output, _uniform(shape, model, drawn))
+        made = _uniform(shape, model, drawn)
+        write_uniform(output, replace(made, order=order or made.order))
     figures = {"file": str(output), "tokens": tokens, "synthetic": kind, "seed": seed}
     if output_format == "json":
         print(json.dumps(figures, indent=2, ensure_ascii=False))

@@ -1,14 +1,23 @@
 """The one place that calls MathOpt: arrays in, arrays out, errors translated."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
-from ortools.math_opt import model_pb2
+from ortools.math_opt import (
+    callback_pb2,
+    model_parameters_pb2,
+    model_pb2,
+    parameters_pb2,
+    result_pb2,
+    solution_pb2,
+)
+from ortools.math_opt.core.python import solver as core
 from ortools.math_opt.python import mathopt
 
 from planner import clock
-from planner.arrays import BoolArray, FloatArray, IntArray
+from planner.arrays import FloatArray
 from planner.errors import SolverError
 from planner.formulation.linear_model import LinearModel
 
@@ -24,8 +33,6 @@ BARRIER_SECONDS = 8e-7
 ROOT_ITERATIONS, NODE_ITERATIONS = 2.0, 400
 """Rates of counted work: simplex iterations that branch and bound takes before its
 first node, per row, and for every node (choosing where to branch takes most)."""
-SESSION_ITERATIONS = 50
-"""… and that a solve from a known basis counts as at least."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,28 +68,58 @@ def solve_linear(
         If the solver fails, or calls a bounded model unbounded.
     """
     params = mathopt.SolveParameters()
-    solver, rate = mathopt.SolverType.GLOP, _simplex_seconds(model)
+    solver, rate = mathopt.SolverType.GLOP, simplex_seconds(model)
     if model.cost_V.size > BARRIER_COLUMNS and not simplex:
         rate = BARRIER_SECONDS * model.value_Z.size
         solver = mathopt.SolverType.HIGHS
         params.lp_algorithm = mathopt.LPAlgorithm.BARRIER
         # The caller proves its bound from any multipliers; a vertex is not needed.
         params.highs.string_options["run_crossover"] = "off"
-    _limit_iterations(params, seconds, rate)
-    opt_model = _to_mathopt(model)
-    result = _call(opt_model, solver, params, mathopt.ModelSolveParameters())
-    clock.spend(rate * _iterations(result))
-    outcome = _outcome(result, opt_model)
-    if result.solutions and result.solutions[0].dual_solution is not None:
-        duals = result.solutions[0].dual_solution.dual_values
-        ordered = [duals[row] for row in opt_model.linear_constraints()]
-        return Outcome(
-            reason=outcome.reason,
-            solutions=outcome.solutions,
-            bound=outcome.bound,
-            duals_R=np.asarray(ordered, dtype=np.float64),
+    limit_iterations(params, seconds, rate)
+    result = _answer(model, solver, params)
+    stats = result.solve_stats
+    pivots = int(stats.simplex_iterations) + int(stats.barrier_iterations)
+    clock.spend(rate * (1 + pivots))
+    duals = [each.dual_solution for each in result.solutions[:1]]
+    return Outcome(
+        reason=_reason(mathopt.TerminationReason(result.termination.reason), result),
+        solutions=tuple(
+            as_array(each.primal_solution.variable_values.values)
+            for each in result.solutions
+            if each.primal_solution.feasibility_status
+            == solution_pb2.SOLUTION_STATUS_FEASIBLE
+        ),
+        bound=float(result.termination.objective_bounds.dual_bound),
+        duals_R=as_array(duals[0].dual_values.values)
+        if duals and duals[0].dual_values.ids
+        else None,
+    )
+
+
+def _answer(
+    model: LinearModel, solver: mathopt.SolverType, params: mathopt.SolveParameters
+) -> result_pb2.SolveResultProto:
+    """Return the solver's own message: MathOpt's objects take longer than solving."""
+    try:
+        return core.solve(
+            to_proto(model),
+            solver.value,
+            parameters_pb2.SolverInitializerProto(),
+            params.to_proto(),
+            model_parameters_pb2.ModelSolveParametersProto(),
+            None,
+            callback_pb2.CallbackRegistrationProto(),
+            None,
+            None,
         )
-    return outcome
+    except Exception as error:
+        # The binding's own class of errors is not one that can be imported.
+        raise SolverError(f"{solver.name} failed: {error}") from error
+
+
+def as_array(numbers: Sequence[float]) -> FloatArray:
+    """Return a message's repeated numbers as an array."""
+    return np.fromiter(numbers, dtype=np.float64, count=len(numbers))
 
 
 def solve_integer(
@@ -111,7 +148,7 @@ def solve_integer(
         absolute_gap_tolerance=0.0,
     )
     # Cuts and heuristics take about as long as the iterations.
-    rate = 2 * _simplex_seconds(model)
+    rate = 2 * simplex_seconds(model)
     if clock.counts_work():
         root = ROOT_ITERATIONS * model.row_lower_R.size
         nodes = int((seconds / rate - root) / NODE_ITERATIONS)
@@ -141,11 +178,12 @@ def solve_integer(
     return _outcome(result, opt_model)
 
 
-def _simplex_seconds(model: LinearModel) -> float:
+def simplex_seconds(model: LinearModel) -> float:
+    """Return the counted work of a simplex iteration."""
     return SIMPLEX_SECONDS + SIMPLEX_ENTRY_SECONDS * model.value_Z.size
 
 
-def _limit_iterations(
+def limit_iterations(
     params: mathopt.SolveParameters, seconds: float, rate: float
 ) -> None:
     """Limit the seconds; where work is counted, the iterations they stand for."""
@@ -166,6 +204,11 @@ def _duration(seconds: float) -> timedelta:
 
 
 def _to_mathopt(model: LinearModel) -> mathopt.Model:
+    return mathopt.Model.from_model_proto(to_proto(model))
+
+
+def to_proto(model: LinearModel) -> model_pb2.ModelProto:
+    """Return the model as MathOpt's message; ids are column and row numbers."""
     proto = model_pb2.ModelProto()
     count = model.cost_V.size
     proto.variables.ids.extend(range(count))
@@ -183,7 +226,7 @@ def _to_mathopt(model: LinearModel) -> mathopt.Model:
     matrix.row_ids.extend(model.row_Z[order])
     matrix.column_ids.extend(model.column_Z[order])
     matrix.coefficients.extend(model.value_Z[order])
-    return mathopt.Model.from_model_proto(proto)
+    return proto
 
 
 def _call(
@@ -212,11 +255,19 @@ _REASONS = {
 }
 
 
-def _outcome(result: mathopt.SolveResult, opt_model: mathopt.Model) -> Outcome:
-    reason = _REASONS.get(result.termination.reason)
+def _reason(
+    given: mathopt.TerminationReason,
+    result: mathopt.SolveResult | result_pb2.SolveResultProto,
+) -> str:
+    reason = _REASONS.get(given)
     if reason is None:
-        text = f"the solver stopped as {result.termination.reason.name}"
+        text = f"the solver stopped as {given.name}"
         raise SolverError(f"{text}: {result.termination.detail}")
+    return reason
+
+
+def _outcome(result: mathopt.SolveResult, opt_model: mathopt.Model) -> Outcome:
+    reason = _reason(result.termination.reason, result)
     variables = list(opt_model.variables())
     found = [
         np.asarray([values[name] for name in variables], dtype=np.float64)
@@ -233,78 +284,3 @@ def _outcome(result: mathopt.SolveResult, opt_model: mathopt.Model) -> Outcome:
         solutions=tuple(found),
         bound=float(result.termination.objective_bounds.dual_bound),
     )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Vertex:
-    """An optimal solution of a :class:`LinearSession`.
-
-    ``value_C`` and ``dual_C`` are of the columns and rows that were asked for.
-    """
-
-    objective: float
-    value_C: FloatArray
-    dual_C: FloatArray
-
-
-class LinearSession:
-    """A linear model solved again and again with other columns closed.
-
-    Dual simplex from the last basis: a few closed columns take a few pivots.
-
-    Parameters
-    ----------
-    columns, rows
-        Whose values and multipliers are wanted; reading all would take longer than
-        solving.
-    """
-
-    def __init__(self, model: LinearModel, columns: IntArray, rows: IntArray) -> None:
-        self._model = _to_mathopt(model)
-        self._rate = _simplex_seconds(model)
-        variables = list(self._model.variables())
-        constraints = list(self._model.linear_constraints())
-        self._columns = [variables[column] for column in columns.tolist()]
-        self._rows = [constraints[row] for row in rows.tolist()]
-        self._upper_C = model.upper_V[columns].tolist()
-        self._closed_C = np.zeros(columns.size, dtype=np.bool_)
-        self._filters = mathopt.ModelSolveParameters(
-            variable_values_filter=mathopt.VariableFilter(filtered_items=self._columns),
-            dual_values_filter=mathopt.LinearConstraintFilter(
-                filtered_items=self._rows
-            ),
-            reduced_costs_filter=mathopt.VariableFilter(filtered_items=[]),
-        )
-        self._solver = mathopt.IncrementalSolver(self._model, mathopt.SolverType.GLOP)
-
-    def solve(self, closed_C: BoolArray, seconds: float) -> Vertex | None:
-        """Solve with the columns ``closed_C`` (of those asked for) at 0.
-
-        None where there is no solution, or none was found in time.
-
-        Raises
-        ------
-        SolverError
-            If the solver fails.
-        """
-        for at in np.flatnonzero(closed_C != self._closed_C).tolist():
-            self._columns[at].upper_bound = 0.0 if closed_C[at] else self._upper_C[at]
-        self._closed_C = closed_C.copy()
-        params = mathopt.SolveParameters()
-        _limit_iterations(params, seconds, self._rate)
-        params.glop.use_preprocessing = False
-        params.glop.use_dual_simplex = True
-        try:
-            result = self._solver.solve(params=params, model_params=self._filters)
-        except (RuntimeError, ValueError, AttributeError) as error:
-            cause = error.__context__ or error
-            raise SolverError(f"GLOP failed: {cause}") from error
-        clock.spend(self._rate * (SESSION_ITERATIONS + _iterations(result)))
-        if result.termination.reason is not mathopt.TerminationReason.OPTIMAL:
-            return None
-        values, duals = result.variable_values(), result.dual_values()
-        return Vertex(
-            objective=float(result.objective_value()),
-            value_C=np.asarray([values[column] for column in self._columns]),
-            dual_C=np.asarray([duals[row] for row in self._rows]),
-        )

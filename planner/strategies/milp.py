@@ -32,6 +32,7 @@ from planner.strategies.base import (
     whole_bound,
 )
 from planner.strategies.judging import judged_layer
+from planner.traffic.base import TRAFFIC
 
 
 @STRATEGIES.register("milp")
@@ -240,9 +241,15 @@ def _dp_rank(instance: PlacementInstance) -> IntArray:
 
 def _check_scope(instance: PlacementInstance) -> None:
     if instance.traffic != "copies":
+        chained = TRAFFIC.get(instance.traffic).chained
+        why = (
+            "what an expert costs depends on the layer before"
+            if chained
+            else "what a merged transfer saves is not a sum over experts"
+        )
         raise UsageError(
-            f"strategy milp plans traffic copies, not {instance.traffic}: what a "
-            "merged transfer saves is not a sum over experts; use --strategy auto"
+            f"strategy milp plans traffic copies, not {instance.traffic}: {why}; "
+            "use --strategy auto"
         )
     if instance.objective.layers == "pipelined":
         raise UsageError(

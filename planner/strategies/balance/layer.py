@@ -39,10 +39,14 @@ LEVELS = 2e-4
 """Relative width at which the level of the relaxation is known well enough."""
 LEVEL_STEPS = 10
 """… or this part of what was open."""
-FIRST_SOLVES, SPLIT_SOLVES, LAST_SOLVES = (6, 16), (12, 50), (24, 100)
-"""Relaxations that a proof by cases may take: at first, on the way, at last; with
-few by either rule before many by either."""
+FIRST_SOLVES = (6, 16)
+"""Relaxations that a proof by cases may take at first; with few by either rule before
+many by either."""
+THOROUGH_SOLVES = (((12, 50), (24, 100)), ((100,), (400,)), ((400,), (1600,)))
+"""… then on the way to the best value, and at it: more where the time allows."""
 HALVINGS = 3
+NEAR = 0.01
+"""So near the bound annealing gives more, at first, than relaxations do."""
 FIRST_ROUNDS, EARLY_ROUNDS = 2, 4
 """Rounds of annealing before the first relaxation, and before anything thorough."""
 PROVEN = 1e-9
@@ -221,17 +225,21 @@ class _Pairs(LayerSearch):
         """Find, bound without cases, find more, prove by few cases, then by more."""
         self._prover.deadline = self.deadline
         self._anneal(FIRST_ROUNDS)
-        if self.pending and not self._bracketed:
+        proves = thorough or self.value > self.least * (1 + NEAR)
+        if proves and self.pending and not self._bracketed:
             self._bracket()
             self._bracketed = self.left > 0
         self._anneal(EARLY_ROUNDS)
-        if self.pending and not self._split:
+        if proves and self.pending and not self._split:
             self._split = True
             self._excluded(1.0, FIRST_SOLVES)
         if thorough:
             self._anneal(self.rounds)
-            while self.pending and self._prove():
-                pass
+            for on_the_way, at_last in THOROUGH_SOLVES:
+                while self.pending and self._prove(on_the_way, at_last):
+                    pass
+                if self._prover.hopeless:
+                    break
 
     def _anneal(self, upto: int) -> None:
         while self.more_rounds(upto):
@@ -284,18 +292,19 @@ class _Pairs(LayerSearch):
             self._take(level, self._prover.split(level, solves, by_size=by_size))
             for solves in budgets
             for by_size in (False, True)
+            if self.pending
         )
 
-    def _prove(self) -> bool:
+    def _prove(self, on_the_way: tuple[int, ...], at_last: tuple[int, ...]) -> bool:
         """Halve the way to the best value; at last try the value itself.
 
         Returns whether a better placement turned up, which makes another try worth.
         """
         value, share = self.value, 0.5
         for _ in range(HALVINGS):
-            if not self._excluded(share, SPLIT_SOLVES):
+            if not self._excluded(share, on_the_way):
                 share /= 2
             if not self.pending or self.value < value:
                 return self.value < value
-        self._excluded(1.0, LAST_SOLVES)
+        self._excluded(1.0, at_last)
         return self.value < value

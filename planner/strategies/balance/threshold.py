@@ -11,7 +11,7 @@ import numpy as np
 
 from planner import clock
 from planner.arrays import FloatArray, IntArray
-from planner.formulation.mathopt import LinearSession
+from planner.formulation.session import LinearSession
 from planner.formulation.threshold import Choices, ThresholdModel, threshold_model
 from planner.strategies.balance.bound import LayerBound, ratio_text
 from planner.strategies.balance.problem import BalanceLayer
@@ -168,13 +168,17 @@ class Verdict:
 
 
 class Prover:
-    """Asks of levels of one layer whether they can be kept, until ``deadline``."""
+    """Asks of levels of one layer whether they can be kept, until ``deadline``.
+
+    ``hopeless``: the last relaxation left so much undecided that cases are of no use.
+    """
 
     def __init__(self, layer: BalanceLayer, deadline: float = np.inf) -> None:
         self._layer, self.deadline = layer, deadline
         self._budget, self._by_size = 0, False
         self._last: _Level | None = None
         self.solved = 0
+        self.hopeless = False
 
     @property
     def left(self) -> float:
@@ -198,7 +202,9 @@ class Prover:
         ranges = all_ranges(self._layer)
         at = self._at(level)
         root = self._relax(at, ranges)
-        if root.variance_E is not None and _open(root).size > MOST_OPEN:
+        undecided = 0 if root.variance_E is None else _open(root).size
+        self.hopeless = undecided > MOST_OPEN
+        if self.hopeless:
             return Verdict()
         return self._prove(at, ranges, root)
 

@@ -18,8 +18,10 @@ PROPOSALS_PER_NODE = 20_000
 SWAPS_PER_SECOND = 100_000
 """Rate of counted work."""
 ROUNDS = 60
-HOT, COLD = 0.3, 0.0005
-"""Temperatures at the ends, in mean values of a leg."""
+HOT, WARM, COLD = 0.3, 0.01, 0.0005
+"""Temperatures in mean values of a leg: from hot, then again from warm, to cold."""
+HOT_SHARE = 0.6
+"""Share of swaps and time of the run from hot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -40,7 +42,10 @@ def annealed(
     seed: int,
     enough: float = 0.0,
 ) -> Annealed:
-    """Anneal from a plan with one copy of each expert until ``enough`` is reached."""
+    """Anneal from a plan with one copy of each expert until ``enough`` is reached.
+
+    Once from hot, which forgets the plan, then from warm, beginning with the best.
+    """
     begun = clock.now()
     wires = wires_of(instance)
     board = board_of(instance, flows, wires, across=instance.single)
@@ -49,11 +54,14 @@ def annealed(
     best_N = state.rank_N.copy()
     best = float(rebuild(board, state))
     anneal(board, state, best_N, best, np.asarray([0.0, 1.0]), random_1)
-    left = seconds - (clock.now() - begun)
     goal = PROPOSALS_PER_NODE * (flows.nodes - flows.ep)
-    run = _Run(board, state, best_N, random_1, enough)
-    tried = run.cool(goal, left)
-    slots_LGJ = slots_of(flows, best_N, start.slots_LGJ.shape[2])
+    width, tried = start.slots_LGJ.shape[2], 0
+    for heat, share in ((HOT, HOT_SHARE), (WARM, 1.0)):
+        left = seconds - (clock.now() - begun)
+        state = state_of(board, flows, slots_of(flows, best_N, width))
+        run = _Run(board, state, best_N, random_1, enough)
+        tried += run.cool(heat, round(share * (goal - tried)), share * left)
+    slots_LGJ = slots_of(flows, best_N, width)
     return Annealed(
         plan=PlacementPlan(layer_numbers=start.layer_numbers, slots_LGJ=slots_LGJ),
         proposals=tried,
@@ -75,15 +83,15 @@ class _Run:
         self._board, self._state, self._best_N = board, state, best_N
         self._random_1, self._enough = random_1, enough
 
-    def cool(self, goal: int, seconds: float) -> int:
-        """Cool down in rounds whose size the time allows; return the swaps tried."""
+    def cool(self, hot: float, goal: int, seconds: float) -> int:
+        """Cool down from ``hot`` in rounds the time allows; return the swaps tried."""
         state, begun, tried = self._state, clock.now(), 0
         best = float(rebuild(self._board, state))
         unit = best / state.value_Q.size
         share, size = 0.0, 256
         while share < 1.0 and best > self._enough:
             lot = max(1, min(size, goal - tried))
-            heat = np.asarray([unit * HOT * (COLD / HOT) ** share, lot])
+            heat = np.asarray([unit * hot * (COLD / hot) ** share, lot])
             best = float(
                 anneal(self._board, state, self._best_N, best, heat, self._random_1)
             )

@@ -23,6 +23,7 @@ def board_of(
     return Board(
         ep=flows.ep,
         worst=instance.objective.layers == "worst_layer",
+        capped=instance.caps.gpu is not None or instance.caps.domain is not None,
         leg_Y=np.ascontiguousarray(flows.leg_Y),
         set_Y=np.ascontiguousarray(flows.set_Y),
         tail_Y=np.ascontiguousarray(flows.tail_Y),
@@ -63,6 +64,8 @@ def state_of(board: Board, flows: Flows, slots_LGJ: IdArray) -> State:
         saved_QX=np.zeros_like(board.cost_QX),
         value_Q=np.zeros(legs),
         kept_Q=np.zeros(legs),
+        peak_Q=np.zeros(legs),
+        kept_peak_Q=np.zeros(legs),
         touched_Q=np.zeros(legs, dtype=np.int64),
         pairs_LG=np.zeros((layers, gpus)),
         pairs_LD=np.zeros((layers, domains)),

@@ -14,7 +14,7 @@ DOUBLINGS = 4
 
 
 class Board(NamedTuple):
-    """What never changes: edges by node, routes of pairs, costs, caps.
+    """What never changes: edges by node, routes of pairs, costs, caps if ``capped``.
 
     ``first_N`` and ``edge_Z`` list the edges of every node; ``cost_QX`` is the cost of
     a load by leg and place; ``group_N`` is the group of interchangeable places of a
@@ -23,6 +23,7 @@ class Board(NamedTuple):
 
     ep: int
     worst: bool
+    capped: bool
     leg_Y: IntArray
     set_Y: IntArray
     tail_Y: IntArray
@@ -51,6 +52,8 @@ class State(NamedTuple):
     saved_QX: FloatArray
     value_Q: FloatArray
     kept_Q: FloatArray
+    peak_Q: FloatArray
+    kept_peak_Q: FloatArray
     touched_Q: IntArray
     pairs_LG: FloatArray
     pairs_LD: FloatArray
@@ -83,10 +86,11 @@ def add_node(board: Any, state: Any, node: int, sign: float, without: int) -> No
 
 @inner  # type: ignore[untyped-decorator]
 def leg_value(board: Any, state: Any, leg: int) -> float:
-    """Return a high norm of a leg's loads in place of their maximum."""
+    """Return a high norm of a leg's loads in place of their maximum, noted as well."""
     most = 0.0
     for x in range(board.cost_QX.shape[1]):
         most = max(most, state.load_QX[leg, x] * board.cost_QX[leg, x])
+    state.peak_Q[leg] = most
     if most == 0.0:
         return 0.0
     total = 0.0
@@ -125,10 +129,8 @@ def combined(board: Any, value_Q: Any) -> float:
 def peak(board: Any, state: Any) -> float:
     """Return the objective itself, up to rounding."""
     total, most = 0.0, 0.0
-    for leg in range(0, board.cost_QX.shape[0], 2):
-        layer = 0.0
-        for row in (leg, leg + 1):
-            layer += np.max(state.load_QX[row] * board.cost_QX[row])
+    for leg in range(0, state.peak_Q.size, 2):
+        layer = state.peak_Q[leg] + state.peak_Q[leg + 1]
         total, most = total + layer, max(most, layer)
     return most if board.worst else total
 
@@ -146,6 +148,8 @@ def add_pairs(board: Any, state: Any, node: int, rank: int, sign: float) -> None
 def over_caps(board: Any, state: Any, layer: int) -> float:
     """Return by how many pairs a layer exceeds its caps."""
     excess = 0.0
+    if not board.capped:
+        return excess
     for gpu in range(state.pairs_LG.shape[1]):
         excess += max(0.0, state.pairs_LG[layer, gpu] - board.caps_LG[layer, gpu])
     for domain in range(state.pairs_LD.shape[1]):
@@ -187,6 +191,7 @@ def mark(board: Any, state: Any, node: int, touched: int) -> int:
             state.touched_Q[touched] = leg
             state.saved_QX[leg] = state.load_QX[leg]
             state.kept_Q[leg] = state.value_Q[leg]
+            state.kept_peak_Q[leg] = state.peak_Q[leg]
             touched += 1
     return touched
 
@@ -269,4 +274,5 @@ def anneal(
             leg = state.touched_Q[number]
             state.load_QX[leg] = state.saved_QX[leg]
             state.value_Q[leg] = state.kept_Q[leg]
+            state.peak_Q[leg] = state.kept_peak_Q[leg]
     return best

@@ -28,7 +28,8 @@ from planner.strategies.baselines.base import (
 from planner.strategies.flow.anneal import annealed
 from planner.strategies.flow.apart import apart
 from planner.strategies.flow.bound import flow_bound
-from planner.strategies.flow.flows import flows_of
+from planner.strategies.flow.flows import Flows, flows_of
+from planner.strategies.flow.woven import woven
 from planner.strategies.judging import excess_of
 from planner.traffic.base import TRAFFIC
 from planner.workload.parts import TokenPart
@@ -94,12 +95,8 @@ def solve_flow(
     if view is instance:
         run.bound = flow_bound(view, flows)
         run.report()
-    slots_LGJ = apart(view, flows)
-    if slots_LGJ is not None:
-        numbers = instance.model.moe_layers
-        plan = PlacementPlan(layer_numbers=numbers, slots_LGJ=slots_LGJ)
-        held.append(judged_plan(instance, plan, "apart"))
-        run.best = min(run.best, held[-1], key=lambda each: each.rank)
+    held += _constructed(instance, view, flows)
+    run.best = min(held, key=lambda each: each.rank)
     one_copy = [each for each in held if _one_copy(view, each.plan)]
     start = min(one_copy, key=lambda each: each.rank).plan
     left = limits.seconds - (clock.now() - begun) - RESERVE_SECONDS
@@ -112,7 +109,10 @@ def solve_flow(
     reason = "complete" if found.finished else "limit"
     if float(run.best.value) <= run.enough:
         reason = "optimal"
-    return run.result(instance, reason, f"flow tried {found.proposals:,} swaps")
+    note = f"flow tried {found.proposals:,} swaps"
+    if view is not instance:
+        note += f" for the walks of {view.workloads[0].name}; all workloads judge"
+    return run.result(instance, reason, note)
 
 
 class _Run:
@@ -186,6 +186,20 @@ def _one_copy(instance: PlacementInstance, plan: PlacementPlan) -> bool:
         (np.bincount(s[s >= 0], minlength=instance.model.experts) == 1).all()
         for s in plan.slots_LGJ
     )
+
+
+def _constructed(
+    instance: PlacementInstance, view: PlacementInstance, flows: Flows
+) -> list[Judged]:
+    """Return plans made for one expert per GPU altogether."""
+    found = []
+    for name, made in (("apart", apart), ("woven", woven)):
+        slots_LGJ = made(view, flows)
+        if slots_LGJ is not None:
+            numbers = instance.model.moe_layers
+            plan = PlacementPlan(layer_numbers=numbers, slots_LGJ=slots_LGJ)
+            found.append(judged_plan(instance, plan, name))
+    return found
 
 
 def baselines_judged(instance: PlacementInstance) -> list[Judged]:

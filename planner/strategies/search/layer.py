@@ -19,11 +19,11 @@ from planner.strategies.search.tokens import State, Tokens, empty_state, tokens_
 HOT, COLD = 0.64, 1.28e-3
 """First and last temperature, in shares of the guide that one slot has on average:
 what a swap changes shrinks as slots grow in number."""
-WARM = 0.06
+WARM = 0.005
 """Last temperature of the mixed objective and first of the true one after it."""
 DOUBLINGS = 5
 BALANCE = 0.02
-MIXED = 0.75
+MIXED = 0.88
 """Share of the work that follows the mixed network."""
 EVENING = 0.1
 """Share of the work that goes into evening out GPUs at the best value."""

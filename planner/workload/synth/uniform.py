@@ -10,6 +10,7 @@ from planner.errors import UsageError
 from planner.workload.tokens import MAX_EXPERTS
 from planner.workload.trace_writer import write_trace
 
+ORDERS = ("sorted", "router")
 _MOST_SEQUENCE_TOKENS = 256
 
 
@@ -18,7 +19,8 @@ class UniformTrace:
     """Every token chooses K of E experts, each set equally likely, in every layer.
 
     ``sequences`` is 0 for sequences of 256 tokens; ``layer_numbers`` are the numbers
-    in the model of the MoE layers.
+    in the model of the MoE layers. ``order`` is ``sorted``, or ``router``: every order
+    of a set is then equally likely, the best expert first.
     """
 
     tokens: int
@@ -28,6 +30,7 @@ class UniformTrace:
     sequences: int = 0
     seed: int = 0
     phase: str = "prefill"
+    order: str = "sorted"
 
     def __post_init__(self) -> None:
         rules = (
@@ -52,6 +55,7 @@ class UniformTrace:
                 f"from 0 to --tokens = {self.tokens}",
             ),
             (self.seed >= 0, "--seed", self.seed, ">= 0"),
+            (self.order in ORDERS, "--order", self.order, "sorted or router"),
         )
         for holds, flag, value, rule in rules:
             if not holds:
@@ -75,7 +79,7 @@ def write_uniform(path: Path, trace: UniformTrace) -> None:
             "synthetic": "uniform",
             "num_experts": trace.experts,
             "top_k": trace.top_k,
-            "order": "sorted",
+            "order": trace.order,
             "seed": trace.seed,
             "source": "synthetic: uniform, no sequence, tag or layer prefers an expert",
         },
@@ -83,11 +87,14 @@ def write_uniform(path: Path, trace: UniformTrace) -> None:
         pos=np.arange(trace.tokens) - np.repeat(starts, lengths),
         tag="uniform",
         phase=trace.phase,
-        experts={
-            number: uniform_sets(rng, trace.tokens, trace.experts, trace.top_k)
-            for number in trace.layer_numbers
-        },
+        experts={number: _choices(rng, trace) for number in trace.layer_numbers},
     )
+
+
+def _choices(rng: np.random.Generator, trace: UniformTrace) -> IntArray:
+    """Return the experts of every token in one layer, in the order wanted."""
+    sets_TK = uniform_sets(rng, trace.tokens, trace.experts, trace.top_k)
+    return sets_TK if trace.order == "sorted" else rng.permuted(sets_TK, axis=1)
 
 
 def uniform_sets(

@@ -12,6 +12,7 @@ from planner.strategies.base import STRATEGIES, Limits
 from planner.strategies.flow.apart import apart
 from planner.strategies.flow.bound import flow_bound
 from planner.strategies.flow.flows import Flows, flows_of
+from planner.strategies.flow.woven import woven
 from planner.workload.parts import TokenPart
 from tests.instances import instance
 
@@ -77,3 +78,34 @@ def test_walks_that_meet_in_a_domain_are_not_assigned() -> None:
     made = made_of([4] * 4, "direct", 0)
     assert apart(made, flows(made)) is None
     assert apart(replace(made, single=False), flows(made)) is None
+
+
+def test_chains_keep_the_most_tokens_in_their_domain() -> None:
+    """By hand: every token of expert e goes on to e + 1, so chains shift by one."""
+    made = made_of([2] * 8, "direct", 0)
+    part, (workload,) = made.planning, made.workloads
+    assert isinstance(part, TokenPart)
+    best_T = np.arange(part.token_count) % 4
+    ids_LTK = np.stack([(best_T + layer) % 4 for layer in range(4)])[:, :, None]
+    part = replace(part, experts_LTK=ids_LTK.astype(np.int16))
+    made = replace(made, workloads=(replace(workload, planning=part),))
+    slots_LGJ = woven(made, flows(made))
+    assert slots_LGJ is not None
+    assert sorted(np.count_nonzero(slots_LGJ >= 0, axis=(0, 2))) == [1] * 16
+    for layer in (1, 3):
+        for domain in np.unique(made.layout.domain_G):
+            held = slots_LGJ[layer - 1 : layer + 1, made.layout.domain_G == domain]
+            if (held < 0).all():
+                continue
+            before, after = (each[each >= 0].item() for each in held)
+            assert after == (before + 1) % 4
+
+
+def test_chains_need_a_domain_each() -> None:
+    """Law: none where there are too few domains, or tokens go home."""
+    made = made_of([4] * 4, "direct", 0)
+    assert woven(made, flows(made)) is not None
+    made = made_of([8] * 2, "direct", 0)
+    assert woven(made, flows(made)) is None
+    made = made_of([4] * 4, "copies", 0)
+    assert woven(made, flows(made)) is None

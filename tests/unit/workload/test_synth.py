@@ -70,6 +70,21 @@ def test_the_seed_decides_the_bytes(tmp_path: Path) -> None:
     assert first != other
 
 
+def test_router_order_is_any_order_of_the_same_sets(tmp_path: Path) -> None:
+    """Law: sets stay as they are, every expert is first equally often, all say so."""
+    write_uniform(tmp_path / "sorted", uniform(layer_numbers=(1,)))
+    write_uniform(tmp_path / "router", uniform(layer_numbers=(1,), order="router"))
+    plain, turned = (load_trace(tmp_path / name) for name in ("sorted", "router"))
+    assert isinstance(plain, RoutingTrace)
+    assert isinstance(turned, RoutingTrace)
+    assert turned.metadata["order"] == "router"
+    assert (np.sort(turned.experts_LTK, axis=2) == plain.experts_LTK).all()
+    first_E = np.bincount(turned.experts_LTK[0, :, 0], minlength=8)
+    assert ((first_E - 125) ** 2 / 125).sum() < 24.3  # 7 degrees, 99.9 % point
+    with pytest.raises(UsageError, match="--order best must be sorted or router"):
+        uniform(order="best")
+
+
 def test_sequences_default_to_256_tokens(tmp_path: Path) -> None:
     """1000 tokens make four sequences of 250."""
     write_uniform(tmp_path / "u.parquet", uniform(sequences=0))

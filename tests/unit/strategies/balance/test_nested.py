@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from planner import clock
 from planner.errors import InfeasibleError, UsageError
 from planner.evaluator import evaluate_planning
 from planner.evaluator.nesting import keeps_groups
@@ -40,7 +41,8 @@ def nested(
 
 def solved(instance: PlacementInstance) -> SolveResult:
     """Return what balance makes of it."""
-    return STRATEGIES.get("balance")(instance, Limits(seconds=10, threads=1))
+    with clock.counting_work():
+        return STRATEGIES.get("balance")(instance, Limits(seconds=10, threads=1))
 
 
 def least_load(loads: list[int], selection: str, groups: int, slots: int) -> Fraction:

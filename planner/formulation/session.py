@@ -1,0 +1,143 @@
+"""One linear model solved again and again with other columns closed.
+
+Speaks to MathOpt's solver in its own messages: to turn every answer into MathOpt's
+Python objects takes several times as long as the few pivots that an answer costs.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from ortools.math_opt import (
+    callback_pb2,
+    model_parameters_pb2,
+    model_update_pb2,
+    parameters_pb2,
+    result_pb2,
+    sparse_containers_pb2,
+)
+from ortools.math_opt.core.python import solver as core
+from ortools.math_opt.python import mathopt
+
+from planner import clock
+from planner.arrays import BoolArray, FloatArray, IntArray
+from planner.errors import SolverError
+from planner.formulation.linear_model import LinearModel
+from planner.formulation.mathopt import (
+    as_array,
+    limit_iterations,
+    simplex_seconds,
+    to_proto,
+)
+
+SESSION_ITERATIONS = 50
+"""Rate of counted work: simplex iterations that a solve from a known basis counts as
+at least."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Vertex:
+    """An optimal solution of a :class:`LinearSession`.
+
+    ``value_C`` and ``dual_C`` are of the columns and rows that were asked for.
+    """
+
+    objective: float
+    value_C: FloatArray
+    dual_C: FloatArray
+
+
+class LinearSession:
+    """A linear model solved again and again with other columns closed.
+
+    Dual simplex from the last basis: a few closed columns take a few pivots.
+
+    Parameters
+    ----------
+    columns, rows
+        Whose values and multipliers are wanted; reading all would take longer than
+        solving.
+    """
+
+    def __init__(self, model: LinearModel, columns: IntArray, rows: IntArray) -> None:
+        self._rate = simplex_seconds(model)
+        self._column_C, self._upper_C = columns, model.upper_V[columns]
+        self._column_order, self._row_order = _ranks(columns), _ranks(rows)
+        self._closed_C = np.zeros(columns.size, dtype=np.bool_)
+        self._filters = model_parameters_pb2.ModelSolveParametersProto(
+            variable_values_filter=_only(columns),
+            dual_values_filter=_only(rows),
+            reduced_costs_filter=_only(np.zeros(0, dtype=np.int64)),
+        )
+        self._solver = core.new(
+            parameters_pb2.SOLVER_TYPE_GLOP,
+            to_proto(model),
+            parameters_pb2.SolverInitializerProto(),
+        )
+
+    def solve(self, closed_C: BoolArray, seconds: float) -> Vertex | None:
+        """Solve with the columns ``closed_C`` (of those asked for) at 0.
+
+        None where there is no solution, or none was found in time.
+
+        Raises
+        ------
+        SolverError
+            If the solver fails.
+        """
+        params = mathopt.SolveParameters()
+        limit_iterations(params, seconds, self._rate)
+        params.glop.use_preprocessing = False
+        params.glop.use_dual_simplex = True
+        try:
+            self._close(closed_C)
+            result = self._solver.solve(
+                params.to_proto(),
+                self._filters,
+                None,
+                callback_pb2.CallbackRegistrationProto(),
+                None,
+                None,
+            )
+        except Exception as error:
+            # The binding's own class of errors is not one that can be imported.
+            raise SolverError(f"GLOP failed: {error}") from error
+        pivots = 1 + int(result.solve_stats.simplex_iterations)
+        clock.spend(self._rate * (SESSION_ITERATIONS + pivots))
+        if result.termination.reason != result_pb2.TERMINATION_REASON_OPTIMAL:
+            return None
+        found = result.solutions[0]
+        values = as_array(found.primal_solution.variable_values.values)
+        duals = as_array(found.dual_solution.dual_values.values)
+        return Vertex(
+            objective=float(found.primal_solution.objective_value),
+            value_C=values[self._column_order],
+            dual_C=duals[self._row_order],
+        )
+
+    def _close(self, closed_C: BoolArray) -> None:
+        """Tell the solver which upper bounds have changed."""
+        changed = np.flatnonzero(closed_C != self._closed_C)
+        if not changed.size:
+            return
+        changed = changed[np.argsort(self._column_C[changed])]
+        update = model_update_pb2.ModelUpdateProto()
+        upper = update.variable_updates.upper_bounds
+        upper.ids.extend(self._column_C[changed].tolist())
+        upper_C = np.where(closed_C, 0.0, self._upper_C)
+        upper.values.extend(upper_C[changed].tolist())
+        if not self._solver.update(update):
+            raise SolverError("GLOP refused a change of bounds")
+        self._closed_C = closed_C.copy()
+
+
+def _only(ids: IntArray) -> sparse_containers_pb2.SparseVectorFilterProto:
+    """Ask for these alone; the solver wants them sorted and answers in that order."""
+    return sparse_containers_pb2.SparseVectorFilterProto(
+        filter_by_ids=True, filtered_ids=np.sort(ids).tolist()
+    )
+
+
+def _ranks(ids: IntArray) -> IntArray:
+    """Return where each of the ids stands among them sorted."""
+    ranks: IntArray = np.argsort(np.argsort(ids))
+    return ranks
