@@ -209,6 +209,15 @@ class PlanOptions(Strict):
         BeforeValidator(_as_text),
     ] = "0.5"
     plan_for: Literal["seen", "unseen"] = "seen"
+    constraints: Inline | None = Field(
+        default=None, description="pins, forbidden and apart (docs/constraints.md)"
+    )
+    previous: Inline | None = Field(
+        default=None, description="`gpus` and `layers` of an earlier manifest"
+    )
+    max_moves: int | None = Field(
+        default=None, ge=0, le=2**40, description="most experts that move"
+    )
 
 
 class PlanRequest(Strict):

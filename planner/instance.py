@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from planner.arrays import BoolArray, IntArray
+from planner.constraints import PlacementConstraints
 from planner.errors import UsageError
 from planner.layout import ParallelLayout
 from planner.topology.graph import (
@@ -132,6 +133,8 @@ class PlacementInstance:
     nested_groups
         Routing groups, runs of consecutive experts, each of which must have all its
         copies in one domain; 0 if experts may be anywhere.
+    constraints
+        Pins, forbidden GPUs, copies apart, moves from a previous plan; None: none.
     """
 
     topology: ClusterTopology
@@ -148,6 +151,7 @@ class PlacementInstance:
     single: bool = False
     unseen: bool = False
     nested_groups: int = 0
+    constraints: PlacementConstraints | None = None
 
     @cached_property
     def views(self) -> tuple["PlacementInstance", ...]:

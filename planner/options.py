@@ -4,8 +4,10 @@ The command line, the Python API and REST all fill :class:`SolveOptions`; the
 manifest records every value in force.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 GROW = "grow"
 """``redundant`` that tries one more slot per GPU as long as it gains."""
@@ -30,7 +32,10 @@ class SolveOptions:
     ``routing_groups`` is ``free`` or ``nest`` (a group's copies in one domain);
     ``holdout`` is ``F`` or ``F:SALT``; ``combine`` says how several workloads make
     one value (rule 25): their weighted ``mean`` or the ``worst``; ``plan_for`` is
-    ``unseen`` where the planning part is only a sample of the tokens to come.
+    ``unseen`` where the planning part is only a sample of the tokens to come;
+    ``constraints`` is the content of a constraints file (docs/constraints.md),
+    ``previous`` the ``gpus`` and ``layers`` of an earlier plan, from which at most
+    ``max_moves`` experts move.
     """
 
     phase: str = "prefill"
@@ -63,6 +68,9 @@ class SolveOptions:
     deterministic: bool = False
     holdout: str = "0.5"
     plan_for: str = "seen"
+    constraints: Mapping[str, Any] | None = None
+    previous: Mapping[str, Any] | None = None
+    max_moves: int | None = None
 
 
 def is_relative(cap: str) -> bool:

@@ -111,6 +111,17 @@ Routing = Annotated[
 MessageBytes = Annotated[
     str | None, typer.Option("--message-bytes", help="Dispatch,combine bytes: D,C.")
 ]
+Constraints = Annotated[
+    Path | None,
+    typer.Option(help="JSON or TOML file: pins, forbidden, apart."),
+]
+Previous = Annotated[
+    Path | None, typer.Option(help="An earlier plan, to count moved experts from.")
+]
+MaxMoves = Annotated[
+    int | None,
+    typer.Option("--max-moves", help="Most experts that move from --previous."),
+]
 Holdout = Annotated[str, typer.Option(help="Share of unseen sequences: F[:SALT].")]
 Format = Annotated[str, typer.Option("--format", help="human or json.")]
 DumpModel = Annotated[

@@ -45,6 +45,9 @@ def solve(
     message_bytes: flags.MessageBytes = None,
     holdout: flags.Holdout = "0.5",
     plan_for: flags.PlanFor = "seen",
+    constraints: flags.Constraints = None,
+    previous: flags.Previous = None,
+    max_moves: flags.MaxMoves = None,
     strategy: Annotated[
         str, typer.Option(help=f"One of: {', '.join(pipeline.available('strategy'))}.")
     ] = "auto",
@@ -92,6 +95,9 @@ def solve(
         deterministic=deterministic,
         holdout=holdout,
         plan_for=plan_for,
+        constraints=pipeline.read_constraints(constraints) if constraints else None,
+        previous=pipeline.read_previous(previous) if previous else None,
+        max_moves=max_moves,
     )
     pipeline.check_writable(output)
     pipeline.check_writable(dump_model)

@@ -6,8 +6,10 @@ The command line, the Python API and REST call these functions and nothing below
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
+from planner.constraints import read_constraints
 from planner.errors import UsageError
 from planner.exporters.base import EXPORTERS
+from planner.pipeline.constraining import read_previous
 from planner.pipeline.diagnosing import Diagnosis, diagnose
 from planner.pipeline.evaluating import evaluate
 from planner.pipeline.explaining import Explanation, explain
@@ -40,6 +42,8 @@ __all__ = [
     "export",
     "load",
     "plain",
+    "read_constraints",
+    "read_previous",
     "replay",
     "solve",
     "verify",

@@ -17,6 +17,8 @@ def dump_model(problem: Problem, path: Path) -> None:
         If there is none, with the reason.
     """
     instance, reason = problem.instance, why_not(problem.instance)
+    if instance.constraints is not None:
+        reason = "the model has no constraints on placement: leave them out"
     if reason is not None:
         raise UsageError(f"--dump-model: {reason}")
     (model, value), objective = whole_model(instance), instance.objective

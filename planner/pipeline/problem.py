@@ -7,6 +7,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from planner.constraints import (
+    Ground,
+    PlacementConstraints,
+    previous_document,
+    resolve,
+)
 from planner.errors import TraceError, UsageError
 from planner.instance import Objective, PlacementInstance, Workload
 from planner.layout import ParallelLayout
@@ -282,8 +288,22 @@ def _instance(
         single=options.policy == SINGLE,
         unseen=options.plan_for == "unseen",
         nested_groups=nested_groups(options, model, layout),
+        constraints=_constraints(loaded, layout, options),
     )
     return instance, feasibility, tuple(report for _, report in made)
+
+
+def _constraints(
+    loaded: _Loaded, layout: ParallelLayout, options: SolveOptions
+) -> PlacementConstraints | None:
+    ground = Ground(
+        topology=loaded.topology,
+        ep=layout.ep,
+        experts=loaded.model.experts,
+        layer_numbers=loaded.model.moe_layers,
+    )
+    given = options.constraints, options.previous, options.max_moves
+    return resolve(ground, *given)
 
 
 def _workload(
@@ -379,6 +399,8 @@ def _values_in_force(
         if options.deterministic
         else options.threads or os.cpu_count() or 1,
     }
+    if options.previous is not None:
+        values["previous"] = previous_document(options.previous).model_dump()
     for name in ("link_classes", "message_bytes"):
         given = getattr(options, name)
         values[name] = None if given is None else list(given)

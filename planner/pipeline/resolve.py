@@ -74,6 +74,10 @@ def check_names(options: SolveOptions) -> None:
         raise UsageError(f"--gap {options.gap} must be >= 0 and < 1")
     if options.threads is not None and options.threads < 1:
         raise UsageError(f"--threads {options.threads} must be >= 1")
+    if options.max_moves is not None and options.previous is None:
+        raise UsageError("--max-moves counts from a plan: give it with --previous")
+    if options.max_moves is not None and options.max_moves < 0:
+        raise UsageError(f"--max-moves {options.max_moves} must be >= 0")
     if options.kv_tokens is not None and options.mem_fraction is not None:
         raise UsageError("give --kv-tokens or --mem-fraction, not both")
     check_caps(options)

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from planner import clock
@@ -11,6 +12,11 @@ from planner.evaluator import evaluate_planning
 from planner.instance import PlacementInstance
 from planner.manifest import Manifest
 from planner.options import GROW, SolveOptions
+from planner.pipeline.constraining import (
+    check_constraints,
+    constraint_notes,
+    legal_plan,
+)
 from planner.pipeline.dumping import dump_model
 from planner.pipeline.fill import fill_manifest
 from planner.pipeline.growing import grown, shifted
@@ -28,6 +34,7 @@ from planner.pipeline.sources import Source
 from planner.plan import PlacementPlan
 from planner.strategies.base import STRATEGIES, Limits, Progress, SolveResult
 from planner.strategies.judging import excess_of
+from planner.strategies.legal import keeps
 
 Announce = Callable[[str], None]
 
@@ -101,46 +108,77 @@ def solve(
         base=base or Path.cwd(),
     )
     problem = build_problem(sources, options)
-    check_single(problem.instance, options.strategy)
-    check_nesting(problem.instance, options.strategy)
-    check_placing(problem, dumped=model_file is not None)
+    starts = _checked(problem, dumped=model_file is not None)
     if announce is not None:
         announce(problem.headline)
-    if model_file is not None and options.redundant == GROW:
+    if model_file is not None:
+        _dump(problem, model_file)
+    limits = _limits(options)
+    ready = time.perf_counter() - begun
+    try:
+        if options.deterministic:
+            with clock.counting_work():
+                problem, result = _planned(problem, sources, limits, progress, starts)
+                seconds = clock.now()
+        else:
+            later = None if progress is None else shifted(progress, ready)
+            problem, result = _planned(problem, sources, limits, later, starts)
+            seconds = time.perf_counter() - begun
+    except InfeasibleError as error:
+        raise problem.feasibility.proven(error) from error
+    check_kept(problem.instance, result.plan)
+    notes = (*result.notes, *constraint_notes(problem.instance, result.plan))
+    noted = replace(result, notes=notes)
+    return fill_manifest(problem, options.strategy, noted, seconds=seconds)
+
+
+def _checked(problem: Problem, *, dumped: bool) -> list[PlacementPlan]:
+    """Refuse what does not go together; return a plan that keeps the constraints."""
+    instance, options = problem.instance, problem.options
+    check_single(instance, options.strategy)
+    check_nesting(instance, options.strategy)
+    check_constraints(instance, options.strategy)
+    check_placing(problem, dumped=dumped)
+    several = options.redundant == GROW or options.groups != "auto"
+    if instance.constraints is not None and several:
+        raise UsageError(
+            "--constraints and --previous do not go with --redundant "
+            f"{GROW} and --groups placed; leave these out"
+        )
+    return legal_plan(instance)
+
+
+def _dump(problem: Problem, model_file: Path) -> None:
+    if problem.options.redundant == GROW:
         raise UsageError(
             f"--dump-model writes one model, --redundant {GROW} solves several; give a "
             "number of redundant slots"
         )
-    if model_file is not None:
-        dump_model(problem, model_file)
-    limits = Limits(
+    dump_model(problem, model_file)
+
+
+def _limits(options: SolveOptions) -> Limits:
+    """Return when to stop."""
+    return Limits(
         seconds=options.time_limit,
         gap=options.gap,
         threads=options.threads or os.cpu_count() or 1,
         seed=options.seed,
     )
-    ready = time.perf_counter() - begun
-    try:
-        if options.deterministic:
-            with clock.counting_work():
-                problem, result = _planned(problem, sources, limits, progress)
-                seconds = clock.now()
-        else:
-            later = None if progress is None else shifted(progress, ready)
-            problem, result = _planned(problem, sources, limits, later)
-            seconds = time.perf_counter() - begun
-    except InfeasibleError as error:
-        raise problem.feasibility.proven(error) from error
-    check_kept(problem.instance, result.plan)
-    return fill_manifest(problem, options.strategy, result, seconds=seconds)
 
 
 def _planned(
-    problem: Problem, sources: Sources, limits: Limits, progress: Progress | None
+    problem: Problem,
+    sources: Sources,
+    limits: Limits,
+    progress: Progress | None,
+    starts: list[PlacementPlan],
 ) -> tuple[Problem, SolveResult]:
     """Run the strategy, with more and more slots where the options say so."""
     strategy = STRATEGIES.get(problem.options.strategy)
     if problem.options.redundant != GROW:
+        if starts:
+            return problem, strategy(problem.instance, limits, starts, progress)
         return planned(problem, strategy, limits, progress)
 
     def build(options: SolveOptions) -> Problem:
@@ -150,13 +188,18 @@ def _planned(
 
 
 def check_kept(instance: PlacementInstance, plan: PlacementPlan) -> None:
-    """Refuse a plan that breaks an imbalance cap in some layer (rule 26).
+    """Refuse a plan that breaks a constraint, or an imbalance cap (rule 26).
 
     Raises
     ------
     LimitError
         A better plan may exist: nothing was proven.
     """
+    if not keeps(instance, plan):
+        raise LimitError(
+            "no plan that keeps the constraints was found before the limit; raise "
+            "--time-limit or use --strategy auto"
+        )
     if instance.caps.gpu is None and instance.caps.domain is None:
         return
     judged = evaluate_planning(instance, plan)

@@ -32,8 +32,10 @@ from planner.strategies.baselines.base import (
 )
 from planner.strategies.bounds import Bounds
 from planner.strategies.judging import judged_layer
+from planner.strategies.legal import legal_starts, legalized
 from planner.strategies.matching.strategy import why_not as matching_why_not
 from planner.strategies.priced.strategy import why_not as priced_why_not
+from planner.strategies.search.sharing import share_moves
 from planner.strategies.search.strategy import why_not as search_why_not
 from planner.strategies.single.portfolio import solve_single_portfolio
 from planner.traffic.base import TRAFFIC
@@ -45,6 +47,9 @@ JOINT_SHARE = 0.5
 """Share of the time of the search for all workloads at once, after each its own."""
 PRICED_SHARE = 0.8
 """Share of the time of the priced search; the MILP closes small layers after it."""
+
+BOUND_SHARE = 0.3
+"""Share of the time left that a strategy gets which knows no constraints."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +135,7 @@ def solve_auto(
     if instance.nested_groups:
         return STRATEGIES.get("balance")(instance, limits, starts, progress)
     begun = clock.now()
+    instance, starts = share_moves(instance, limits, starts)
     portfolio = Portfolio(instance)
     history: list[Event] = []
     bounds = Bounds(instance)
@@ -146,9 +152,7 @@ def solve_auto(
         if progress is not None:
             progress(event)
 
-    seeds = [*starts, *_baseline_starts(instance, portfolio, limits.seconds)]
-    for start in starts:
-        portfolio.offer(start, ("start",) * instance.layer_count)
+    seeds = _seeds(instance, starts, portfolio, limits.seconds)
     report()
     for view, name, share in _runs(instance):
         left = limits.seconds - (clock.now() - begun)
@@ -158,7 +162,8 @@ def solve_auto(
         result = STRATEGIES.get(name)(
             view, replace(limits, seconds=left * share), [portfolio.plan(), *seeds]
         )
-        portfolio.offer(result.plan, (name,) * instance.layer_count)
+        plan = legalized(instance, result.plan)
+        portfolio.offer(plan, (name,) * instance.layer_count)
         reasons.append(result.reason)
         notes.extend(result.notes)
         bounds.offer(view, result.bound)
@@ -202,18 +207,25 @@ def without_chains(instance: PlacementInstance) -> PlacementInstance:
     return replace(instance, workloads=workloads)
 
 
-def _baseline_starts(
-    instance: PlacementInstance, portfolio: Portfolio, seconds: float
+def _seeds(
+    instance: PlacementInstance,
+    starts: Sequence[PlacementPlan],
+    portfolio: Portfolio,
+    seconds: float,
 ) -> list[PlacementPlan]:
-    starts = []
+    """Offer starts and baselines; return them, made to keep the constraints."""
+    named = [("start", start) for start in starts]
     for name in BASELINES.names():
         try:
             plan = repaired(instance, published_plan(instance, name, seconds))
         except AbsentBaselineError:
             continue
+        named.append((name, plan))
+    seeds = legal_starts(instance, [plan for _, plan in named])
+    for plan in seeds:
+        name = next((name for name, other in named if other is plan), "start")
         portfolio.offer(plan, (name,) * instance.layer_count)
-        starts.append(plan)
-    return starts
+    return seeds
 
 
 def _runs(
@@ -247,10 +259,27 @@ def _members(instance: PlacementInstance) -> list[tuple[str, float]]:
     The search places with equal weights; under ``weighted`` the MILP comes last and
     splits what the search placed.
     """
-    if _balanced(instance):
+    if _balanced(instance) and instance.constraints is None:
         return [("balance", 1.0)]
     exact = [("matching", 1.0)] if matching_why_not(instance) is None else []
+    if instance.constraints is not None:
+        return _bounding(instance, exact)
     return exact + _searching(instance)
+
+
+def _bounding(
+    instance: PlacementInstance, exact: list[tuple[str, float]]
+) -> list[tuple[str, float]]:
+    """Strategies under constraints: the search keeps them, others only bound.
+
+    Their plans are made to keep the constraints and improved by the search.
+    """
+    if _balanced(instance):
+        first = [("balance", BOUND_SHARE)]
+    else:
+        members = [*exact, *_searching(instance)]
+        first = [(name, BOUND_SHARE) for name, _ in members if name != "search"]
+    return [*first, ("search", 1.0)]
 
 
 def _searching(instance: PlacementInstance) -> list[tuple[str, float]]:

@@ -1,6 +1,6 @@
 """The recorded options that counting again depends on."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -27,6 +27,9 @@ class RecordedOptions(BaseModel):
     link_classes: tuple[str, ...] | None = None
     routing_groups: Literal["free", "nest"] = "free"
     policy: str | None = None
+    constraints: dict[str, Any] | None = None
+    previous: dict[str, Any] | None = None
+    max_moves: Size | None = None
 
     @property
     def single(self) -> bool:

@@ -7,6 +7,7 @@ from fractions import Fraction
 from planner.manifest import Manifest
 from planner.manifest.schema import Layer
 from planner.topology.graph import ClusterTopology
+from planner.verifier.constraints import check_constraints
 from planner.verifier.ledger import Ledger
 from planner.verifier.options import recorded_options
 from planner.workload.model_spec import MoEModelSpec
@@ -120,6 +121,7 @@ def check_structure(
         _check_experts(layer.layer, layer.slots, model.experts, ledger)
         _check_split(layer, len(manifest.groups.attention), ledger)
     _check_nesting(manifest, topology, model, ledger)
+    check_constraints(manifest, topology, ledger)
     _check_attention_groups(manifest, topology, ledger)
 
 

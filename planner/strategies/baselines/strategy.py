@@ -17,6 +17,7 @@ from planner.strategies.baselines.base import (
     published_plan,
     repaired,
 )
+from planner.strategies.legal import legalized
 
 
 def register_as_strategies(names: Sequence[str]) -> None:
@@ -34,6 +35,7 @@ def _strategy(name: str) -> Strategy:
     ) -> SolveResult:
         try:
             plan = repaired(instance, published_plan(instance, name))
+            plan = legalized(instance, plan)
         except AbsentBaselineError as absent:
             raise UsageError(f"strategy {name} does not exist here: {absent}") from None
         return SolveResult(

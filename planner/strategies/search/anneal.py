@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 
 from planner.strategies.search.compiling import inner
+from planner.strategies.search.legality import is_legal, moves_added
 from planner.strategies.search.moves import (
     carry_out,
     move_pairs,
@@ -179,6 +180,7 @@ def anneal(
     moves are taken that make GPUs more even and raise neither value.
     """
     best_GJ, best_value, best_excess = best
+    rules = knobs.rules
     spare = state.slots_GJ.size > state.count_E.size
     scale_X, scale_G = scales_of(network, state)
     doublings, balance = knobs.doublings, knobs.balance
@@ -193,6 +195,8 @@ def anneal(
     for _ in range(knobs.proposals):
         move = propose(network, tokens, state, random_1, spare)
         if move[0] < 0:
+            continue
+        if rules.any and not is_legal(rules, state, move):
             continue
         one, two = np.int64(state.slots_GJ[move[0], move[1]]), np.int64(move[2])
         single = network.alike and move[3] >= 0
@@ -220,6 +224,8 @@ def anneal(
         if not taken:
             carry_pairs(network, tokens, state, move, single, -1)
             continue
+        if rules.any:
+            rules.moves_1[0] += moves_added(rules, state.slots_GJ, move)
         if single:
             swap_single(network, tokens, state, move)
         else:

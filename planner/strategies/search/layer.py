@@ -10,6 +10,7 @@ from planner.arrays import IdArray
 from planner.instance import PlacementInstance
 from planner.strategies.search.anneal import anneal, excess_of, peak_value
 from planner.strategies.search.joint import joint_network
+from planner.strategies.search.legality import FREE, Rules, begin, rules_of
 from planner.strategies.search.mixing import Guide, by_cells, gpu_places, guide_of
 from planner.strategies.search.moves import fill
 from planner.strategies.search.network import Network
@@ -45,6 +46,7 @@ class Knobs(NamedTuple):
     doublings: int
     balance: float
     evening: bool
+    rules: Rules = FREE
 
 
 class Problem(NamedTuple):
@@ -122,7 +124,8 @@ def stages_of(problem: Problem, layer: int, start_GJ: IdArray) -> list[Stage]:
 class _Climb:
     """Works through the stages and keeps the best state of each."""
 
-    def __init__(self, start_GJ: IdArray, seed: int) -> None:
+    def __init__(self, start_GJ: IdArray, seed: int, rules: Rules) -> None:
+        self._rules = rules
         self.best_GJ = start_GJ.astype(np.int16).copy()
         word = (seed * 0x9E3779B97F4A7C15 + 1) % 2**64
         self.random_1 = np.asarray([word], dtype=np.uint64)
@@ -130,6 +133,7 @@ class _Climb:
     def enter(self, stage: Stage) -> None:
         """Go on from the best state so far, judged as this stage does."""
         self.stage = stage
+        begin(self._rules, self.best_GJ)
         self.state = served_state(stage.network, stage.tokens, self.best_GJ)
         state, tokens = self.state, stage.tokens
         self.value = peak_value(stage.network, state.load_X, state.pairs_G)
@@ -148,7 +152,8 @@ class _Climb:
         heat = stage.hot * (stage.cold / stage.hot) ** min(1.0, share)
         balance = 0.0 if stage.network.cells_only else BALANCE
         heat /= self.best_GJ.size
-        knobs = Knobs(proposals, heat, DOUBLINGS, balance, stage.evening)
+        evening, rules = stage.evening, self._rules
+        knobs = Knobs(proposals, heat, DOUBLINGS, balance, evening, rules)
         best = (self.best_GJ, self.value, self.excess)
         self.value, self.excess = anneal(
             stage.network, stage.tokens, self.state, best, knobs, self.random_1
@@ -170,7 +175,7 @@ def search_layer(
     the work ends first the result depends on the seed alone.
     """
     begun = clock.now()
-    climb = _Climb(start_GJ, seed)
+    climb = _Climb(start_GJ, seed, rules_of(problem.instance, layer))
     proposals, done = 0, 0.0
     for stage in stages_of(problem, layer, start_GJ):
         climb.enter(stage)

@@ -29,6 +29,7 @@ from planner.strategies.baselines.base import (
     repaired,
 )
 from planner.strategies.judging import judged_layer
+from planner.strategies.legal import legal_starts
 from planner.strategies.search.bound import dedup_bound
 from planner.strategies.search.layer import (
     LayerResult,
@@ -36,6 +37,7 @@ from planner.strategies.search.layer import (
     problem_of,
     search_layer,
 )
+from planner.strategies.search.sharing import share_moves
 from planner.traffic.base import TRAFFIC
 from planner.workload.parts import CountsPart
 
@@ -83,7 +85,9 @@ def solve_search(
             f"{instance.traffic} ties together: use --strategy auto or flow"
         )
     begun = clock.now()
-    plans = list(starts) or _own_starts(instance, limits.seconds)
+    instance, starts = share_moves(instance, limits, starts)
+    given = list(starts) or _own_starts(instance, limits.seconds)
+    plans = legal_starts(instance, given)
     layers = _best_starts(instance, plans)
     judging = (clock.now() - begun) / (len(layers) * len(plans))
     note = why_not(instance)
