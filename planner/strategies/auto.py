@@ -34,6 +34,7 @@ from planner.strategies.bounds import Bounds
 from planner.strategies.judging import judged_layer
 from planner.strategies.legal import legal_starts, legalized
 from planner.strategies.matching.strategy import why_not as matching_why_not
+from planner.strategies.milp import branches as milp_branches
 from planner.strategies.priced.strategy import why_not as priced_why_not
 from planner.strategies.search.sharing import share_moves
 from planner.strategies.search.strategy import why_not as search_why_not
@@ -47,6 +48,9 @@ JOINT_SHARE = 0.5
 """Share of the time of the search for all workloads at once, after each its own."""
 PRICED_SHARE = 0.8
 """Share of the time of the priced search; the MILP closes small layers after it."""
+SMALL_SHARE = 0.25
+"""Share of the time that the MILP gets first where it branches: it may close at once
+what the priced search cannot know to be optimal."""
 
 BOUND_SHARE = 0.3
 """Share of the time left that a strategy gets which knows no constraints."""
@@ -287,7 +291,8 @@ def _searching(instance: PlacementInstance) -> list[tuple[str, float]]:
     if not TRAFFIC.get(instance.traffic).linear:
         return [("search", 1.0)]
     if priced_why_not(instance) is None:
-        return [("priced", PRICED_SHARE), ("milp", 1.0)]
+        first = [("milp", SMALL_SHARE)] if milp_branches(instance) else []
+        return [*first, ("priced", PRICED_SHARE), ("milp", 1.0)]
     if isinstance(instance.planning, CountsPart):
         return [("milp", 1.0)]
     if instance.selection == "weighted":

@@ -19,6 +19,7 @@ from planner.formulation.cut.encoding import CUTS
 from planner.formulation.cut.layer import CLOSED, LayerSolve
 from planner.formulation.cut.ports import ports_of
 from planner.formulation.cut.problem import layer_problem
+from planner.formulation.mathopt import BARRIER_COLUMNS
 from planner.formulation.pairs.encoding import pair_encoding
 from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan, SplitWeights
@@ -218,6 +219,12 @@ class _Solve:
                 "improves splits and roundings; the search improves the placement"
             )
         return tuple(notes)
+
+
+def branches(instance: PlacementInstance) -> bool:
+    """Whether layers are small enough for branch and bound, in the cut formulation."""
+    problem = layer_problem(instance, ports_of(instance), 0)
+    return CUTS.columns(problem) <= BARRIER_COLUMNS
 
 
 def _proof(layer: LayerSolve) -> LayerBound:

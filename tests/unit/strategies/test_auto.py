@@ -2,6 +2,7 @@
 
 import pytest
 
+from planner import clock
 from planner.errors import LimitError
 from planner.evaluator import evaluate, layer_value
 from planner.evaluator.evaluation import layer_split
@@ -88,3 +89,18 @@ def test_caps_that_nothing_keeps_end_in_a_limit_error() -> None:
     )
     with pytest.raises(LimitError, match="imbalance"):
         STRATEGIES.get("auto")(problem, Limits(seconds=0.3, threads=1))
+
+
+def test_a_small_layer_is_closed_before_the_search_by_prices_takes_its_time() -> None:
+    """Law: where branch and bound needs no time, the time limit is not used up."""
+    problem = instance(
+        [1] * 6,
+        experts=12,
+        slots=2,
+        traffic="copies",
+        nic=[50.0] * 6,
+    )
+    with clock.counting_work():
+        result = STRATEGIES.get("auto")(problem, Limits(seconds=60.0, threads=1))
+    assert result.reason == "optimal"
+    assert result.history[-1].seconds < 15.0
