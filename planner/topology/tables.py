@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from planner.arrays import BoolArray, ExactArray, IntArray
 from planner.topology.kernel import survey
@@ -213,6 +215,7 @@ class InsidePairs:
         self._parts: list[tuple[IntArray, IntArray]] = []
         self._key_n = np.zeros(0, dtype=np.int64)
         self._bundle_n3 = np.zeros((0, 3), dtype=np.int64)
+        self._block_G = np.arange(gpus)
 
     def write(
         self,
@@ -240,6 +243,9 @@ class InsidePairs:
         self._key_n, place_n = np.unique(key_x, return_index=True)
         bundle_x3 = np.concatenate([bundles for _, bundles in self._parts])[::-1]
         self._bundle_n3 = bundle_x3[place_n].astype(np.int64)
+        size = (self._gpus, self._gpus)
+        joined = coo_array((np.ones_like(self._key_n), self.pairs), shape=size)
+        self._block_G = connected_components(joined, directed=False)[1]
 
     @property
     def pairs(self) -> tuple[IntArray, IntArray]:
@@ -250,12 +256,16 @@ class InsidePairs:
         self, source_n: IntArray, target_n: IntArray
     ) -> tuple[IntArray, BoolArray]:
         """Return the bundles of these pairs [n, 3], and which are kept."""
-        if not self._key_n.size:
-            shape = (source_n.size, 3)
-            return np.zeros(shape, dtype=np.int64), np.zeros(source_n.size, np.bool_)
-        key_n = source_n * self._gpus + target_n
-        place_n = np.searchsorted(self._key_n, key_n) % self._key_n.size
-        return self._bundle_n3[place_n], self._key_n[place_n] == key_n
+        bundle_n3 = np.zeros((source_n.size, 3), dtype=np.int64)
+        kept_n = np.zeros(source_n.size, dtype=np.bool_)
+        # Most pairs are far apart: only those of one block are looked up.
+        at = np.flatnonzero(self._block_G[source_n] == self._block_G[target_n])
+        if at.size and self._key_n.size:
+            key_m = source_n[at] * self._gpus + target_n[at]
+            place_m = np.searchsorted(self._key_n, key_m) % self._key_n.size
+            bundle_n3[at] = self._bundle_n3[place_m]
+            kept_n[at] = self._key_n[place_m] == key_m
+        return bundle_n3, kept_n
 
 
 def _write(
