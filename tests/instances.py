@@ -70,6 +70,25 @@ def cluster(
     }
 
 
+def small_model(experts: int) -> dict[str, Any]:
+    """Return a document: one MoE layer whose experts take 196,608 bytes each."""
+    return {
+        "schema": "moe-model/1",
+        "name": "small",
+        "layers": 1,
+        "moe_layers": [0],
+        "experts": experts,
+        "top_k": 1,
+        "hidden": 256,
+        "expert_ffn": 128,
+        "shared_ffn": 0,
+        "dense_ffn": 0,
+        "ffn_matrices": 3,
+        "attention": {"heads": 2, "kv_heads": 2, "head_dim": 128},
+        "vocab": 100,
+    }
+
+
 def model(*, layers: int, experts: int, top_k: int) -> MoEModelSpec:
     """Return a model of which only the MoE shape matters."""
     return MoEModelSpec(

@@ -11,28 +11,9 @@ from planner.explain.causes import CAUSES
 from planner.explain.causes.caps import least_copy_load
 from planner.options import SolveOptions
 from planner.pipeline import Problem, load
-from tests.instances import cluster
+from tests.instances import cluster, small_model
 
 EXPERT_BYTES = 3 * 256 * 128 * 2
-
-
-def model(experts: int) -> dict[str, Any]:
-    """Return one MoE layer whose experts take 196,608 bytes each."""
-    return {
-        "schema": "moe-model/1",
-        "name": "small",
-        "layers": 1,
-        "moe_layers": [0],
-        "experts": experts,
-        "top_k": 1,
-        "hidden": 256,
-        "expert_ffn": 128,
-        "shared_ffn": 0,
-        "dense_ffn": 0,
-        "ffn_matrices": 3,
-        "attention": {"heads": 2, "kv_heads": 2, "head_dim": 128},
-        "vocab": 100,
-    }
 
 
 def hosts(count: int, memory: int = 10**9) -> dict[str, Any]:
@@ -56,7 +37,10 @@ class Asked:
     def load(self, topology: dict[str, Any], **options: Any) -> Problem:
         changed = replace(self.options, **options)
         return load(
-            topology, model=model(self.experts), trace=self.counts, options=changed
+            topology,
+            model=small_model(self.experts),
+            trace=self.counts,
+            options=changed,
         )
 
     def cause(self, topology: dict[str, Any]) -> Cause:
@@ -181,7 +165,7 @@ def test_a_cap_below_its_floor_names_layer_expert_and_what_is_reached() -> None:
     for repair in cause.repairs:
         manifest = planner.solve(
             hosts(2),
-            model=model(4),
+            model=small_model(4),
             trace=asked.counts,
             options=replace(asked.options, time_limit=5, **repair.options),  # type: ignore[arg-type]
         )
@@ -199,7 +183,7 @@ def test_a_domain_cap_has_a_floor_of_its_own() -> None:
     with pytest.raises(InfeasibleError) as caught:
         planner.solve(
             hosts(2),
-            model=model(4),
+            model=small_model(4),
             trace=asked.counts,
             options=replace(
                 asked.options, objective="link_time", strategy="milp", time_limit=5

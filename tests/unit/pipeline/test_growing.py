@@ -10,29 +10,10 @@ from planner.errors import UsageError
 from planner.manifest import Manifest, write_manifest
 from planner.options import SolveOptions
 from planner.pipeline import load
-from tests.instances import cluster
+from tests.instances import cluster, small_model
 
 HOT = [40, 9, 7, 5, 3, 2, 2, 1]
 SLOTS = (2, 3, 4, 5, 6, 7, 8)
-
-
-def model(experts: int) -> dict[str, Any]:
-    """Return one MoE layer of small experts."""
-    return {
-        "schema": "moe-model/1",
-        "name": "small",
-        "layers": 1,
-        "moe_layers": [0],
-        "experts": experts,
-        "top_k": 1,
-        "hidden": 256,
-        "expert_ffn": 128,
-        "shared_ffn": 0,
-        "dense_ffn": 0,
-        "ffn_matrices": 3,
-        "attention": {"heads": 2, "kv_heads": 2, "head_dim": 128},
-        "vocab": 100,
-    }
 
 
 def hosts(memory: int = 10**9) -> dict[str, Any]:
@@ -54,7 +35,10 @@ def planned(loads: list[int], memory: int = 10**9, **options: Any) -> Manifest:
     """Plan one layer with these loads per expert."""
     counts = {"layers": [0], "top_k": 1, "tokens": [loads]}
     return planner.solve(
-        hosts(memory), model=model(len(loads)), trace=counts, options=asked(**options)
+        hosts(memory),
+        model=small_model(len(loads)),
+        trace=counts,
+        options=asked(**options),
     )
 
 
@@ -90,7 +74,7 @@ def test_memory_ends_it(tmp_path: Path) -> None:
     """Law: with room for two slots and a byte short of three, two are taken."""
     counts = {"layers": [0], "top_k": 1, "tokens": [HOT]}
     three = load(
-        hosts(), model=model(8), trace=counts, options=asked(redundant="4")
+        hosts(), model=small_model(8), trace=counts, options=asked(redundant="4")
     ).instance.memory_bytes_G
     found = planned(HOT, int(three[0]) - 1, redundant="grow")
     assert slots_of(found) == 2

@@ -19,30 +19,11 @@ from planner.strategies.baselines.base import (
     AbsentBaselineError,
     published_plan,
 )
-from tests.instances import cluster
+from tests.instances import cluster, small_model
 
 LOADS = [40, 20, 10, 10, 9, 7, 2, 2]
 """With two slots per GPU contiguous puts 60 of 100 on one of four GPUs, max/mean
 2.4; EPLB puts 40 with the lightest, 42: 1.68."""
-
-
-def model(experts: int) -> dict[str, Any]:
-    """Return one MoE layer of small experts."""
-    return {
-        "schema": "moe-model/1",
-        "name": "small",
-        "layers": 1,
-        "moe_layers": [0],
-        "experts": experts,
-        "top_k": 1,
-        "hidden": 256,
-        "expert_ffn": 128,
-        "shared_ffn": 0,
-        "dense_ffn": 0,
-        "ffn_matrices": 3,
-        "attention": {"heads": 2, "kv_heads": 2, "head_dim": 128},
-        "vocab": 100,
-    }
 
 
 def problem(**options: Any) -> Problem:
@@ -57,7 +38,7 @@ def problem(**options: Any) -> Problem:
     }
     return load(
         cluster([2, 2]),
-        model=model(len(LOADS)),
+        model=small_model(len(LOADS)),
         trace={"layers": [0], "top_k": 1, "tokens": [LOADS]},
         options=SolveOptions(**(given | options)),
     )
@@ -95,7 +76,7 @@ def test_every_workload_has_baselines_of_its_own() -> None:
     tables = [{"layers": [0], "top_k": 1, "tokens": [row]} for row in (LOADS, [5] * 8)]
     instance = load(
         cluster([2, 2]),
-        model=model(8),
+        model=small_model(8),
         trace=tables,
         options=SolveOptions(
             selection="even",
