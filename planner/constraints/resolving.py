@@ -111,7 +111,7 @@ def _bound(
     for expert in chosen:
         if expert >= ground.experts:
             raise InputError(
-                f"the model has experts 0 to {ground.experts - 1}",
+                f"is no expert; the model has experts 0 to {ground.experts - 1}",
                 where=f"{where}/experts",
                 value=expert,
             )
@@ -201,7 +201,7 @@ def _before(ground: Ground, previous: Previous) -> IdArray:
                 before_LGJ[layer, gpu, : len(held)] = held
     if before_LGJ.max() >= ground.experts:
         raise InputError(
-            f"the model has experts 0 to {ground.experts - 1}",
+            f"is no expert; the model has experts 0 to {ground.experts - 1}",
             where="previous",
             value=int(before_LGJ.max()),
         )
