@@ -163,7 +163,7 @@ def carry_pairs(
         return
     one = np.int64(state.slots_GJ[move[0], move[1]])
     if sign > 0:
-        prepare(network, tokens, state, move)
+        prepare(network, state, move)
     move_pairs(network, tokens, state, (one, move[2]), sign)
 
 

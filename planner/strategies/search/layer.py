@@ -107,7 +107,7 @@ def stages_of(problem: Problem, layer: int, start_GJ: IdArray) -> list[Stage]:
     if problem.guide is None:
         return [Stage(exact, tokens, 1.0 - EVENING, HOT, COLD, False), last]
     network, sample = problem.guide
-    tried = tokens_of(problem.instance, layer, copies, sample)
+    tried = tokens_of(problem.instance, layer, copies, sample, network.class_S)
     if problem.cells is not None:
         state = served_state(network, tried, start_GJ)
         time_X = state.load_X * network.cost_X
@@ -179,7 +179,7 @@ def search_layer(
     proposals, done = 0, 0.0
     for stage in stages_of(problem, layer, start_GJ):
         climb.enter(stage)
-        words = 1000 + 8 * stage.tokens.chose_EW.shape[1]
+        words = 1000 + 8 * stage.tokens.chose_FW.shape[1]
         width = max(1, CHUNK_WORDS // words)
         chunk = max(1, min(width, most_proposals // CHUNKS))
         first = done
