@@ -15,10 +15,10 @@ from planner.strategies.search.bits import (
     ripple,
     summarize,
 )
-from planner.strategies.search.compiling import inner
+from planner.strategies.search.compiling import inlined, inner
 
 
-@inner  # type: ignore[untyped-decorator]
+@inlined  # type: ignore[untyped-decorator]
 def add_change(
     network: Any, column: int, source: int, change: Any, load_X: Any
 ) -> None:
@@ -29,7 +29,7 @@ def add_change(
             load_X[network.place_Y[entry]] += change * network.share_Y[entry]
 
 
-@inner  # type: ignore[untyped-decorator]
+@inlined  # type: ignore[untyped-decorator]
 def class_end(class_S: Any, source_L: Any, lane: int, end: int) -> Any:
     """Return the lane, ``end`` at most, up to which all have the class of ``lane``."""
     group = class_S[source_L[lane]]
@@ -39,10 +39,8 @@ def class_end(class_S: Any, source_L: Any, lane: int, end: int) -> Any:
     return lane
 
 
-@inner  # type: ignore[untyped-decorator]
-def try_trade(
-    network: Any, tokens: Any, state: Any, where: Any, experts: Any
-) -> None:
+@inlined  # type: ignore[untyped-decorator]
+def try_trade(network: Any, tokens: Any, state: Any, where: Any, experts: Any) -> None:
     """Add to ``trial_X`` what an expert that leaves and one that comes change."""
     column, lane, end = where
     out_W, into_W = tokens.chose_FW[experts[0]], tokens.chose_FW[experts[1]]
@@ -57,7 +55,7 @@ def try_trade(
         lane = after
 
 
-@inner  # type: ignore[untyped-decorator]
+@inlined  # type: ignore[untyped-decorator]
 def try_both(
     network: Any, tokens: Any, state: Any, where: Any, experts: Any, come: bool
 ) -> None:

@@ -10,7 +10,6 @@ from planner.strategies.search.bits import (
     count_bits,
     judge_pairs,
     judge_users,
-    less,
     ripple,
     summarize,
 )
@@ -38,9 +37,7 @@ def move_hashed_pairs(
     for row in range(4):
         way, expert = sign if row % 2 else -sign, experts[row // 2]
         ranks = state.rank_4M[row, : state.count_4[row]]
-        add_hashed_pairs(
-            network.ep, ranks, tokens.load_CQE, expert, way, state.pairs_G
-        )
+        add_hashed_pairs(network.ep, ranks, tokens.load_CQE, expert, way, state.pairs_G)
 
 
 @inner  # type: ignore[untyped-decorator]
@@ -93,9 +90,7 @@ def mark(network: Any, rank_4M: Any, count_4: Any, out_C: Any) -> None:
 
 
 @inner  # type: ignore[untyped-decorator]
-def try_users(
-    network: Any, tokens: Any, state: Any, experts: Any, column: int
-) -> None:
+def try_users(network: Any, tokens: Any, state: Any, experts: Any, column: int) -> None:
     """Add to ``trial_X`` what a column changes that serves others than before."""
     one_W, two_W = tokens.chose_FW[experts[0]], tokens.chose_FW[experts[1]]
     used_4W, any_W, many_W = state.used_4W, state.any_CW[column], state.many_CW[column]
@@ -160,7 +155,11 @@ def serve_hashed(network: Any, tokens: Any, state: Any, expert: int) -> None:
     """Let the columns serve an expert that none of them serves yet."""
     ranks, used_W = state.rank_EM[expert, : state.count_E[expert]], state.used_4W[1]
     add_hashed_pairs(network.ep, ranks, tokens.load_CQE, expert, 1, state.pairs_G)
-    chose_W, source_L, first_L = tokens.chose_FW[expert], tokens.source_L, tokens.first_L
+    chose_W, source_L, first_L = (
+        tokens.chose_FW[expert],
+        tokens.source_L,
+        tokens.first_L,
+    )
     state.used_4W[0] = ZERO
     for column in range(network.columns):
         if column < network.ep and network.cells_only:

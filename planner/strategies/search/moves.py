@@ -12,7 +12,7 @@ from numba import njit
 
 from planner.strategies.search.bits import count_bits, summarize
 from planner.strategies.search.column import add_change, do_trade, try_trade
-from planner.strategies.search.compiling import inner
+from planner.strategies.search.compiling import inlined, inner
 from planner.strategies.search.hashed import (
     carry_hashed,
     move_hashed_pairs,
@@ -20,15 +20,16 @@ from planner.strategies.search.hashed import (
     try_hashed,
 )
 from planner.strategies.search.nearest import (
+    carry_near,
     move_near_pairs,
     prepare_near,
     serve_near,
+    try_near,
     try_near_copies,
-    walk_near,
 )
 
 
-@inner  # type: ignore[untyped-decorator]
+@inlined  # type: ignore[untyped-decorator]
 def relist(state: Any, expert: int, row: int, leaving: int, coming: int) -> None:
     """Write an expert's copies before and, after a change of ranks, in copy order."""
     count, kept, placed = state.count_E[expert], 0, coming < 0
@@ -47,7 +48,7 @@ def relist(state: Any, expert: int, row: int, leaving: int, coming: int) -> None
     state.count_4[row], state.count_4[row + 1] = count, kept
 
 
-@inner  # type: ignore[untyped-decorator]
+@inlined  # type: ignore[untyped-decorator]
 def prepare(network: Any, state: Any, move: Any) -> None:
     """Write where the copies of both experts of a move are before and after."""
     one, two = np.int64(state.slots_GJ[move[0], move[1]]), np.int64(move[2])
@@ -57,7 +58,7 @@ def prepare(network: Any, state: Any, move: Any) -> None:
         prepare_near(network, state, (one, two))
 
 
-@inner  # type: ignore[untyped-decorator]
+@inlined  # type: ignore[untyped-decorator]
 def move_pairs(network: Any, tokens: Any, state: Any, experts: Any, sign: int) -> None:
     """Carry the pairs of a prepared move over, or back (sign −1)."""
     if network.nearest:
@@ -66,7 +67,7 @@ def move_pairs(network: Any, tokens: Any, state: Any, experts: Any, sign: int) -
         move_hashed_pairs(network, tokens, state, experts, sign)
 
 
-@inner  # type: ignore[untyped-decorator]
+@inlined  # type: ignore[untyped-decorator]
 def try_move(network: Any, tokens: Any, state: Any, experts: Any) -> None:
     """Write into ``trial_X`` the loads after a prepared move."""
     state.trial_X[:] = state.load_X
@@ -75,7 +76,7 @@ def try_move(network: Any, tokens: Any, state: Any, experts: Any) -> None:
     elif network.linear:
         try_near_copies(network, tokens, state, experts)
     else:
-        walk_near(network, tokens, state, experts, False)
+        try_near(network, tokens, state, experts)
 
 
 @inner  # type: ignore[untyped-decorator]
@@ -87,7 +88,7 @@ def carry_out(network: Any, tokens: Any, state: Any, move: Any, one: int) -> Non
         state.slots_GJ[move[3], move[4]] = one
     if not network.linear:
         if network.nearest:
-            walk_near(network, tokens, state, (one, two), True)
+            carry_near(network, tokens, state, (one, two))
         else:
             carry_hashed(network, tokens, state, (one, two))
     for side in range(2):
@@ -99,7 +100,7 @@ def carry_out(network: Any, tokens: Any, state: Any, move: Any, one: int) -> Non
             state.near_ES[expert] = state.near_2S[side]
 
 
-@inner  # type: ignore[untyped-decorator]
+@inlined  # type: ignore[untyped-decorator]
 def swap_pairs(network: Any, tokens: Any, state: Any, move: Any, sign: int) -> None:
     """Move the pairs of two single-copy experts between their GPUs."""
     one, load_CQE = move[5], tokens.load_CQE
@@ -110,7 +111,7 @@ def swap_pairs(network: Any, tokens: Any, state: Any, move: Any, sign: int) -> N
         state.pairs_G[base + move[3]] += moved
 
 
-@inner  # type: ignore[untyped-decorator]
+@inlined  # type: ignore[untyped-decorator]
 def try_swap(network: Any, tokens: Any, state: Any, move: Any) -> None:
     """Write into ``trial_X`` the loads after a swap of single copies."""
     state.trial_X[:] = state.load_X

@@ -14,7 +14,7 @@ from planner.strategies.search.column import (
     try_both,
     try_trade,
 )
-from planner.strategies.search.compiling import inner
+from planner.strategies.search.compiling import inlined, inner
 
 
 @inner  # type: ignore[untyped-decorator]
@@ -43,7 +43,7 @@ def near_ranks(domain_G: Any, ep: int, ranks: Any, expert: int, near_S: Any) -> 
                 turn = turn + 1 if turn + 1 < count else 0
 
 
-@inner  # type: ignore[untyped-decorator]
+@inlined  # type: ignore[untyped-decorator]
 def prepare_near(network: Any, state: Any, experts: Any) -> None:
     """Write which ranks serve both experts after a move that is listed."""
     for side in range(2):
@@ -52,7 +52,7 @@ def prepare_near(network: Any, state: Any, experts: Any) -> None:
         near_ranks(network.domain_G, network.ep, ranks, experts[side], near_S)
 
 
-@inner  # type: ignore[untyped-decorator]
+@inlined  # type: ignore[untyped-decorator]
 def move_near_pairs(
     network: Any, tokens: Any, state: Any, experts: Any, sign: int
 ) -> None:
@@ -69,13 +69,13 @@ def move_near_pairs(
                 pairs_G[base + after] += pairs
 
 
-@inner  # type: ignore[untyped-decorator]
+@inlined  # type: ignore[untyped-decorator]
 def column_of(network: Any, level: int, source: int, rank: Any) -> Any:
     """Return a rank's column: itself (level 0) or the cell it lies in (level 1)."""
     return network.cell_CR[source // network.ep, rank] if level else rank
 
 
-@inner  # type: ignore[untyped-decorator]
+@inlined  # type: ignore[untyped-decorator]
 def find_columns(
     network: Any, tokens: Any, state: Any, experts: Any, level: int
 ) -> None:
@@ -88,9 +88,9 @@ def find_columns(
             column_L[lane] = column_of(network, level, source, near_S[source])
 
 
-@inner  # type: ignore[untyped-decorator]
+@inlined  # type: ignore[untyped-decorator]
 def next_run(column_4L: Any, lane: int) -> Any:
-    """Return the next lanes that are served otherwise, all alike; (end, end) if none."""
+    """Return the next lanes that are served otherwise, all alike; the end if none."""
     lanes = column_4L.shape[1]
     while lane < lanes and (
         column_4L[0, lane] == column_4L[1, lane]
@@ -108,9 +108,9 @@ def next_run(column_4L: Any, lane: int) -> Any:
     return lane, end
 
 
-@inner  # type: ignore[untyped-decorator]
+@inlined  # type: ignore[untyped-decorator]
 def change_at(column_4L: Any, lane: int, row: int) -> Any:
-    """Return the column of a row and what either expert does there (−1 leaves, 1 comes).
+    """Return the column of a row and what both experts do there: −1 leave, 1 come.
 
     Both 0 where an earlier row has the same column.
     """
@@ -123,7 +123,7 @@ def change_at(column_4L: Any, lane: int, row: int) -> Any:
     return column, one, two
 
 
-@inner  # type: ignore[untyped-decorator]
+@inlined  # type: ignore[untyped-decorator]
 def traders(experts: Any, one: int, two: int, nobody: int) -> Any:
     """Return who leaves and who comes, given what either expert does."""
     out = experts[0] if one < 0 else (experts[1] if two < 0 else nobody)
@@ -131,17 +131,15 @@ def traders(experts: Any, one: int, two: int, nobody: int) -> Any:
     return out, into
 
 
-@inner  # type: ignore[untyped-decorator]
+@inlined  # type: ignore[untyped-decorator]
 def levels_of(network: Any) -> Any:
     """Return the levels at which columns matter: GPUs, cells or both."""
     return range(int(network.cells_only), 2 if network.columns > network.ep else 1)
 
 
-@inner  # type: ignore[untyped-decorator]
-def walk_near(
-    network: Any, tokens: Any, state: Any, experts: Any, doing: bool
-) -> None:
-    """Judge a prepared move (add to ``trial_X``) or do it, run by run."""
+@inlined  # type: ignore[untyped-decorator]
+def try_near(network: Any, tokens: Any, state: Any, experts: Any) -> None:
+    """Add to ``trial_X`` what a prepared move changes, run by run."""
     nobody, column_4L = tokens.chose_FW.shape[0] - 1, state.column_4L
     for level in levels_of(network):
         find_columns(network, tokens, state, experts, level)
@@ -149,17 +147,31 @@ def walk_near(
         while first < end:
             for row in range(4):
                 column, one, two = change_at(column_4L, first, row)
-                where, pair = (column, first, end), traders(experts, one, two, nobody)
+                where = (column, first, end)
                 if one * two > 0:
-                    if doing:
-                        do_both(tokens, state, where, experts, one > 0)
-                    else:
-                        try_both(network, tokens, state, where, experts, one > 0)
+                    try_both(network, tokens, state, where, experts, one > 0)
                 elif one != 0 or two != 0:
-                    if doing:
-                        do_trade(tokens, state, where, pair)
-                    else:
-                        try_trade(network, tokens, state, where, pair)
+                    pair = traders(experts, one, two, nobody)
+                    try_trade(network, tokens, state, where, pair)
+            first, end = next_run(column_4L, end)
+
+
+@inner  # type: ignore[untyped-decorator]
+def carry_near(network: Any, tokens: Any, state: Any, experts: Any) -> None:
+    """Let the columns serve whom they serve after a prepared move."""
+    nobody, column_4L = tokens.chose_FW.shape[0] - 1, state.column_4L
+    for level in levels_of(network):
+        find_columns(network, tokens, state, experts, level)
+        first, end = next_run(column_4L, 0)
+        while first < end:
+            for row in range(4):
+                column, one, two = change_at(column_4L, first, row)
+                where = (column, first, end)
+                if one * two > 0:
+                    do_both(tokens, state, where, experts, one > 0)
+                elif one != 0 or two != 0:
+                    pair = traders(experts, one, two, nobody)
+                    do_trade(tokens, state, where, pair)
             first, end = next_run(column_4L, end)
 
 
@@ -180,7 +192,10 @@ def try_near_copies(network: Any, tokens: Any, state: Any, experts: Any) -> None
 @inner  # type: ignore[untyped-decorator]
 def serve_near(network: Any, tokens: Any, state: Any, expert: int) -> None:
     """Let the columns serve an expert that none of them serves yet."""
-    ranks, near_S = state.rank_EM[expert, : state.count_E[expert]], state.near_ES[expert]
+    ranks, near_S = (
+        state.rank_EM[expert, : state.count_E[expert]],
+        state.near_ES[expert],
+    )
     near_ranks(network.domain_G, network.ep, ranks, expert, near_S)
     nobody = tokens.chose_FW.shape[0] - 1
     for source in range(near_S.size):
