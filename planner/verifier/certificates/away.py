@@ -25,7 +25,7 @@ _KNOWN: WeakKeyDictionary[Routes, tuple[_Rates, _Rates]] = WeakKeyDictionary()
 def least_away(
     evidence: Evidence, demand_ES: IntArray, units: Sequence[Unit]
 ) -> Fraction:
-    """Return the least seconds of both legs; 0 where a far transfer may cost nothing."""
+    """Return the least seconds of both legs; 0 where far transfers may be free."""
     domains = [[gpus[0] for gpus in unit] for unit in units]
     if evidence.routes not in _KNOWN:
         _KNOWN[evidence.routes] = _rates(evidence, 0), _rates(evidence, 1)
@@ -72,10 +72,14 @@ def _rates(evidence: Evidence, leg: int) -> _Rates:
             for name, load in loads.items():
                 crossed.setdefault(name, []).append(load)
         rates = [
-            sum((evidence.topology.links[a].bytes_per_s for a in used[name]), Fraction())
-            * Fraction(evidence.routes.q, min(loads_n))
+            _sum_of_rates(evidence, used[name]) * evidence.routes.q / min(loads_n)
             for name, loads_n in crossed.items()
             if len(loads_n) == len(far)
         ]
         found.append(min(rates, default=Fraction(0)))
     return found
+
+
+def _sum_of_rates(evidence: Evidence, used: set[int]) -> Fraction:
+    links = evidence.topology.links
+    return sum((links[link].bytes_per_s for link in used), Fraction(0))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from planner.arrays import IntArray
+from planner.arrays import ExactArray, IntArray
 from planner.verifier.certificates.away import least_away
 from planner.verifier.certificates.base import CHECKERS, Certificate, Evidence
 from planner.verifier.certificates.places import Unit, tolls_of
@@ -95,15 +95,17 @@ def _costs(evidence: Evidence, unit: Unit, demand_ES: IntArray, leg: int) -> Cos
     costs = [[Fraction(0)] * len(unit) for _ in range(evidence.experts)]
     sent_S = demand_ES.sum(axis=0)
     for place, gpus in enumerate(unit):
-        for gpu, toll in zip(gpus, tolls_of(evidence, unit, place, leg), strict=True):
-            there_E = demand_ES[:, gpu]
-            for entry in toll:
-                unit_seconds = evidence.message[leg] / (entry.rate * evidence.routes.q)
-                drawn_E = demand_ES[:, entry.homes].astype(object) @ entry.shares
-                left_E = (sent_S[gpu] - there_E).astype(object) * entry.own
-                for expert, most in enumerate(np.maximum(drawn_E, left_E).tolist()):
-                    found = most * unit_seconds
-                    costs[expert][place] = max(costs[expert][place], found)
+        for gpu, tolls in zip(gpus, tolls_of(evidence, unit, place, leg), strict=True):
+            most: dict[Fraction, ExactArray] = {}
+            there_E = (sent_S[gpu] - demand_ES[:, gpu]).astype(object)
+            for toll in tolls:
+                drawn_E = demand_ES[:, toll.homes].astype(object) @ toll.shares
+                found_E = np.maximum(drawn_E, there_E * toll.own)
+                most[toll.rate] = np.maximum(most.get(toll.rate, found_E), found_E)
+            for rate, most_E in most.items():
+                unit_seconds = evidence.message[leg] / (rate * evidence.routes.q)
+                for row, numerator in zip(costs, most_E.tolist(), strict=True):
+                    row[place] = max(row[place], numerator * unit_seconds)
     return costs
 
 

@@ -32,9 +32,7 @@ _KNOWN: WeakKeyDictionary[Routes, dict[tuple[int, ...], list[list[Toll]]]] = (
 )
 
 
-def tolls_of(
-    evidence: Evidence, unit: Unit, place: int, leg: int
-) -> list[list[Toll]]:
+def tolls_of(evidence: Evidence, unit: Unit, place: int, leg: int) -> list[list[Toll]]:
     """Return for each GPU of a place the tolls of the links near it, in one leg."""
     known = _KNOWN.setdefault(evidence.routes, {})
     # What decides which GPUs are in one unit, and which of them this is.
