@@ -3,9 +3,9 @@
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from planner.strategies.search.compiling import inlined, inner
+from planner.strategies.search.bits import copy_over
+from planner.strategies.search.compiling import bare, entry, inlined, inner
 from planner.strategies.search.legality import is_legal, moves_added
 from planner.strategies.search.moves import (
     carry_out,
@@ -33,12 +33,14 @@ def draw(random_1: Any, below: int) -> Any:
     return np.int64((np.int64(top) * below) >> 31)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@bare()  # type: ignore[untyped-decorator]
 def peak_value(network: Any, load_X: Any, pairs_G: Any) -> float:
     """Return the objective: over legs, the sum of the greatest load · cost."""
-    if network.counts_pairs:
-        return float(pairs_G.max())
     total = 0.0
+    if network.counts_pairs:
+        for gpu in range(pairs_G.size):
+            total = max(total, pairs_G[gpu])
+        return total
     for leg in range(network.leg_start.size - 1):
         most = 0.0
         for x in range(network.leg_start[leg], network.leg_start[leg + 1]):
@@ -47,7 +49,7 @@ def peak_value(network: Any, load_X: Any, pairs_G: Any) -> float:
     return total
 
 
-@inner  # type: ignore[untyped-decorator]
+@entry  # type: ignore[untyped-decorator]
 def scales_of(network: Any, state: Any) -> Any:
     """Return what makes loads and pairs about 1: per place and per GPU.
 
@@ -63,7 +65,7 @@ def scales_of(network: Any, state: Any) -> Any:
     )
 
 
-@njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
+@bare(fastmath=True)  # type: ignore[untyped-decorator]
 def norm(load_X: Any, scale_X: Any, doublings: int, power_X: Any) -> float:
     """Return (Σ (load · scale)^p)^(1/p), p = 2^doublings; ``power_X`` is scratch."""
     total = 0.0
@@ -91,7 +93,7 @@ def smooth_value(
     return float(total)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@bare()  # type: ignore[untyped-decorator]
 def excess_of(
     pairs_G: Any, pairs_N: Any, domain_G: Any, caps_G: Any, caps_N: Any
 ) -> float:
@@ -167,23 +169,16 @@ def carry_pairs(
     move_pairs(network, tokens, state, (one, move[2]), sign)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def anneal(
-    network: Any, tokens: Any, state: Any, best: Any, knobs: Any, random_1: Any
+@inner  # type: ignore[untyped-decorator]
+def _walk(
+    network: Any, tokens: Any, state: Any, best: Any, told: Any, scales: Any
 ) -> Any:
-    """Try ``knobs.proposals`` moves at one temperature; return (value, excess).
-
-    ``best`` is (slots_GJ, value, excess) of the best state so far; its slots are
-    overwritten when a better one is met. While the caps are exceeded only moves
-    towards them are taken. The state descends on the smooth value plus a small weight
-    on the norm of pairs per GPU; with ``knobs.evening`` it is the best one, and only
-    moves are taken that make GPUs more even and raise neither value.
-    """
+    """Do what ``anneal`` says; ``told`` is (knobs, random_1)."""
+    knobs, random_1 = told
     best_GJ, best_value, best_excess = best
-    rules = knobs.rules
     spare = state.slots_GJ.size > state.count_E.size
-    scale_X, scale_G = scales_of(network, state)
-    doublings, balance = knobs.doublings, knobs.balance
+    scale_X, scale_G = scales
+    rules, doublings, balance = knobs.rules, knobs.doublings, knobs.balance
     # Only the arrays needed are passed on: whole states cost more than the work.
     pairs_G, pairs_N, domain_G = state.pairs_G, state.pairs_N, network.domain_G
     caps_G, caps_N, power_X = tokens.caps_G, tokens.caps_N, state.power_X
@@ -230,11 +225,28 @@ def anneal(
             swap_single(network, tokens, state, move)
         else:
             carry_out(network, tokens, state, move, one)
-        state.load_X[:] = state.trial_X
+        copy_over(trial_X, state.load_X)
         evener = knobs.evening and new_pairs < pairs
         links, pairs, excess = new_links, new_pairs, new_excess
         value = peak_value(network, state.load_X, pairs_G)
         if evener or (excess, value) < (best_excess, best_value * (1 - 1e-12)):
             best_excess, best_value = excess, min(value, best_value)
-            best_GJ[:, :] = state.slots_GJ
+            for gpu in range(best_GJ.shape[0]):
+                copy_over(state.slots_GJ[gpu], best_GJ[gpu])
     return best_value, best_excess
+
+
+@entry  # type: ignore[untyped-decorator]
+def anneal(
+    network: Any, tokens: Any, state: Any, best: Any, knobs: Any, random_1: Any
+) -> Any:
+    """Try ``knobs.proposals`` moves at one temperature; return (value, excess).
+
+    ``best`` is (slots_GJ, value, excess) of the best state so far; its slots are
+    overwritten when a better one is met. While the caps are exceeded only moves
+    towards them are taken. The state descends on the smooth value plus a small weight
+    on the norm of pairs per GPU; with ``knobs.evening`` it is the best one, and only
+    moves are taken that make GPUs more even and raise neither value.
+    """
+    scales = scales_of(network, state)
+    return _walk(network, tokens, state, best, (knobs, random_1), scales)

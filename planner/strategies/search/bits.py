@@ -109,6 +109,13 @@ def count_bits(words_W: Any) -> Any:
 
 
 @inner  # type: ignore[untyped-decorator]
+def copy_over(from_X: Any, to_X: Any) -> None:
+    """Copy an array; numba's own assignment may allocate."""
+    for at in range(to_X.size):
+        to_X[at] = from_X[at]
+
+
+@inner  # type: ignore[untyped-decorator]
 def less(words_W: Any, other_W: Any, out_W: Any) -> None:
     """Write the bits set in the first and not in the second."""
     for at in range(out_W.size):
@@ -139,8 +146,8 @@ def summarize(count_BW: Any, served: Any, first: int, end: int) -> None:
         count_W = count_BW[plane][first:end]
         for at in range(three_W.size):
             three_W[at] |= count_W[at]
-    many_W[:] = three_W
-    any_W[:] = three_W
+    copy_over(three_W, many_W)
+    copy_over(three_W, any_W)
     once_W = count_BW[0][first:end]
     if count_BW.shape[0] > 1:
         twice_W = count_BW[1][first:end]

@@ -8,6 +8,7 @@ is the column, the first lane and the end of the lanes.
 from typing import Any
 
 from planner.strategies.search.bits import (
+    copy_over,
     judge_coming,
     judge_leaving,
     judge_trade,
@@ -98,7 +99,7 @@ def do_both(tokens: Any, state: Any, where: Any, experts: Any, come: bool) -> No
     column, first, end = where[0], tokens.first_L[where[1]], tokens.first_L[where[2]]
     moved_W, count_BW = state.moved_W[first:end], state.count_CBW[column]
     for side in range(2):
-        moved_W[:] = tokens.chose_FW[experts[side]][first:end]
+        copy_over(tokens.chose_FW[experts[side]][first:end], moved_W)
         ripple(moved_W, 1 if come else -1, count_BW, first)
     served = (state.any_CW[column], state.many_CW[column], state.three_CW[column])
     summarize(count_BW, served, first, end)

@@ -7,6 +7,7 @@ from typing import Any
 
 from planner.strategies.search.bits import (
     ZERO,
+    copy_over,
     count_bits,
     judge_pairs,
     judge_users,
@@ -51,7 +52,7 @@ def hashed_users(
         mask_W = tokens.mask_QW[count * (count - 1) // 2 + copy]
         if column < ep:
             if ranks[copy] == column:
-                used_W[:] = mask_W
+                copy_over(mask_W, used_W)
             continue
         for lane in range(tokens.source_L.size):
             if network.cell_CR[tokens.source_L[lane] // ep, ranks[copy]] == column:

@@ -34,10 +34,10 @@ SLACK = 0.8
 """GPUs whose own links reach less than this of the busiest are not looked at."""
 
 
-WORDS_PER_SECOND = 2.4e9
+WORDS_PER_SECOND = 8e9
 """Rate of counted work: words of tokens read, and what else a move looks at."""
-PLACE_WORDS = 30
-"""What a place and half a GPU, looked at once per move, count in words."""
+PLACE_WORDS = 60
+"""What a place, looked at once per move, counts in words."""
 
 
 class Knobs(NamedTuple):
@@ -167,7 +167,7 @@ class _Climb:
 
 def _step_words(network: Network) -> int:
     """Return what a move costs beside the tokens that it looks at."""
-    return PLACE_WORDS * (network.cost_X.size + 2 * network.domain_G.size)
+    return PLACE_WORDS * int(network.cost_X.size)
 
 
 def search_layer(

@@ -8,11 +8,10 @@ one before and after, of two before and after.
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from planner.strategies.search.bits import count_bits, summarize
+from planner.strategies.search.bits import copy_over, count_bits, summarize
 from planner.strategies.search.column import add_change, do_trade, try_trade
-from planner.strategies.search.compiling import inlined, inner
+from planner.strategies.search.compiling import entry, inlined, inner
 from planner.strategies.search.hashed import (
     carry_hashed,
     move_hashed_pairs,
@@ -70,7 +69,7 @@ def move_pairs(network: Any, tokens: Any, state: Any, experts: Any, sign: int) -
 @inlined  # type: ignore[untyped-decorator]
 def try_move(network: Any, tokens: Any, state: Any, experts: Any) -> None:
     """Write into ``trial_X`` the loads after a prepared move."""
-    state.trial_X[:] = state.load_X
+    copy_over(state.load_X, state.trial_X)
     if not network.nearest:
         try_hashed(network, tokens, state, experts)
     elif network.linear:
@@ -94,10 +93,10 @@ def carry_out(network: Any, tokens: Any, state: Any, move: Any, one: int) -> Non
     for side in range(2):
         expert, row = two if side else one, 2 * side + 1
         count = state.count_4[row]
-        state.rank_EM[expert, :count] = state.rank_4M[row, :count]
+        copy_over(state.rank_4M[row, :count], state.rank_EM[expert, :count])
         state.count_E[expert] = count
         if network.nearest:
-            state.near_ES[expert] = state.near_2S[side]
+            copy_over(state.near_2S[side], state.near_ES[expert])
 
 
 @inlined  # type: ignore[untyped-decorator]
@@ -114,7 +113,7 @@ def swap_pairs(network: Any, tokens: Any, state: Any, move: Any, sign: int) -> N
 @inlined  # type: ignore[untyped-decorator]
 def try_swap(network: Any, tokens: Any, state: Any, move: Any) -> None:
     """Write into ``trial_X`` the loads after a swap of single copies."""
-    state.trial_X[:] = state.load_X
+    copy_over(state.load_X, state.trial_X)
     one, two, lanes = np.int64(move[5]), np.int64(move[2]), tokens.source_L.size
     if network.linear:
         for source in range(network.class_S.size):
@@ -146,7 +145,7 @@ def swap_single(network: Any, tokens: Any, state: Any, move: Any) -> None:
         do_trade(tokens, state, (there, 0, lanes), (two, one))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@entry  # type: ignore[untyped-decorator]
 def fill(network: Any, tokens: Any, state: Any) -> None:
     """Serve every expert of an empty state from its slots."""
     slots_GJ, source_L, first_L = state.slots_GJ, tokens.source_L, tokens.first_L

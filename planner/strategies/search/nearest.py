@@ -16,6 +16,9 @@ from planner.strategies.search.column import (
 )
 from planner.strategies.search.compiling import inlined, inner
 
+SOURCE_WORDS = 250
+"""What a source, looked at in a move of copies, counts in words (``read_1``)."""
+
 
 @inner  # type: ignore[untyped-decorator]
 def near_ranks(domain_G: Any, ep: int, ranks: Any, expert: int, near_S: Any) -> None:
@@ -46,6 +49,7 @@ def near_ranks(domain_G: Any, ep: int, ranks: Any, expert: int, near_S: Any) -> 
 @inlined  # type: ignore[untyped-decorator]
 def prepare_near(network: Any, state: Any, experts: Any) -> None:
     """Write which ranks serve both experts after a move that is listed."""
+    state.read_1[0] += SOURCE_WORDS * state.near_2S.shape[1]
     for side in range(2):
         row = 2 * side + 1
         ranks, near_S = state.rank_4M[row, : state.count_4[row]], state.near_2S[side]

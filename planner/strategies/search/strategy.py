@@ -41,7 +41,7 @@ from planner.strategies.search.sharing import share_moves
 from planner.traffic.base import TRAFFIC
 from planner.workload.parts import CountsPart
 
-PROPOSALS_PER_SLOT = 60_000
+PROPOSALS_PER_SLOT = 150_000
 """Moves tried in one layer for each of its slots, if time allows."""
 RESERVE_SECONDS = 0.1
 
