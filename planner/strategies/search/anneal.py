@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from planner.strategies.search.bits import copy_over
-from planner.strategies.search.compiling import bare, entry, inlined, inner
+from planner.strategies.search.compiling import bare, entry, inlined, lean
 from planner.strategies.search.legality import is_legal, moves_added
 from planner.strategies.search.moves import (
     carry_out,
@@ -21,7 +21,7 @@ SLACK = 0.5
 """Pairs are whole: an excess below this is none."""
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def draw(random_1: Any, below: int) -> Any:
     """Return the next integer in 0 … below − 1 (xorshift64*)."""
     word = random_1[0]
@@ -81,7 +81,7 @@ def norm(load_X: Any, scale_X: Any, doublings: int, power_X: Any) -> float:
     return total
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def smooth_value(
     load_X: Any, scale_X: Any, leg_start: Any, doublings: int, power_X: Any
 ) -> float:
@@ -114,7 +114,7 @@ def excess_of(
     return excess
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def holds(slots_GJ: Any, gpu: int, expert: int) -> bool:
     """Whether a GPU holds an expert."""
     found = False
@@ -169,7 +169,7 @@ def carry_pairs(
     move_pairs(network, tokens, state, (one, move[2]), sign)
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def _walk(
     network: Any, tokens: Any, state: Any, best: Any, told: Any, scales: Any
 ) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from planner.strategies.search.compiling import inner
+from planner.strategies.search.compiling import lean
 
 ZERO = np.uint64(0)
 ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -31,7 +31,7 @@ def _popcount(typing_context: Any, word: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def judge_trade(out_W: Any, into_W: Any, any_W: Any, many_W: Any) -> Any:
     """Return tokens gained less tokens lost if one expert leaves, another comes.
 
@@ -45,7 +45,7 @@ def judge_trade(out_W: Any, into_W: Any, any_W: Any, many_W: Any) -> Any:
     return change
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def judge_coming(one_W: Any, two_W: Any, any_W: Any) -> Any:
     """Return tokens gained if two experts come."""
     change = 0
@@ -54,7 +54,7 @@ def judge_coming(one_W: Any, two_W: Any, any_W: Any) -> Any:
     return change
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def judge_leaving(one_W: Any, two_W: Any, many_W: Any, three_W: Any) -> Any:
     """Return tokens lost if two experts leave."""
     change = 0
@@ -65,7 +65,7 @@ def judge_leaving(one_W: Any, two_W: Any, many_W: Any, three_W: Any) -> Any:
     return change
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def judge_users(chose: Any, used: Any, served: Any) -> Any:
     """Return tokens gained less lost where a column serves others than before.
 
@@ -89,7 +89,7 @@ def judge_users(chose: Any, used: Any, served: Any) -> Any:
     return change
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def judge_pairs(chose_W: Any, before_W: Any, after_W: Any) -> Any:
     """Return pairs gained less lost of one expert (see ``judge_users``)."""
     change = 0
@@ -99,7 +99,7 @@ def judge_pairs(chose_W: Any, before_W: Any, after_W: Any) -> Any:
     return change
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def count_bits(words_W: Any) -> Any:
     """Return the number of bits set."""
     count = 0
@@ -108,21 +108,21 @@ def count_bits(words_W: Any) -> Any:
     return count
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def copy_over(from_X: Any, to_X: Any) -> None:
     """Copy an array; numba's own assignment may allocate."""
     for at in range(to_X.size):
         to_X[at] = from_X[at]
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def less(words_W: Any, other_W: Any, out_W: Any) -> None:
     """Write the bits set in the first and not in the second."""
     for at in range(out_W.size):
         out_W[at] = words_W[at] & ~other_W[at]
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def ripple(moved_W: Any, sign: int, count_BW: Any, first: int) -> None:
     """Add (sign 1) or subtract (sign −1) 1 in the counters of the tokens moved.
 
@@ -136,7 +136,7 @@ def ripple(moved_W: Any, sign: int, count_BW: Any, first: int) -> None:
             moved_W[at] &= held if sign > 0 else ~held
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def summarize(count_BW: Any, served: Any, first: int, end: int) -> None:
     """Read off the counters who is served at all, twice or more, thrice or more."""
     any_W, many_W = served[0][first:end], served[1][first:end]

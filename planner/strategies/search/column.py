@@ -16,7 +16,7 @@ from planner.strategies.search.bits import (
     ripple,
     summarize,
 )
-from planner.strategies.search.compiling import inlined, inner
+from planner.strategies.search.compiling import inlined, lean
 
 
 @inlined  # type: ignore[untyped-decorator]
@@ -78,7 +78,7 @@ def try_both(
         lane = after
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def do_trade(tokens: Any, state: Any, where: Any, experts: Any) -> None:
     """Let one expert leave a column and another come."""
     column, first, end = where[0], tokens.first_L[where[1]], tokens.first_L[where[2]]
@@ -93,7 +93,7 @@ def do_trade(tokens: Any, state: Any, where: Any, experts: Any) -> None:
     summarize(count_BW, served, first, end)
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def do_both(tokens: Any, state: Any, where: Any, experts: Any, come: bool) -> None:
     """Let two experts come to a column, or leave it."""
     column, first, end = where[0], tokens.first_L[where[1]], tokens.first_L[where[2]]

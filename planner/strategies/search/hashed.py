@@ -15,10 +15,10 @@ from planner.strategies.search.bits import (
     summarize,
 )
 from planner.strategies.search.column import add_change, class_end
-from planner.strategies.search.compiling import inner
+from planner.strategies.search.compiling import lean
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def add_hashed_pairs(
     ep: int, ranks: Any, load_CQE: Any, expert: int, way: int, pairs_G: Any
 ) -> None:
@@ -30,7 +30,7 @@ def add_hashed_pairs(
             pairs_G[rank] += way * load_CQE[group, first + copy, expert]
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def move_hashed_pairs(
     network: Any, tokens: Any, state: Any, experts: Any, sign: int
 ) -> None:
@@ -41,7 +41,7 @@ def move_hashed_pairs(
         add_hashed_pairs(network.ep, ranks, tokens.load_CQE, expert, way, state.pairs_G)
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def hashed_users(
     network: Any, tokens: Any, ranks: Any, column: int, used_W: Any
 ) -> None:
@@ -60,7 +60,7 @@ def hashed_users(
                     used_W[at] |= mask_W[at]
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def find_users(network: Any, tokens: Any, state: Any, column: int) -> bool:
     """Write who uses a column before and after; return whether that differs."""
     used_4W = state.used_4W
@@ -75,7 +75,7 @@ def find_users(network: Any, tokens: Any, state: Any, column: int) -> bool:
     return bool(differs != ZERO)
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def mark(network: Any, rank_4M: Any, count_4: Any, out_C: Any) -> None:
     """Mark the columns that a listed move may change."""
     cell_CR = network.cell_CR
@@ -90,7 +90,7 @@ def mark(network: Any, rank_4M: Any, count_4: Any, out_C: Any) -> None:
                     out_C[cell_CR[group, rank]] = True
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def try_users(network: Any, tokens: Any, state: Any, experts: Any, column: int) -> None:
     """Add to ``trial_X`` what a column changes that serves others than before."""
     one_W, two_W = tokens.chose_FW[experts[0]], tokens.chose_FW[experts[1]]
@@ -116,7 +116,7 @@ def try_users(network: Any, tokens: Any, state: Any, experts: Any, column: int) 
         lane = after
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def try_hashed(network: Any, tokens: Any, state: Any, experts: Any) -> None:
     """Add to ``trial_X`` what a listed move changes; unmark columns that stay."""
     marked_C = state.marked_C
@@ -128,7 +128,7 @@ def try_hashed(network: Any, tokens: Any, state: Any, experts: Any) -> None:
                 try_users(network, tokens, state, experts, column)
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def take_users(state: Any, column: int, chose_W: Any, row: int) -> None:
     """Count in (odd rows) or out (even rows) those who use a column only then."""
     now_W, other_W, moved_W = state.used_4W[row], state.used_4W[row ^ 1], state.moved_W
@@ -137,7 +137,7 @@ def take_users(state: Any, column: int, chose_W: Any, row: int) -> None:
     ripple(moved_W, 1 if row % 2 else -1, state.count_CBW[column], 0)
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def carry_hashed(network: Any, tokens: Any, state: Any, experts: Any) -> None:
     """Let the marked columns serve whom they serve after a listed move."""
     for column in range(network.columns):
@@ -151,7 +151,7 @@ def carry_hashed(network: Any, tokens: Any, state: Any, experts: Any) -> None:
             summarize(state.count_CBW[column], served, 0, state.moved_W.size)
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def serve_hashed(network: Any, tokens: Any, state: Any, expert: int) -> None:
     """Let the columns serve an expert that none of them serves yet."""
     ranks, used_W = state.rank_EM[expert, : state.count_E[expert]], state.used_4W[1]

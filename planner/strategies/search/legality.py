@@ -10,7 +10,7 @@ import numpy as np
 
 from planner.arrays import BoolArray, IdArray, IntArray
 from planner.instance import PlacementInstance
-from planner.strategies.search.compiling import inner
+from planner.strategies.search.compiling import lean
 
 
 class Rules(NamedTuple):
@@ -73,7 +73,7 @@ def begin(rules: Rules, slots_GJ: IdArray) -> None:
         rules.moves_1[0] = rules.new_RE[rank, slots_GJ[rank, slot]].sum(dtype=np.int64)
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def moves_added(rules: Any, slots_GJ: Any, move: Any) -> Any:
     """Return by how many the moves from the previous plan rise in a move."""
     new_RE, gpu, far = rules.new_RE, move[0], move[3]
@@ -84,7 +84,7 @@ def moves_added(rules: Any, slots_GJ: Any, move: Any) -> Any:
     return added
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def may_go(rules: Any, state: Any, expert: Any, leaving: Any, coming: Any) -> Any:
     """Whether an expert may leave a rank, or come to one, or both (-1: neither)."""
     count = state.count_E[expert]
@@ -111,7 +111,7 @@ def may_go(rules: Any, state: Any, expert: Any, leaving: Any, coming: Any) -> An
     return True
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def is_legal(rules: Any, state: Any, move: Any) -> Any:
     """Whether a move from a legal state leads to a legal state."""
     one, two = np.int64(state.slots_GJ[move[0], move[1]]), np.int64(move[2])

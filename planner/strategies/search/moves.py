@@ -11,7 +11,7 @@ import numpy as np
 
 from planner.strategies.search.bits import copy_over, count_bits, summarize
 from planner.strategies.search.column import add_change, do_trade, try_trade
-from planner.strategies.search.compiling import entry, inlined, inner
+from planner.strategies.search.compiling import entry, inlined, lean
 from planner.strategies.search.hashed import (
     carry_hashed,
     move_hashed_pairs,
@@ -78,7 +78,7 @@ def try_move(network: Any, tokens: Any, state: Any, experts: Any) -> None:
         try_near(network, tokens, state, experts)
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def carry_out(network: Any, tokens: Any, state: Any, move: Any, one: int) -> None:
     """Carry out a prepared move whose loads and pairs are already settled."""
     two = np.int64(move[2])
@@ -128,7 +128,7 @@ def try_swap(network: Any, tokens: Any, state: Any, move: Any) -> None:
         try_trade(network, tokens, state, (there, 0, lanes), (two, one))
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def swap_single(network: Any, tokens: Any, state: Any, move: Any) -> None:
     """Carry out a swap of single copies whose loads are already settled."""
     one, two, lanes = np.int64(move[5]), np.int64(move[2]), tokens.source_L.size

@@ -14,13 +14,13 @@ from planner.strategies.search.column import (
     try_both,
     try_trade,
 )
-from planner.strategies.search.compiling import inlined, inner
+from planner.strategies.search.compiling import inlined, lean
 
 SOURCE_WORDS = 250
 """What a source, looked at in a move of copies, counts in words (``read_1``)."""
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def near_ranks(domain_G: Any, ep: int, ranks: Any, expert: int, near_S: Any) -> None:
     """Write the EP rank that serves an expert for every source GPU (rule 17)."""
     count = ranks.size
@@ -160,7 +160,7 @@ def try_near(network: Any, tokens: Any, state: Any, experts: Any) -> None:
             first, end = next_run(column_4L, end)
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def carry_near(network: Any, tokens: Any, state: Any, experts: Any) -> None:
     """Let the columns serve whom they serve after a prepared move."""
     nobody, column_4L = tokens.chose_FW.shape[0] - 1, state.column_4L
@@ -179,7 +179,7 @@ def carry_near(network: Any, tokens: Any, state: Any, experts: Any) -> None:
             first, end = next_run(column_4L, end)
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def try_near_copies(network: Any, tokens: Any, state: Any, experts: Any) -> None:
     """Add to ``trial_X`` what a prepared move changes where every pair is sent."""
     for side in range(2):
@@ -193,7 +193,7 @@ def try_near_copies(network: Any, tokens: Any, state: Any, experts: Any) -> None
             add_change(network, after, source, load_S[source], state.trial_X)
 
 
-@inner  # type: ignore[untyped-decorator]
+@lean  # type: ignore[untyped-decorator]
 def serve_near(network: Any, tokens: Any, state: Any, expert: int) -> None:
     """Let the columns serve an expert that none of them serves yet."""
     ranks, near_S = (
