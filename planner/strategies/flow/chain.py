@@ -250,7 +250,8 @@ def _shares(rows: list[_Ports], duals: dict[str, FloatArray]) -> dict[str, IntAr
 
     Under ``worst_layer`` the layers share one whole.
     """
-    found, shared = {}, "layers" in duals
+    found: dict[str, IntArray] = {}
+    shared = "layers" in duals
     for leg in sorted({each.leg for each in rows}):
         names = [f"{each.name}_{each.leg}" for each in rows if each.leg == leg]
         share_X = np.maximum(0.0, np.concatenate([duals[name] for name in names]))
