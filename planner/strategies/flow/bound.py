@@ -18,7 +18,7 @@ import numpy as np
 from planner.arrays import IntArray
 from planner.instance import PlacementInstance
 from planner.strategies.base import Bound, LayerBound, whole_bound
-from planner.strategies.flow.chain import chain_bound
+from planner.strategies.flow.chain import SECONDS, chain_bound
 from planner.strategies.flow.flows import Flows
 from planner.strategies.flow.matching import Together, together
 from planner.strategies.flow.rates import (
@@ -54,8 +54,13 @@ class _LayerProof(NamedTuple):
     certificate: dict[str, Any]
 
 
-def flow_bound(instance: PlacementInstance, flows: Flows) -> Bound:
-    """Return the bound of all layers, one copy of each expert given."""
+def flow_bound(
+    instance: PlacementInstance, flows: Flows, seconds: float = SECONDS
+) -> Bound:
+    """Return the bound of all layers, one copy of each expert given.
+
+    ``seconds`` limit what only makes it better.
+    """
     prover = _Prover(instance, flows)
     proofs = [prover.layer(layer) for layer in range(flows.legs // 2)]
     layers = [
@@ -69,7 +74,7 @@ def flow_bound(instance: PlacementInstance, flows: Flows) -> Bound:
     ]
     whole = whole_bound(layers, instance.objective.layers)
     whole = _lifted(whole, proofs, prover)
-    return _chained(instance, flows, whole)
+    return _chained(instance, flows, whole, seconds)
 
 
 def _lifted(whole: Bound, proofs: Sequence[_LayerProof], prover: "_Prover") -> Bound:
@@ -89,7 +94,9 @@ def _lifted(whole: Bound, proofs: Sequence[_LayerProof], prover: "_Prover") -> B
     return replace(whole, value=value, starts=prover.ports)
 
 
-def _chained(instance: PlacementInstance, flows: Flows, whole: Bound) -> Bound:
+def _chained(
+    instance: PlacementInstance, flows: Flows, whole: Bound, seconds: float
+) -> Bound:
     """Take the bound by the ports of single GPUs where it is better."""
     alone = flows.chained and instance.single and instance.layout.sets == 1
     if not alone or instance.objective.layers == "pipelined":
@@ -97,7 +104,7 @@ def _chained(instance: PlacementInstance, flows: Flows, whole: Bound) -> Bound:
     ports = gpu_port_rates(instance)
     if ports is None:
         return whole
-    found = chain_bound(instance, flows, ports, whole.value)
+    found = chain_bound(instance, flows, ports, whole.value, seconds)
     if found is None:
         return whole
     return replace(whole, value=found.value, chain=found.certificate)

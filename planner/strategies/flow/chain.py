@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from planner import clock
 from planner.arrays import BoolArray, FloatArray, IntArray
 from planner.formulation.linear_model import LinearModel, ModelBuilder
 from planner.formulation.mathopt import solve_linear
@@ -62,12 +63,18 @@ class _Model(NamedTuple):
 
 
 def chain_bound(
-    instance: PlacementInstance, flows: Flows, ports: Ports, known: float
+    instance: PlacementInstance,
+    flows: Flows,
+    ports: Ports,
+    known: float,
+    seconds: float = SECONDS,
 ) -> Chain | None:
     """Return the bound of all layers; None where it does not apply or says less.
 
-    ``ports`` are those of single GPUs, ``known`` is a bound of the whole.
+    ``ports`` are those of single GPUs, ``known`` is a bound of the whole. After
+    ``seconds`` no further triangles are added.
     """
+    until = clock.now() + seconds
     layers, experts = flows.legs // 2, flows.experts
     pairs = layers * experts * (experts - 1) // 2 + (2 * layers - 3) * experts**2
     if pairs > MOST_PAIRS or layers < 2:
@@ -88,7 +95,7 @@ def chain_bound(
             return None
         shared_NN = _shared(model, outcome.solutions[0])
         more_T3 = _violated(shared_NN, model.column_NN >= 0)
-        if not len(more_T3):
+        if not len(more_T3) or clock.now() >= until:
             break
         triangles_T3 = np.unique(np.concatenate([triangles_T3, more_T3]), axis=0)
     return best if best is not None and best.value > known * (1 + 1e-12) else None
@@ -144,7 +151,10 @@ def _model(
     layers, nodes = size[0], size[0] * size[1]
     scale = float(max(int(each.total_U.max()) for each in rows)) or 1.0
     builder = ModelBuilder()
-    legs = builder.variables("legs", (2 * layers,), cost=0.0 if worst else 1.0)
+    # No leg need be above the greatest total, which is 1.
+    legs = builder.variables(
+        "legs", (2 * layers,), upper=1.0, cost=0.0 if worst else 1.0
+    )
     one_X, two_X = _pairs(*size)
     together = builder.variables("together", (one_X.size,), upper=1.0)
     column_NN = np.full((nodes, nodes), -1, dtype=np.int64)
@@ -163,7 +173,7 @@ def _model(
         at_T = tuple(triangles_T3[:, end] for end in ends)
         builder.add(corners, column_NN[at_T], sign)
     if worst:
-        most = builder.variables("worst", (1,), cost=1.0)
+        most = builder.variables("worst", (1,), upper=2.0, cost=1.0)
         layer_L = builder.rows("layers", (layers,), lower=0.0)
         builder.add(layer_L, most)
         builder.add(layer_L[:, None], legs.reshape(layers, 2), -1.0)
