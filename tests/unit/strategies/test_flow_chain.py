@@ -19,6 +19,8 @@ from planner.evaluator import evaluate_planning
 from planner.instance import PlacementInstance
 from planner.pipeline.certifying import certified_bound, evidence
 from planner.plan import PlacementPlan
+from planner.strategies.base import Bound, LayerBound, whole_bound
+from planner.strategies.bounds import tighter
 from planner.strategies.flow.bound import flow_bound
 from planner.strategies.flow.chain import Chain, chain_bound
 from planner.strategies.flow.flows import flows_of
@@ -243,3 +245,17 @@ def test_no_multipliers_prove_more_than_is_true(
 
 KNOWN: dict[str, Fraction] = {}
 """Optima of the instances above, enumerated once."""
+
+
+def test_a_proof_of_the_whole_outlives_better_layers() -> None:
+    """Law: the better bound of every layer, or the whole that is proven at once."""
+    layer = LayerBound(value=2.0, method="walks", of="direct/nearest")
+    one = Bound(value=5.0, layers=(layer, layer), chain={"unit": 1})
+    other = whole_bound((replace(layer, value=2.25), layer), "sequential")
+    for pair in ((one, other), (other, one)):
+        found = tighter(*pair, "sequential")
+        assert found.value == 5.0
+        assert found.chain == {"unit": 1}
+        assert [each.value for each in found.layers] == [2.25, 2.0]
+    more = whole_bound((replace(layer, value=4.0), layer), "sequential")
+    assert tighter(one, more, "sequential") == more
