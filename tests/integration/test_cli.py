@@ -238,6 +238,18 @@ def test_a_plan_goes_through_every_verb(run: Run, tmp_path: Path) -> None:
         assert code == 6, err
 
 
+def test_one_expert_per_gpu_is_explained_without_more_slots(
+    run: Run, tmp_path: Path
+) -> None:
+    """Law: no slot more is offered where the policy has one expert per GPU."""
+    plan = str(tmp_path / "plan.json")
+    asked = ("--strategy", "contiguous", "--policy", "one_expert_per_gpu")
+    assert run("solve", "h100-8x8-rail", *asked, "-o", plan)[0] == 0
+    code, out, _ = run("explain", plan)
+    assert code == 0
+    assert "memory does not bind: a GPU takes no more slots; n0/gpu0 has least" in out
+
+
 def test_a_matching_is_proven_and_a_tampered_proof_is_refused(
     run: Run, tmp_path: Path
 ) -> None:
