@@ -149,7 +149,8 @@ def test_balance_is_carried_over_and_its_bound_stays() -> None:
         counts=[[50, 20, 9, 4]],
     )
     asked = constrained(made, pins=[{"experts": [1, 2], "at": ["h0/g0"]}])
-    found = STRATEGIES.get("auto")(asked, Limits(seconds=0.5), legal_plan(asked))
+    with clock.counting_work():
+        found = STRATEGIES.get("auto")(asked, Limits(seconds=0.5), legal_plan(asked))
     assert keeps(asked, found.plan)
     assert found.bound is not None
     assert found.bound.value <= min(legal_layers(asked, 0))[0]
