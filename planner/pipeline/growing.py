@@ -128,7 +128,6 @@ class _Growth:
             problem=problem, result=replace(result, history=history), value=value
         )
 
-
     def _floored(self, progress: Progress) -> Progress:
         """Show the best of all numbers of slots; a bound is that of one number."""
         if self._least is None:
