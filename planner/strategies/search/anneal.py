@@ -11,11 +11,13 @@ from planner.strategies.search.moves import (
     carry_out,
     move_pairs,
     prepare,
+    prepare_choice,
     swap_pairs,
     swap_single,
     try_move,
     try_swap,
 )
+from planner.strategies.search.serving import may_serve
 
 SLACK = 0.5
 """Pairs are whole: an excess below this is none."""
@@ -127,7 +129,8 @@ def propose(network: Any, tokens: Any, state: Any, random_1: Any, spare: bool) -
 
     The first slot gets the first expert. The second GPU is -1 where no more changes;
     in a swap its slot gets the second expert. Swaps within a cell are no use where
-    only cells count.
+    only cells count. Slot -1: the copy on the GPU is to serve a home class, which
+    stands in place of the second slot.
     """
     slots_GJ, none = state.slots_GJ, (-1, 0, 0, -1, 0, 0)
     ranks, width = slots_GJ.shape
@@ -135,6 +138,12 @@ def propose(network: Any, tokens: Any, state: Any, random_1: Any, spare: bool) -
     expert = np.int64(slots_GJ[gpu, slot])
     if expert < 0:
         return none
+    homes = network.homes.domain_H.size
+    if homes and state.count_E[expert] > 1 and draw(random_1, 2):
+        home = draw(random_1, homes)
+        if not may_serve(network, state, expert, gpu, home):
+            return none
+        return (gpu, -1, expert, -1, home, expert)
     if spare and state.count_E[expert] > 1 and draw(random_1, 2):
         other = draw(random_1, state.count_E.size)
         full = state.count_E[other] == tokens.most_copies
@@ -161,9 +170,13 @@ def carry_pairs(
     if single:
         swap_pairs(network, tokens, state, move, sign)
         return
-    one = np.int64(state.slots_GJ[move[0], move[1]])
-    if sign > 0:
+    one = np.int64(move[2])
+    if move[1] >= 0:
+        one = np.int64(state.slots_GJ[move[0], move[1]])
+    if sign > 0 and move[1] >= 0:
         prepare(network, tokens, state, move)
+    elif sign > 0:
+        prepare_choice(network, state, move)
     move_pairs(network, tokens, state, (one, move[2]), sign)
 
 
@@ -173,13 +186,13 @@ def anneal(
 ) -> Any:
     """Try ``knobs.proposals`` moves at one temperature; return (value, excess).
 
-    ``best`` is (slots_GJ, value, excess) of the best state so far; its slots are
-    overwritten when a better one is met. While the caps are exceeded only moves
-    towards them are taken. The state descends on the smooth value plus a small weight
-    on the norm of pairs per GPU; with ``knobs.evening`` it is the best one, and only
-    moves are taken that make GPUs more even and raise neither value.
+    ``best`` is (slots_GJ, choice_EH, value, excess) of the best state so far; its
+    arrays are overwritten when a better one is met. While the caps are exceeded only
+    moves towards them are taken. The state descends on the smooth value plus a small
+    weight on the norm of pairs per GPU; with ``knobs.evening`` it is the best one, and
+    only moves are taken that make GPUs more even and raise neither value.
     """
-    best_GJ, best_value, best_excess = best
+    best_GJ, best_EH, best_value, best_excess = best
     rules = knobs.rules
     spare = state.slots_GJ.size > state.count_E.size
     scale_X, scale_G = scales_of(network, state)
@@ -196,9 +209,10 @@ def anneal(
         move = propose(network, tokens, state, random_1, spare)
         if move[0] < 0:
             continue
-        if rules.any and not is_legal(rules, state, move):
+        placing, two = move[1] >= 0, np.int64(move[2])
+        if placing and rules.any and not is_legal(rules, state, move):
             continue
-        one, two = np.int64(state.slots_GJ[move[0], move[1]]), np.int64(move[2])
+        one = np.int64(state.slots_GJ[move[0], move[1]]) if placing else two
         single = network.alike and move[3] >= 0
         single = single and state.count_E[one] == 1 and state.count_E[two] == 1
         carry_pairs(network, tokens, state, move, single, 1)
@@ -224,7 +238,7 @@ def anneal(
         if not taken:
             carry_pairs(network, tokens, state, move, single, -1)
             continue
-        if rules.any:
+        if placing and rules.any:
             rules.moves_1[0] += moves_added(rules, state.slots_GJ, move)
         if single:
             swap_single(network, tokens, state, move)
@@ -237,4 +251,5 @@ def anneal(
         if evener or (excess, value) < (best_excess, best_value * (1 - 1e-12)):
             best_excess, best_value = excess, min(value, best_value)
             best_GJ[:, :] = state.slots_GJ
+            best_EH[:, :] = state.choice_EH
     return best_value, best_excess

@@ -22,6 +22,7 @@ from planner.strategies.search.bits import (
     summarize,
 )
 from planner.strategies.search.compiling import inner
+from planner.strategies.search.serving import NOBODY, chosen_ranks, follow, settle
 
 
 @inner  # type: ignore[untyped-decorator]
@@ -88,7 +89,9 @@ def hashed_users(
 
 
 @inner  # type: ignore[untyped-decorator]
-def find_users(nearest: bool, copies: Any, where: Any, column: int, masks: Any) -> bool:
+def find_users(
+    by_source: bool, copies: Any, where: Any, column: int, masks: Any
+) -> bool:
     """Write who uses a column before and after; return whether that differs.
 
     ``copies`` is (``near_4S``, ``rank_4M``, ``count_4``), ``masks`` (``mask_QW``,
@@ -97,7 +100,7 @@ def find_users(nearest: bool, copies: Any, where: Any, column: int, masks: Any) 
     near_4S, rank_4M, count_4 = copies
     mask_QW, used_4W = masks
     for row in range(4):
-        if nearest:
+        if by_source:
             near_users(near_4S[row], where, column, used_4W[row])
         else:
             ranks = rank_4M[row, : count_4[row]]
@@ -130,15 +133,43 @@ def relist(state: Any, expert: int, row: int, leaving: int, coming: int) -> None
 
 @inner  # type: ignore[untyped-decorator]
 def prepare(network: Any, tokens: Any, state: Any, move: Any) -> None:
-    """Write where the copies of both experts of a move are before and after."""
+    """Write where the copies of both experts of a move are, and who serves whom."""
     one, two = np.int64(state.slots_GJ[move[0], move[1]]), np.int64(move[2])
     relist(state, one, 0, move[0], move[3])
     relist(state, two, 2, move[3], move[0])
-    if network.nearest:
+    if network.homes.domain_H.size:
+        follow(network, state, move, one, 0)
+        follow(network, state, move, two, 2)
+    if network.by_source:
         for row in range(4):
-            ranks = state.rank_4M[row, : state.count_4[row]]
-            expert, near_S = one if row < 2 else two, state.near_4S[row]
-            near_ranks(network.domain_G, network.ep, ranks, expert, near_S)
+            find_servers(network, state, one if row < 2 else two, row)
+
+
+@inner  # type: ignore[untyped-decorator]
+def find_servers(network: Any, state: Any, expert: int, row: int) -> None:
+    """Write the EP rank that serves an expert for every source GPU in a row of 4."""
+    ranks, near_S = state.rank_4M[row, : state.count_4[row]], state.near_4S[row]
+    if network.homes.domain_H.size:
+        chosen_ranks(network, ranks, state.choice_4H[row], near_S)
+    else:
+        near_ranks(network.domain_G, network.ep, ranks, expert, near_S)
+
+
+@inner  # type: ignore[untyped-decorator]
+def prepare_choice(network: Any, state: Any, move: Any) -> None:
+    """Write who serves whom where another copy is to serve one home class.
+
+    Rows 2 and 3 stand for a second expert that nothing happens to.
+    """
+    rank, expert, home = move[0], move[2], move[4]
+    count = state.count_E[expert]
+    for row in range(4):
+        state.count_4[row] = count
+        state.rank_4M[row, :count] = state.rank_EM[expert, :count]
+        state.choice_4H[row] = state.choice_EH[expert]
+    state.choice_4H[1, home] = rank
+    for row in range(4):
+        find_servers(network, state, expert, row)
 
 
 @inner  # type: ignore[untyped-decorator]
@@ -169,7 +200,7 @@ def move_pairs(network: Any, tokens: Any, state: Any, experts: Any, sign: int) -
     ep, pairs_G = network.ep, state.pairs_G
     for row in range(4):
         way, expert = sign if row % 2 else -sign, experts[row // 2]
-        if network.nearest:
+        if network.by_source:
             near_S, load_SE = state.near_4S[row], tokens.load_SE
             add_pairs(ep, near_S, load_SE, expert, way, pairs_G)
         else:
@@ -206,7 +237,7 @@ def try_move(network: Any, tokens: Any, state: Any, experts: Any) -> None:
     for column in range(network.columns):
         if not marked_C[column]:
             continue
-        marked_C[column] = find_users(network.nearest, copies, where, column, masks)
+        marked_C[column] = find_users(network.by_source, copies, where, column, masks)
         if marked_C[column]:
             if network.linear:
                 judge_pairs(chose_EW, experts, used_4W, change_L)
@@ -219,20 +250,23 @@ def try_move(network: Any, tokens: Any, state: Any, experts: Any) -> None:
 def carry_out(network: Any, tokens: Any, state: Any, move: Any, one: int) -> None:
     """Carry out a prepared move whose loads and pairs are already settled."""
     two, used_4W = move[2], state.used_4W
-    state.slots_GJ[move[0], move[1]] = two
+    if move[1] >= 0:
+        state.slots_GJ[move[0], move[1]] = two
     if move[3] >= 0:
         state.slots_GJ[move[3], move[4]] = one
-    for row in (1, 3):
+    # Row 1 last: where another copy serves, rows 2 and 3 are as before.
+    for row in (3, 1):
         expert, count = one if row == 1 else two, state.count_4[row]
         state.rank_EM[expert, :count] = state.rank_4M[row, :count]
         state.count_E[expert] = count
+        state.choice_EH[expert] = state.choice_4H[row]
     if network.linear:
         return
     copies = (state.near_4S, state.rank_4M, state.count_4)
     where, masks = (network.cell_CR, tokens.source_L), (tokens.mask_QW, used_4W)
     for column in range(network.columns):
         if state.marked_C[column]:
-            find_users(network.nearest, copies, where, column, masks)
+            find_users(network.by_source, copies, where, column, masks)
             for row in range(4):
                 chose_W = tokens.chose_EW[one if row < 2 else two]
                 take_users(state, column, chose_W, row)
@@ -356,8 +390,17 @@ def serve(network: Any, tokens: Any, state: Any, expert: int) -> None:
     count = state.count_E[expert]
     ranks, near_S = state.rank_EM[expert, :count], state.near_4S[0]
     where, used_W = (network.cell_CR, tokens.source_L), state.used_4W[1]
-    if network.nearest:
-        near_ranks(network.domain_G, network.ep, ranks, expert, near_S)
+    if network.by_source:
+        state.count_4[0] = count
+        state.rank_4M[0, :count] = ranks
+        for home in range(network.homes.domain_H.size):
+            here = NOBODY
+            for rank in ranks:
+                if rank == state.choice_EH[expert, home]:
+                    here = rank
+            here = settle(network, ranks, expert, here, home)
+            state.choice_EH[expert, home] = state.choice_4H[0, home] = here
+        find_servers(network, state, expert, 0)
         add_pairs(network.ep, near_S, tokens.load_SE, expert, 1, state.pairs_G)
     else:
         add_hashed_pairs(network.ep, ranks, tokens.load_CQE, expert, 1, state.pairs_G)
@@ -365,7 +408,7 @@ def serve(network: Any, tokens: Any, state: Any, expert: int) -> None:
     for column in range(network.columns):
         if column < network.ep and network.cells_only:
             continue
-        if network.nearest:
+        if network.by_source:
             near_users(near_S, where, column, used_W)
         else:
             hashed_users(ranks, where, column, tokens.mask_QW, used_W)

@@ -12,6 +12,7 @@ from planner.instance import PlacementInstance
 from planner.strategies.search.bits import ONES
 from planner.strategies.search.choices import Sample, choices_of
 from planner.strategies.search.network import Network
+from planner.strategies.search.serving import NOBODY, homes_of, sources_decide
 
 Words = NDArray[np.uint64]
 KNUTH = np.uint64(2654435769)
@@ -45,15 +46,17 @@ class Tokens(NamedTuple):
 class State(NamedTuple):
     """What a move changes, and scratch space.
 
-    ``rank_EM`` and ``count_E`` are the copies of each expert in copy order. Columns
+    ``rank_EM`` and ``count_E`` are the copies of each expert in copy order,
+    ``choice_EH`` the EP rank that serves each home class, where the plan says. Columns
     have bit-sliced counters ``count_CBW`` and their summaries. ``rank_4M``,
-    ``count_4``, ``near_4S`` and ``used_4W`` describe a move that is being judged
-    (``planner.strategies.search.moves``); what follows is scratch.
+    ``count_4``, ``choice_4H``, ``near_4S`` and ``used_4W`` describe a move that is
+    being judged (``planner.strategies.search.moves``); what follows is scratch.
     """
 
     slots_GJ: IdArray
     rank_EM: IntArray
     count_E: IntArray
+    choice_EH: IntArray
     count_CBW: Words
     any_CW: Words
     many_CW: Words
@@ -63,6 +66,7 @@ class State(NamedTuple):
     pairs_G: FloatArray
     rank_4M: IntArray
     count_4: IntArray
+    choice_4H: IntArray
     near_4S: IntArray
     used_4W: Words
     marked_C: BoolArray
@@ -74,7 +78,10 @@ class State(NamedTuple):
 
 
 def tokens_of(
-    instance: PlacementInstance, layer: int, copies: int, sample: Sample | None = None
+    instance: PlacementInstance,
+    layer: int,
+    copies: int,
+    sample: Sample | None = None,
 ) -> Tokens:
     """Return the tokens of a layer of the planning part, or a sample of them.
 
@@ -97,7 +104,8 @@ def tokens_of(
     chose_EW = np.zeros(experts * width, dtype=np.uint64)
     np.bitwise_or.at(chose_EW, expert * width + word_T[token], bit_T[token])
     most = max(copies, min(MOST_COPIES, layout.ep, 1 + _spare(instance)))
-    uses_QT = _users(instance, ordinal_T, most)
+    one = most == 1 or sources_decide(instance, homes_of(instance))
+    uses_QT = _every(ordinal_T) if one else _users(instance, ordinal_T, most)
     mask_QW = np.full((len(uses_QT), width), ONES)
     if len(uses_QT) > 1:
         mask_QW[:] = 0
@@ -133,12 +141,14 @@ def _pairs(where: IntArray, expert: IntArray, shape: tuple[int, int]) -> IntArra
     return flat.reshape(shape)
 
 
+def _every(ordinal_T: IntArray) -> list[BoolArray]:
+    return [np.ones(ordinal_T.size, dtype=np.bool_)]
+
+
 def _users(
     instance: PlacementInstance, ordinal_T: IntArray, most: int
 ) -> list[BoolArray]:
-    """Return which tokens use copy j of m, row m(m−1)/2 + j; one row if sources say."""
-    if instance.selection == "nearest" or most == 1:
-        return [np.ones(ordinal_T.size, dtype=np.bool_)]
+    """Return which tokens use copy j of m, row m(m−1)/2 + j, by their hash."""
     copy_MT = _hashed_copies(ordinal_T, instance.selection, most)
     return [
         copy_MT[count - 1] == copy
@@ -218,12 +228,13 @@ def empty_state(network: Network, tokens: Tokens, slots_GJ: IdArray) -> State:
     """Return a state with these slots in which nothing is served yet."""
     experts, width = tokens.chose_EW.shape
     lanes, gpus = tokens.source_L.size, network.domain_G.size
-    columns = network.columns
+    columns, homes = network.columns, network.homes.domain_H.size
     planes = 0 if network.linear else tokens.planes
     return State(
         slots_GJ=slots_GJ.astype(np.int16).copy(),
         rank_EM=np.full((experts, tokens.most_copies), -1, dtype=np.int64),
         count_E=np.zeros(experts, dtype=np.int64),
+        choice_EH=np.full((experts, homes), NOBODY, dtype=np.int64),
         count_CBW=np.zeros((columns, planes, width), dtype=np.uint64),
         any_CW=np.zeros((columns, width), dtype=np.uint64),
         many_CW=np.zeros((columns, width), dtype=np.uint64),
@@ -233,8 +244,9 @@ def empty_state(network: Network, tokens: Tokens, slots_GJ: IdArray) -> State:
         pairs_G=np.zeros(gpus),
         rank_4M=np.zeros((4, tokens.most_copies), dtype=np.int64),
         count_4=np.zeros(4, dtype=np.int64),
+        choice_4H=np.zeros((4, homes), dtype=np.int64),
         near_4S=np.zeros((4, gpus), dtype=np.int64),
-        used_4W=np.zeros((4, lanes if network.nearest else width), dtype=np.uint64),
+        used_4W=np.zeros((4, lanes if network.by_source else width), dtype=np.uint64),
         marked_C=np.zeros(columns, dtype=np.bool_),
         moved_W=np.zeros(width, dtype=np.uint64),
         carry_W=np.zeros(width, dtype=np.uint64),
