@@ -31,12 +31,37 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "fast": {"phase": "decode", "redundant": "4"},
     "flow": {"traffic": "direct"},
+    "matching": {"traffic": "copies"},
     "milp": {"phase": "decode"},
     "priced": {"phase": "decode", "selection": "weighted", "redundant": "8"},
     "search": {"phase": "prefill", "redundant": "4"},
+    "single": {"traffic": "copies", "policy": "one_expert_per_gpu_total"},
 }
-TOPOLOGY = {"priced": "dgx-h100-1"}
-"""What is planned by each strategy; on the toy cluster unless named here."""
+"""What is planned by each strategy."""
+TOPOLOGY = {
+    "matching": "h100-40x8-rail",
+    "priced": "dgx-h100-1",
+    "single": "h100-40x8-rail",
+}
+"""Where; on the toy cluster unless named here."""
+SPEEDS = {"profile": "h100-sxm-80g", "nvlink": {"bandwidth_gbs": 450, "cables": 18}}
+BUILT: dict[str, dict[str, Any]] = {
+    "matching": {"kind": "single_node", "gpus_per_node": 64, **SPEEDS},
+    "single": {
+        "kind": "rail_fat_tree",
+        "nodes": 60,
+        "gpus_per_node": 8,
+        "pcie_gbs": 64,
+        "nic_gbs": 50,
+        "link": "ib",
+        "su_nodes": 20,
+        "ports": 64,
+        "spines": 10,
+        "uplink_cables": 2,
+        **SPEEDS,
+    },
+}
+"""… with as many GPUs in a box as experts; with one for every expert of every layer."""
 SOLVE = """
 import json, sys
 from planner import pipeline
@@ -74,6 +99,7 @@ def problem(strategy: str) -> dict[str, Any]:
     name = TOPOLOGY.get(strategy, "toy-2x2")
     text = (folder("topologies") / f"{name}.json").read_text(encoding="utf-8")
     document: dict[str, Any] = json.loads(text)
+    document |= {"generator": BUILT[strategy]} if strategy in BUILT else {}
     return document
 
 

@@ -117,22 +117,21 @@ def _by_work(
 ) -> list[Out]:
     """Work with a clock per item; then let all that they spent count."""
     found: dict[int, Out] = {}
-    beside = []
-    for at, item in enumerate(items):
-        if in_turn(item):
-            found[at] = work(item, 1)
-        else:
-            beside.append(at)
-    begun = now()
+    first = [at for at, item in enumerate(items) if in_turn(item)]
+    beside = [at for at in range(len(items)) if at not in set(first)]
 
-    def one(at: int) -> float:
-        clock = WorkClock(begun)
-        _WORK.set(clock)
-        found[at] = work(items[at], len(beside))
-        return clock.seconds - begun
+    def one(at: int, rounds: int, begun: float) -> float:
+        with counting_work(begun):
+            found[at] = work(items[at], rounds)
+            return now() - begun
 
+    for at in first:
+        spend(one(at, 1, now()))
+    begun, rounds = now(), len(beside)
     with ThreadPoolExecutor(max_workers=threads) as pool:
-        tasks = [pool.submit(copy_context().run, one, at) for at in beside]
+        tasks = [
+            pool.submit(copy_context().run, one, at, rounds, begun) for at in beside
+        ]
         spent = [task.result() for task in tasks]
     for seconds in spent:
         spend(seconds)

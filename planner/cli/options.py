@@ -1,12 +1,16 @@
 """The flags of design §8, declared once and shared by the verbs."""
 
 import os
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from planner import pipeline
 from planner.errors import UsageError
+from planner.options import SolveOptions
 
 Topology = Annotated[
     str, typer.Argument(metavar="TOPOLOGY", help="A bundled name or a topology file.")
@@ -17,13 +21,13 @@ Model = Annotated[
 ]
 Trace = Annotated[
     str | None,
-    typer.Option("--trace", help="FILE[#WORKLOAD]; default: the bundled tiny-moe."),
+    typer.Option("--trace", help=r"FILE\[#WORKLOAD]; default: the bundled tiny-moe."),
 ]
 Traces = Annotated[
     list[str] | None,
     typer.Option(
         "--trace",
-        help="FILE[#WORKLOAD][:WEIGHT[:MODE[:PHASE]]], repeated for several "
+        help=r"FILE\[#WORKLOAD][:WEIGHT[:MODE[:PHASE]]], repeated for several "
         "workloads; default: the bundled tiny-moe.",
     ),
 ]
@@ -122,6 +126,11 @@ MaxMoves = Annotated[
     int | None,
     typer.Option("--max-moves", help="Most experts that move from --previous."),
 ]
+Strategy = Annotated[
+    str, typer.Option(help=f"One of: {', '.join(pipeline.available('strategy'))}.")
+]
+Threads = Annotated[int | None, typer.Option(help="Default: all cores.")]
+Seed = Annotated[int, typer.Option(help="Seed of the search.")]
 Holdout = Annotated[str, typer.Option(help="Share of unseen sequences: F[:SALT].")]
 Format = Annotated[str, typer.Option("--format", help="human or json.")]
 DumpModel = Annotated[
@@ -149,6 +158,25 @@ def message_bytes(text: str | None) -> tuple[int, int] | None:
     if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
         raise UsageError(f"--message-bytes {text!r} is not D,C in whole bytes")
     return int(parts[0]), int(parts[1])
+
+
+READ: dict[str, Callable[[Any], Any]] = {
+    "link_classes": lambda names: tuple(names) or None,
+    "message_bytes": message_bytes,
+    "constraints": pipeline.read_constraints,
+    "previous": pipeline.read_previous,
+}
+"""How what was given becomes an option, where it is not the option itself."""
+
+
+def solve_options(given: Mapping[str, Any]) -> SolveOptions:
+    """Return the options among a verb's arguments, which have the same names."""
+    names = [field.name for field in fields(SolveOptions) if field.name in given]
+    values = {name: given[name] for name in names}
+    for name, read in READ.items():
+        if values.get(name) is not None:
+            values[name] = read(values[name])
+    return SolveOptions(**values)
 
 
 def check_format(text: str) -> str:

@@ -113,15 +113,15 @@ def _rows(layer: LayerBinding) -> str:
 
 def _memory(report: Explanation) -> str:
     row = report.memory
+    least = f"{row.gpu} has least left, {show_bytes(row.free_bytes)}"
+    if not row.grows:
+        return f"memory does not bind: a GPU takes no more slots; {least}"
     verdict = (
         "binds: no room for one more slot"
         if row.binds
         else "does not bind: one more slot fits"
     )
-    return (
-        f"memory {verdict} in every layer ({show_bytes(row.slot_bytes)}); {row.gpu} "
-        f"has least left, {show_bytes(row.free_bytes)}"
-    )
+    return f"memory {verdict} in every layer ({show_bytes(row.slot_bytes)}); {least}"
 
 
 def _relaxations(report: Explanation) -> Table:

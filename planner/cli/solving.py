@@ -14,7 +14,6 @@ from planner.cli.progress import progress_to_stderr
 from planner.cli.render import show_evaluation, show_manifest
 from planner.errors import InfeasibleError, infeasible_data
 from planner.manifest import Manifest, manifest_data, pretty_json, write_manifest
-from planner.options import SolveOptions
 
 
 def solve(
@@ -48,13 +47,11 @@ def solve(
     constraints: flags.Constraints = None,
     previous: flags.Previous = None,
     max_moves: flags.MaxMoves = None,
-    strategy: Annotated[
-        str, typer.Option(help=f"One of: {', '.join(pipeline.available('strategy'))}.")
-    ] = "auto",
+    strategy: flags.Strategy = "auto",
     time_limit: Annotated[float, typer.Option(help="Seconds to search.")] = 60.0,
     gap: Annotated[float, typer.Option(help="Relative gap that is enough.")] = 0.0,
-    threads: Annotated[int | None, typer.Option(help="Default: all cores.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
+    threads: flags.Threads = None,
+    seed: flags.Seed = 0,
     deterministic: flags.Deterministic = False,
     dump_model: flags.DumpModel = None,
     output: Annotated[
@@ -64,41 +61,7 @@ def solve(
 ) -> None:
     """Plan the placement of a model's experts on a cluster."""
     flags.check_format(output_format)
-    chosen = SolveOptions(
-        phase=phase,
-        traffic=traffic,
-        selection=selection,
-        objective=objective,
-        layers=layers,
-        combine=combine,
-        link_classes=tuple(link_classes) if link_classes else None,
-        homes=homes,
-        policy=policy,
-        redundant=redundant,
-        layout=layout,
-        groups=groups,
-        routing_groups=routing_groups,
-        imbalance_cap=imbalance_cap,
-        domain_imbalance_cap=domain_imbalance_cap,
-        kv_tokens=kv_tokens,
-        mem_fraction=mem_fraction,
-        batch_tokens=batch_tokens,
-        precision=precision,
-        endpoint=endpoint,
-        routing=routing,
-        message_bytes=flags.message_bytes(message_bytes),
-        strategy=strategy,
-        time_limit=time_limit,
-        gap=gap,
-        threads=threads,
-        seed=seed,
-        deterministic=deterministic,
-        holdout=holdout,
-        plan_for=plan_for,
-        constraints=pipeline.read_constraints(constraints) if constraints else None,
-        previous=pipeline.read_previous(previous) if previous else None,
-        max_moves=max_moves,
-    )
+    chosen = flags.solve_options(locals())
     pipeline.check_writable(output)
     pipeline.check_writable(dump_model)
     stderr = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -163,20 +126,7 @@ def evaluate(
 ) -> None:
     """Score a plan on any trace: its own workload or another."""
     flags.check_format(output_format)
-    chosen = SolveOptions(
-        phase=phase,
-        traffic=traffic,
-        selection=selection,
-        objective=objective,
-        layers=layers,
-        link_classes=tuple(link_classes) if link_classes else None,
-        homes=homes,
-        layout=layout,
-        endpoint=endpoint,
-        routing=routing,
-        message_bytes=flags.message_bytes(message_bytes),
-        holdout=holdout,
-    )
+    chosen = flags.solve_options(locals())
     scores = pipeline.evaluate(
         topology,
         plan=plan,

@@ -11,7 +11,6 @@ from planner import pipeline
 from planner.cli import options as flags
 from planner.cli.render_diagnosis import show_diagnosis
 from planner.cli.render_why import show_explanation
-from planner.options import SolveOptions
 
 Plan = Annotated[Path, typer.Argument(metavar="PLAN", help="A manifest moe-plan/1.")]
 
@@ -61,37 +60,17 @@ def diagnose(
     ablate: Annotated[
         bool, typer.Option("--ablate", help="Solve without each effect, and score.")
     ] = False,
-    strategy: Annotated[
-        str, typer.Option(help=f"One of: {', '.join(pipeline.available('strategy'))}.")
-    ] = "auto",
+    strategy: flags.Strategy = "auto",
     time_limit: Annotated[
         float, typer.Option(help="Seconds of each solve of --ablate.")
     ] = 10.0,
-    threads: Annotated[int | None, typer.Option(help="Default: all cores.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
+    threads: flags.Threads = None,
+    seed: flags.Seed = 0,
     output_format: flags.Format = "human",
 ) -> None:
     """Say which of the five effects can lighten links here, and what each gives."""
     flags.check_format(output_format)
-    chosen = SolveOptions(
-        phase=phase,
-        traffic=traffic,
-        selection=selection,
-        objective=objective,
-        layers=layers,
-        homes=homes,
-        redundant=redundant,
-        layout=layout,
-        imbalance_cap=imbalance_cap,
-        domain_imbalance_cap=domain_imbalance_cap,
-        batch_tokens=batch_tokens,
-        endpoint=endpoint,
-        holdout=holdout,
-        strategy=strategy,
-        time_limit=time_limit,
-        threads=threads,
-        seed=seed,
-    )
+    chosen = flags.solve_options(locals())
     stderr = Console(stderr=True, highlight=False, soft_wrap=True)
     report = pipeline.diagnose(
         topology,

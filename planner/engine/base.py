@@ -28,10 +28,14 @@ class Share:
         Returns the seconds that are left for all items that wait. Each gets its part
         when it begins: on the wall one round of as many as there are workers; where
         work is counted the same for all, so that workers do not matter.
+    in_turn
+        Items that may take all the seconds that are left; where work is counted
+        they come one after the other, before the rest.
     """
 
     workers: int
     left: Callable[[], float]
+    in_turn: Callable[[Any], bool] = lambda item: False
 
 
 class Engine(Protocol):

@@ -64,7 +64,7 @@ def _timed(
     for at, item in enumerate(items):
         if len(running) == workers:
             _collect(running, items, found, done)
-        rounds = -(-(len(items) - at) // workers)
+        rounds = 1 if share.in_turn(item) else -(-(len(items) - at) // workers)
         running[pool.submit(_run, item, share.left() / rounds, None)] = at
     while running:
         _collect(running, items, found, done)
@@ -91,10 +91,19 @@ def _counted(
     done: Callable[[Found], None],
 ) -> list[Any]:
     """Give every item the same part, and let all that they spent count in the end."""
-    begun, seconds = clock.now(), share.left() / len(items)
-    tasks = [pool.submit(_run, item, seconds, begun) for item in items]
-    pairs = [task.result() for task in tasks]
-    for _, spent in pairs:
+    found: dict[int, Any] = {}
+    for at, item in enumerate(items):
+        if share.in_turn(item):
+            task = pool.submit(_run, item, share.left(), clock.now())
+            found[at], spent = task.result()
+            clock.spend(spent)
+    beside = [at for at in range(len(items)) if at not in found]
+    begun, seconds = clock.now(), share.left() / max(1, len(beside))
+    tasks = {at: pool.submit(_run, items[at], seconds, begun) for at in beside}
+    pairs = {at: task.result() for at, task in tasks.items()}
+    for at, (out, spent) in pairs.items():
+        found[at] = out
         clock.spend(spent)
-    done([(item, out) for item, (out, _) in zip(items, pairs, strict=True)])
-    return [out for out, _ in pairs]
+    results = [found[at] for at in range(len(items))]
+    done(list(zip(items, results, strict=True)))
+    return results

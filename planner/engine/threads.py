@@ -34,4 +34,6 @@ def on_threads(
             waiting.clear()
             done(found)
 
-    return clock.side_by_side(items, one, threads=share.workers, done=report)
+    return clock.side_by_side(
+        items, one, threads=share.workers, in_turn=share.in_turn, done=report
+    )

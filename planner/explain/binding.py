@@ -84,16 +84,21 @@ class LayerBinding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryRow:
-    """The GPU with least memory left, and what one slot more in all layers takes."""
+    """The GPU with least memory left, and what one slot more in all layers takes.
+
+    ``grows``: whether a GPU may have one slot more; not where the policy gives it one
+    expert, nor where it holds every expert of the model.
+    """
 
     gpu: str
     free_bytes: int
     slot_bytes: int
+    grows: bool = True
 
     @property
     def binds(self) -> bool:
         """Whether one slot more does not fit."""
-        return self.free_bytes < self.slot_bytes
+        return self.grows and self.free_bytes < self.slot_bytes
 
 
 def what_binds(evaluation: Evaluation) -> list[tuple[str, int]]:
@@ -192,14 +197,19 @@ def prices_of(
     return [price for price in (*links, slots, *caps) if price.amount]
 
 
-def memory_row(instance: PlacementInstance) -> MemoryRow:
-    """Return the fullest GPU and what one slot more would take."""
+def memory_row(instance: PlacementInstance, *, one_expert: bool = False) -> MemoryRow:
+    """Return the fullest GPU and what one slot more would take.
+
+    ``one_expert`` says that the policy gives every GPU one expert (of each layer).
+    """
     free_G = instance.memory_limit_G - instance.memory_bytes_G
     worst = int(np.argmin(free_G))
     return MemoryRow(
         gpu=instance.topology.gpus[worst].id,
         free_bytes=int(free_G[worst]),
         slot_bytes=instance.layer_count * instance.model.expert_bytes,
+        grows=not (one_expert or instance.single)
+        and instance.slots_per_gpu < instance.model.experts,
     )
 
 

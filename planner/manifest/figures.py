@@ -167,10 +167,13 @@ def gpu_predictions(
 
 
 def gap_of(objective: Fraction, bound: float) -> float:
-    """Return (objective − bound)/objective, 0 if the objective is 0 (rule 28)."""
+    """Return (objective − bound)/objective, 0 if the objective is 0 (rule 28).
+
+    Never below 0: of an optimum the bound, a float, may be the next number above.
+    """
     if objective == 0:
         return 0.0
-    return float((objective - Fraction(bound)) / objective)
+    return float(max(Fraction(0), (objective - Fraction(bound)) / objective))
 
 
 def _mode_values(by_mode: Mapping[str, Fraction]) -> ModeValues:

@@ -114,7 +114,9 @@ def explain(
         bound=None if manifest.bound is None else manifest.bound.value,
         status=manifest.status,
         resolve_seconds=resolve,
-        memory=memory_row(instance),
+        memory=memory_row(
+            instance, one_expert=opened.problem.options.policy != "uniform"
+        ),
         workloads=tuple(
             WorkloadBinding(
                 name=workload.name,

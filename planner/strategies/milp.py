@@ -5,7 +5,6 @@ LP and the best start; then branch and bound shares the time left, widest gap fi
 Every placement seen is judged by the evaluator under the plan's own selection.
 """
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
@@ -13,10 +12,12 @@ import numpy as np
 
 from planner import clock
 from planner.arrays import IdArray, IntArray
+from planner.engine import ENGINES
+from planner.engine.base import Found, Share
 from planner.errors import InfeasibleError, UsageError
 from planner.evaluator.evaluation import layer_split
 from planner.formulation.cut.encoding import CUTS
-from planner.formulation.cut.layer import CLOSED, LayerSolve
+from planner.formulation.cut.layer import CLOSED, LayerSolve, Standing
 from planner.formulation.cut.ports import ports_of
 from planner.formulation.cut.problem import layer_problem
 from planner.formulation.mathopt import BARRIER_COLUMNS
@@ -67,7 +68,6 @@ class _Solve:
     ) -> None:
         self._instance, self._limits, self._progress = instance, limits, progress
         self._begun = clock.now()
-        self._lock = threading.Lock()
         self._history: list[Event] = []
         self._ports = ports_of(instance)
         self._pairs = pair_encoding(instance, self._ports)
@@ -125,26 +125,34 @@ class _Solve:
     def _each(
         self, layers: Sequence[LayerSolve], work: Callable[[LayerSolve, float], None]
     ) -> None:
-        """Work on the layers in threads, in order.
+        """Work on the layers side by side, in order.
 
         A small layer gets its share of the time left; a large one all of it, since
         an LP that is cut off tells nothing: then some layers are done and others
-        not, rather than none.
+        not, rather than none. What is known about a layer is sent; its model stays
+        where the work is done.
         """
 
-        def one(layer: LayerSolve, rounds: int) -> None:
-            # The solver stops a little late; the margin keeps the whole in time.
-            seconds = 0.95 * self._left() / rounds
+        def one(item: tuple[int, Standing], seconds: float) -> Standing:
+            layer = self._layers[item[0]]
+            layer.take(item[1])
             if seconds > 0 or layer.slots_RJ is None:
                 work(layer, max(0.1, seconds))
+            return layer.standing()
 
-        clock.side_by_side(
-            layers,
-            one,
-            threads=self._limits.threads,
-            in_turn=lambda layer: layer.large,
-            done=self._report,
+        def done(found: Found) -> None:
+            for (number, _), standing in found:
+                self._layers[number].take(standing)
+            self._report()
+
+        share = Share(
+            workers=self._limits.threads,
+            # The solver stops a little late; the margin keeps the whole in time.
+            left=lambda: 0.95 * self._left(),
+            in_turn=lambda item: self._layers[item[0]].large,
         )
+        items = [(self._layers.index(layer), layer.standing()) for layer in layers]
+        ENGINES.get(self._limits.engine)(one, items, share, done)
 
     def _values(self) -> tuple[float, float]:
         """Objective and bound of all layers together."""
@@ -159,17 +167,16 @@ class _Solve:
         return (value - bound) / value if value else 0.0
 
     def _report(self) -> None:
-        with self._lock:
-            known = all(layer.slots_RJ is not None for layer in self._layers)
-            value, bound = self._values()
-            event = Event(
-                seconds=clock.now() - self._begun,
-                objective=value if known else None,
-                bound=bound,
-            )
-            self._history.append(event)
-            if self._progress is not None:
-                self._progress(event)
+        known = all(layer.slots_RJ is not None for layer in self._layers)
+        value, bound = self._values()
+        event = Event(
+            seconds=clock.now() - self._begun,
+            objective=value if known else None,
+            bound=bound,
+        )
+        self._history.append(event)
+        if self._progress is not None:
+            self._progress(event)
 
     def _result(self) -> SolveResult:
         layers, instance = self._layers, self._instance

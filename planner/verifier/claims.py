@@ -186,7 +186,8 @@ def _check_bound(
         proven <= value * TOLERANCE,
         f"bound.value: {bound.value} is above the objective {float(value)}",
     )
-    gap = float((value - proven) / value) if value else 0.0
+    # A bound that rounding puts above the objective leaves no gap.
+    gap = float(max(Fraction(0), value - proven) / value) if value else 0.0
     ledger.equal("bound and gap", "gap", manifest.gap, gap)
 
 

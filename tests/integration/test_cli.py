@@ -238,6 +238,41 @@ def test_a_plan_goes_through_every_verb(run: Run, tmp_path: Path) -> None:
         assert code == 6, err
 
 
+def test_one_expert_per_gpu_is_explained_without_more_slots(
+    run: Run, tmp_path: Path
+) -> None:
+    """Law: no slot more is offered where the policy has one expert per GPU."""
+    plan = str(tmp_path / "plan.json")
+    asked = ("--strategy", "contiguous", "--policy", "one_expert_per_gpu")
+    assert run("solve", "h100-8x8-rail", *asked, "-o", plan)[0] == 0
+    code, out, _ = run("explain", plan)
+    assert code == 0
+    assert "memory does not bind: a GPU takes no more slots; n0/gpu0 has least" in out
+
+
+def test_a_matching_is_proven_and_a_tampered_proof_is_refused(
+    run: Run, tmp_path: Path
+) -> None:
+    """``proven_optimal`` as solved; a higher level or a step left out: exit 6."""
+    drawn = ("trace", "synth", "mixtral", "--tokens", "600", "-o", "mixtral.parquet")
+    assert run(*drawn)[0] == 0
+    asked = ("--trace", "mixtral.parquet", "--traffic", "dedup_gpu")
+    assert run("solve", "dgx-h100-1", *asked, "-o", "plan.json")[0] == 0
+    true = (tmp_path / "plan.json").read_text(encoding="utf-8")
+    assert json.loads(true)["status"] == "proven_optimal"
+    assert run("verify", "plan.json")[0] == 0
+    for change in (
+        lambda proof: proof.update(level="1/1000"),
+        lambda proof: proof["refuted"].pop(),
+    ):
+        data = json.loads(true)
+        change(data["bound"]["certificate"]["layers"][2])
+        (tmp_path / "lie.json").write_text(json.dumps(data), encoding="utf-8")
+        code, _, err = run("verify", "lie.json")
+        assert code == 6
+        assert "bound.certified_exact" in err
+
+
 def test_a_plan_is_explained(run: Run, tmp_path: Path) -> None:
     """What binds, memory, and rows of what relaxing is worth, in this order."""
     plan = str(tmp_path / "plan.json")

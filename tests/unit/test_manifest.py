@@ -225,6 +225,13 @@ def test_the_gap_is_relative_to_the_objective() -> None:
     assert gap_of(Fraction(0), 0.0) == 0.0
 
 
+def test_the_gap_is_never_negative() -> None:
+    """Law: a bound is a float, at times the next above the exact objective."""
+    below = Fraction(1, 10)
+    assert Fraction(0.1) > below
+    assert gap_of(below, 0.1) == 0.0
+
+
 def test_the_published_schema_is_current_and_accepts_what_is_written(
     root: Path,
 ) -> None:

@@ -28,9 +28,9 @@ from planner.workload.parts import TokenPart
 def one_more_slot(question: Question) -> list[Relaxation]:
     """One slot more, whether or not it fits: the note says what memory it needs."""
     instance = question.instance
-    if instance.single or instance.slots_per_gpu >= instance.model.experts:
-        return []
     row = memory_row(instance)
+    if not row.grows:
+        return []
     short = row.slot_bytes - row.free_bytes
     fits = (
         f"does not fit: {row.gpu} is {show_bytes(short)} short"

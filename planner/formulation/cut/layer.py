@@ -1,7 +1,7 @@
 """One layer's solve: the best slots seen, as judged, and the best bound proven."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from functools import cached_property, partial
 from typing import Any
@@ -47,8 +47,41 @@ _DISAGREEMENT = 1e-6
 """A bound above a judged value by more than this means that the model is wrong."""
 
 
-class LayerSolve:
-    """State of one layer; the methods do one piece of work each.
+@dataclass(kw_only=True, eq=False)
+class Standing:
+    """What is known about a layer so far; can be sent to another process.
+
+    Attributes
+    ----------
+    slots_RJ
+        The best slots seen, with their ``split``; None before the first.
+    value, excess
+        Their objective, and by how much they exceed the caps.
+    branched
+        Whether ``bound``, which ``method`` proved, needed branching.
+    finished
+        Whether branch and bound has ended.
+    trouble
+        Why a solver gave up, if one did.
+    """
+
+    bound: float = 0.0
+    method: str = "count"
+    certificate: Mapping[str, Any] | None = None
+    branched: bool = False
+    finished: bool = False
+    trouble: str | None = None
+    value: Fraction = Fraction(0)
+    excess: Fraction = Fraction(0)
+    slots_RJ: IdArray | None = None
+    split: Mapping[int, SplitWeights] = field(default_factory=dict)
+
+
+_STANDING = tuple(each.name for each in fields(Standing))
+
+
+class LayerSolve(Standing):
+    """One layer's standing; the methods do one piece of work each.
 
     Parameters
     ----------
@@ -71,16 +104,18 @@ class LayerSolve:
         rank_of_G: IntArray | None,
         encoding: Encoding[Any] = CUTS,
     ) -> None:
+        super().__init__()
         self.problem, self._encoding = problem, encoding
-        self.bound = 0.0
-        self.certificate: Mapping[str, Any] | None = None
-        self.method = "count"
-        self.branched = self.finished = False
-        self.trouble: str | None = None
-        self.value, self.excess = Fraction(0), Fraction(0)
-        self.slots_RJ: IdArray | None = None
-        self.split: Mapping[int, SplitWeights] = {}
         self._judge, self._name, self._rank_of_G = judge, name, rank_of_G
+
+    def standing(self) -> Standing:
+        """Return what is known, without what it takes to find out more."""
+        return Standing(**{name: getattr(self, name) for name in _STANDING})
+
+    def take(self, standing: Standing) -> None:
+        """Go on from what is known elsewhere."""
+        for name in _STANDING:
+            setattr(self, name, getattr(standing, name))
 
     @property
     def open(self) -> bool:

@@ -5,7 +5,7 @@ from functools import partial
 from planner.instance import PlacementInstance
 from planner.strategies.balance.bound import of_one_set
 from planner.strategies.balance.domains import rows_by_domain
-from planner.strategies.balance.layer import Effort, search_of
+from planner.strategies.balance.layer import Effort, LayerSearch, search_of
 from planner.strategies.balance.placed import PlacedLayer
 from planner.strategies.balance.problem import (
     BalanceLayer,
@@ -25,19 +25,25 @@ def place_even(
     bound is that of one set with all of them, divided by the number of sets.
     """
     search = search_of(layer_problem(instance, index), effort)
+    return _placed(search, instance, seconds)
 
-    def placed(seconds: float, *, thorough: bool) -> PlacedLayer:
-        solution = search.work(seconds, thorough=thorough)
-        slots_GJ = solution.slots_GJ
-        load_G = copy_sizes(search.layer, slots_GJ)[slots_GJ].sum(axis=1)
-        return PlacedLayer(
-            slots_GJ=slots_GJ[rows_by_domain(instance, load_G)],
-            bound=of_one_set(solution.bound, instance.layout.sets),
-            finished=solution.finished,
-            more=None if search.at_goal else partial(placed, thorough=True),
-        )
 
-    return placed(seconds, thorough=False)
+def _placed(
+    search: LayerSearch,
+    instance: PlacementInstance,
+    seconds: float,
+    *,
+    thorough: bool = False,
+) -> PlacedLayer:
+    solution = search.work(seconds, thorough=thorough)
+    slots_GJ = solution.slots_GJ
+    load_G = copy_sizes(search.layer, slots_GJ)[slots_GJ].sum(axis=1)
+    return PlacedLayer(
+        slots_GJ=slots_GJ[rows_by_domain(instance, load_G)],
+        bound=of_one_set(solution.bound, instance.layout.sets),
+        finished=solution.finished,
+        more=None if search.at_goal else partial(_placed, search, thorough=True),
+    )
 
 
 def layer_problem(instance: PlacementInstance, index: int) -> BalanceLayer:

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 
 from planner import clock
 from planner.arrays import IdArray
+from planner.engine import ENGINES
+from planner.engine.base import Found, Share
 from planner.evaluator.joint import combined, planning_tokens
 from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan
@@ -23,6 +26,14 @@ from planner.strategies.base import (
 )
 from planner.strategies.judging import judged_layer
 from planner.workload.parts import CountsPart
+
+
+class _Layer(NamedTuple):
+    """A layer's slots, where they come from, and what bounds them."""
+
+    slots_GJ: IdArray
+    origin: str
+    bound: LayerBound
 
 
 def why_not_joint(instance: PlacementInstance) -> str | None:
@@ -47,31 +58,49 @@ def solve_joint(
     A layer keeps a start that is better.
     """
     begun = clock.now()
-    slots, origins, bounds, history = [], [], [], []
-    for layer in range(instance.layer_count):
-        left = limits.seconds - (clock.now() - begun)
-        found = _solved(instance, limits, layer, left / (instance.layer_count - layer))
-        offers = [("balance", found.slots_GJ)]
-        offers += [("start", start.slots_LGJ[layer]) for start in starts]
-        values = [_value(instance, layer, slots_GJ) for _, slots_GJ in offers]
-        origin, best_GJ = offers[values.index(min(values))]
-        slots.append(best_GJ)
-        origins.append(origin)
-        value = found.bound * _pairs_per_token(instance) / instance.layout.gpu_count
-        bounds.append(LayerBound(value=value, method="mean", of="gpu_tokens/even"))
-        event = Event(seconds=clock.now() - begun, objective=None, bound=None)
-        history.append(event)
+    history: list[Event] = []
+
+    def work(layer: int, seconds: float) -> _Layer:
+        return _best(instance, limits, starts, layer, seconds)
+
+    def report(_: Found) -> None:
+        history.append(Event(seconds=clock.now() - begun, objective=None, bound=None))
         if progress is not None:
-            progress(event)
+            progress(history[-1])
+
+    share = Share(
+        workers=limits.threads, left=lambda: limits.seconds - (clock.now() - begun)
+    )
+    run = ENGINES.get(limits.engine)
+    layers = run(work, range(instance.layer_count), share, report)
     return SolveResult(
         plan=PlacementPlan(
-            layer_numbers=instance.model.moe_layers, slots_LGJ=np.stack(slots)
+            layer_numbers=instance.model.moe_layers,
+            slots_LGJ=np.stack([layer.slots_GJ for layer in layers]),
         ),
         reason="complete",
-        bound=whole_bound(bounds, instance.objective.layers),
+        bound=whole_bound([layer.bound for layer in layers], instance.objective.layers),
         history=tuple(history),
-        layer_strategies=tuple(origins),
+        layer_strategies=tuple(layer.origin for layer in layers),
     )
+
+
+def _best(
+    instance: PlacementInstance,
+    limits: Limits,
+    starts: Sequence[PlacementPlan],
+    layer: int,
+    seconds: float,
+) -> _Layer:
+    """Place a layer; keep a start that is better."""
+    found = _solved(instance, limits, layer, seconds)
+    offers = [("balance", found.slots_GJ)]
+    offers += [("start", start.slots_LGJ[layer]) for start in starts]
+    values = [_value(instance, layer, slots_GJ) for _, slots_GJ in offers]
+    origin, best_GJ = offers[values.index(min(values))]
+    value = found.bound * _pairs_per_token(instance) / instance.layout.gpu_count
+    bound = LayerBound(value=value, method="mean", of="gpu_tokens/even")
+    return _Layer(slots_GJ=best_GJ, origin=origin, bound=bound)
 
 
 def _value(

@@ -218,27 +218,27 @@ class _Pairs(LayerSearch):
     def __init__(self, layer: BalanceLayer, effort: Effort) -> None:
         super().__init__(layer, effort)
         self.offer(paired_slots(self.size_ER, self.greedy_E))
-        self._prover = Prover(layer)
         self._bracketed = self._split = False
 
     def advance(self, thorough: bool) -> None:
         """Find, bound without cases, find more, prove by few cases, then by more."""
-        self._prover.deadline = self.deadline
+        # Its solver ends with this piece of work: the next may run elsewhere.
+        prover = Prover(self.layer, self.deadline)
         self._anneal(FIRST_ROUNDS)
         proves = thorough or self.value > self.least * (1 + NEAR)
         if proves and self.pending and not self._bracketed:
-            self._bracket()
+            self._bracket(prover)
             self._bracketed = self.left > 0
         self._anneal(EARLY_ROUNDS)
         if proves and self.pending and not self._split:
             self._split = True
-            self._excluded(1.0, FIRST_SOLVES)
+            self._excluded(prover, 1.0, FIRST_SOLVES)
         if thorough:
             self._anneal(self.rounds)
             for on_the_way, at_last in THOROUGH_SOLVES:
-                while self.pending and self._prove(on_the_way, at_last):
+                while self.pending and self._prove(prover, on_the_way, at_last):
                     pass
-                if self._prover.hopeless:
+                if prover.hopeless:
                     break
 
     def _anneal(self, upto: int) -> None:
@@ -271,40 +271,42 @@ class _Pairs(LayerSearch):
             self.bound = threshold_bound(level, verdict.proof)
         return True
 
-    def _bracket(self) -> None:
+    def _bracket(self, prover: Prover) -> None:
         """Find the highest level that the relaxation excludes without cases."""
         low, high = self.least, self.value
-        if self._take(self._level(high), self._prover.root(self._level(high))):
+        if self._take(self._level(high), prover.root(self._level(high))):
             return
         width = max(LEVELS * high, (high - low) / LEVEL_STEPS)
         while high - low > width and self.left > 0:
             middle = (low + high) / 2
             level = self._level(middle)
-            if self._take(level, self._prover.root(level)):
+            if self._take(level, prover.root(level)):
                 low = middle
             else:
                 high = middle
 
-    def _excluded(self, share: float, budgets: tuple[int, ...]) -> bool:
+    def _excluded(self, prover: Prover, share: float, budgets: tuple[int, ...]) -> bool:
         """Try to exclude, by cases, a level between the bound (0) and the value (1)."""
         level = self._level(self.least + share * (self.value - self.least))
         return any(
-            self._take(level, self._prover.split(level, solves, by_size=by_size))
+            self._take(level, prover.split(level, solves, by_size=by_size))
             for solves in budgets
             for by_size in (False, True)
             if self.pending
         )
 
-    def _prove(self, on_the_way: tuple[int, ...], at_last: tuple[int, ...]) -> bool:
+    def _prove(
+        self, prover: Prover, on_the_way: tuple[int, ...], at_last: tuple[int, ...]
+    ) -> bool:
         """Halve the way to the best value; at last try the value itself.
 
         Returns whether a better placement turned up, which makes another try worth.
         """
         value, share = self.value, 0.5
         for _ in range(HALVINGS):
-            if not self._excluded(share, on_the_way):
+            if not self._excluded(prover, share, on_the_way):
                 share /= 2
             if not self.pending or self.value < value:
                 return self.value < value
-        self._excluded(1.0, at_last)
+        self._excluded(prover, 1.0, at_last)
         return self.value < value

@@ -72,14 +72,19 @@ def place_nested(
     InfeasibleError
         If no partition of the groups fits the slots of the domains.
     """
-    search = _Nesting(place, instance, index, effort)
+    return _placed(_Nesting(place, instance, index, effort), instance, seconds)
 
-    def placed(seconds: float, *, thorough: bool) -> PlacedLayer:
-        found = search.work(clock.now() + seconds, thorough=thorough)
-        more = None if search.closed else partial(placed, thorough=True)
-        return replace(found, more=more)
 
-    return placed(seconds, thorough=False)
+def _placed(
+    search: "_Nesting",
+    instance: PlacementInstance,
+    seconds: float,
+    *,
+    thorough: bool = False,
+) -> PlacedLayer:
+    found = search.work(instance, clock.now() + seconds, thorough=thorough)
+    more = None if search.closed else partial(_placed, search, thorough=True)
+    return replace(found, more=more)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -87,7 +92,6 @@ class _Part:
     """Some groups on the GPUs of one domain."""
 
     experts: IntArray
-    instance: PlacementInstance
     load_E: IntArray
     mean: Fraction
     placed: PlacedLayer | None = None
@@ -126,7 +130,7 @@ class _Nesting:
         effort: Effort,
     ) -> None:
         self._place, self._index, self._effort = place, index, effort
-        self._instance, self._domains = instance, domain_members(instance)
+        self._groups, self._domains = instance.nested_groups, domain_members(instance)
         self._parts = _parts(instance, index, self._domains[0].size)
         self.closed = False
         """Whether nothing is left to try."""
@@ -138,7 +142,9 @@ class _Nesting:
                 "with --redundant"
             )
 
-    def work(self, deadline: float, *, thorough: bool) -> PlacedLayer:
+    def work(
+        self, instance: PlacementInstance, deadline: float, *, thorough: bool
+    ) -> PlacedLayer:
         """Solve the parts that decide the best partition; return it."""
         finished = True
         while True:
@@ -158,8 +164,8 @@ class _Nesting:
                 finished = False
                 break
             part = max(open_parts, key=lambda each: each.optimistic)
-            self._solve(part, max(0.0, left) / (2 * len(open_parts)))
-        return self._layer(finished=finished)
+            self._solve(instance, part, max(0.0, left) / (2 * len(open_parts)))
+        return self._layer(instance.slots_per_gpu, finished=finished)
 
     def _solved_or(self, chosen: list[Groups]) -> list[_Part]:
         """Return the parts of the best partition solved, else of the one chosen."""
@@ -179,11 +185,12 @@ class _Nesting:
         chosen = self._chosen(lambda part: part.bound)
         return max(self._parts[groups].bound for groups in chosen)
 
-    def _solve(self, part: _Part, seconds: float) -> None:
+    def _solve(self, instance: PlacementInstance, part: _Part, seconds: float) -> None:
+        alone = _alone(instance, part.experts, self._domains[0].size)
         if part.placed is None:
-            part.take(self._place(part.instance, self._index, self._effort, seconds))
+            part.take(self._place(alone, self._index, self._effort, seconds))
         elif part.placed.more is not None:
-            part.take(part.placed.more(seconds))
+            part.take(part.placed.more(alone, seconds))
             part.thorough = True
 
     def _chosen(self, cost: Callable[[_Part], Fraction | None]) -> list[Groups]:
@@ -196,12 +203,12 @@ class _Nesting:
     ) -> list[Groups] | None:
         known = {groups: cost(part) for groups, part in self._parts.items()}
         costs = {groups: value for groups, value in known.items() if value is not None}
-        return least_partition(costs, self._instance.nested_groups, len(self._domains))
+        return least_partition(costs, self._groups, len(self._domains))
 
-    def _layer(self, *, finished: bool) -> PlacedLayer:
+    def _layer(self, slots: int, *, finished: bool) -> PlacedLayer:
         """Put the best partition's parts on the domains, one after the other."""
-        slots = self._instance.slots_per_gpu
-        slots_GJ = np.empty((self._instance.layout.ep, slots), dtype=np.int16)
+        gpus = sum(ranks.size for ranks in self._domains)
+        slots_GJ = np.empty((gpus, slots), dtype=np.int16)
         split: dict[int, SplitWeights] = {}
         solved = self._chosen(lambda part: part.value)
         for ranks, groups in zip(self._domains, solved, strict=True):
@@ -284,7 +291,6 @@ def _parts(instance: PlacementInstance, index: int, gpus: int) -> dict[Groups, _
             experts = members_RE[list(chosen)].ravel()
             parts[chosen] = _Part(
                 experts=experts,
-                instance=_alone(instance, experts, gpus),
                 load_E=load_E[experts],
                 mean=Fraction(int(load_E[experts].sum()), gpus),
             )

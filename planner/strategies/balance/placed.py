@@ -19,14 +19,15 @@ class PlacedLayer:
     """Slots of one EP set, the split, and the bound of the instance's objective.
 
     ``finished`` is False where the time ended the work; ``more`` takes it up again
-    for so many seconds, thoroughly.
+    for so many seconds, thoroughly. It holds all it needs but the instance, so that
+    it can be sent to another process.
     """
 
     slots_GJ: IdArray
     split: Mapping[int, SplitWeights] = field(default_factory=dict)
     bound: LayerBound
     finished: bool
-    more: Callable[[float], "PlacedLayer"] | None = None
+    more: Callable[[PlacementInstance, float], "PlacedLayer"] | None = None
 
 
 def counted_value(

@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
-from threading import Lock
+from typing import Any
 
 import numpy as np
 
 from planner import clock
 from planner.arrays import IdArray
+from planner.engine import ENGINES
+from planner.engine.base import Found, Share, Work
 from planner.errors import InfeasibleError, UsageError
 from planner.evaluator.evaluation import layer_split
 from planner.evaluator.nesting import keeps_groups
@@ -138,7 +140,7 @@ class _Run:
     ) -> None:
         self._instance, self._limits = instance, limits
         self._starts, self._progress = nesting(instance, starts), progress
-        self._begun, self._lock = clock.now(), Lock()
+        self._begun = clock.now()
         self._layers: list[_Layer | None] = [None] * instance.layer_count
         self.history: list[Event] = []
         self._place = _placer(instance)
@@ -150,25 +152,25 @@ class _Run:
         self._each(self._first, list(range(self._instance.layer_count)))
         layers = [layer for layer in self._layers if layer is not None]
         open_layers = [
-            at for at, layer in enumerate(layers) if layer.placed.more is not None
+            (at, layer)
+            for at, layer in enumerate(layers)
+            if layer.placed.more is not None
         ]
-        open_layers.sort(key=lambda at: -layers[at].gap)
+        open_layers.sort(key=lambda each: -each[1].gap)
         self._each(self._more, open_layers)
         return [layer for layer in self._layers if layer is not None]
 
-    def _each(self, work: Callable[[int, float], None], indices: list[int]) -> None:
-        """Work on layers in threads, each with its share of the time left."""
+    def _each(self, work: Work, items: Sequence[Any]) -> None:
+        """Work on layers side by side, each with its share of the time left."""
 
-        def one(index: int, rounds: int) -> None:
+        def left() -> float:
             spent = clock.now() - self._begun
-            left = self._limits.seconds * RESERVE - spent
-            work(index, max(0.0, left / rounds))
+            return max(0.0, self._limits.seconds * RESERVE - spent)
 
-        clock.side_by_side(
-            indices, one, threads=self._limits.threads, done=self._report
-        )
+        share = Share(workers=self._limits.threads, left=left)
+        ENGINES.get(self._limits.engine)(work, items, share, self._keep)
 
-    def _first(self, index: int, seconds: float) -> None:
+    def _first(self, index: int, seconds: float) -> tuple[int, _Layer]:
         effort = Effort(
             goal=self._limits.gap, seed=self._limits.seed * 1_000_003 + index
         )
@@ -178,24 +180,24 @@ class _Run:
             ("start", start.slots_LGJ[index], layer_split(start, index))
             for start in self._starts
         ]
-        self._keep(index, [self._judged(index, offer, placed) for offer in offers])
+        judged = [self._judged(index, offer, placed) for offer in offers]
+        return index, min(judged, key=lambda each: each.rank)
 
-    def _more(self, index: int, seconds: float) -> None:
-        held = self._layers[index]
-        if seconds <= 0 or held is None or held.placed.more is None:
-            return
-        placed = held.placed.more(seconds)
+    def _more(self, item: tuple[int, _Layer], seconds: float) -> tuple[int, _Layer]:
+        index, held = item
+        if seconds <= 0 or held.placed.more is None:
+            return item
+        placed = held.placed.more(self._instance, seconds)
         offer = ("balance", placed.slots_GJ, placed.split)
-        self._keep(
-            index,
-            [self._judged(index, offer, placed), replace(held, placed=placed)],
-        )
+        judged = [self._judged(index, offer, placed), replace(held, placed=placed)]
+        return index, min(judged, key=lambda each: each.rank)
 
-    def _keep(self, index: int, judged: Sequence[_Layer]) -> None:
-        best = min(judged, key=lambda each: each.rank)
-        _check_cap(self._instance, index, best.placed.bound)
-        with self._lock:
-            self._layers[index] = best
+    def _keep(self, found: Found) -> None:
+        """Keep what layers have become; report."""
+        for _, (index, layer) in found:
+            _check_cap(self._instance, index, layer.bound)
+            self._layers[index] = layer
+        self._report()
 
     def _judged(
         self,
@@ -226,17 +228,16 @@ class _Run:
         return judged_layer(self._instance, index, slots_GJ, split)
 
     def _report(self) -> None:
-        with self._lock:
-            done = [layer for layer in self._layers if layer is not None]
-            known = len(done) == len(self._layers)
-            event = Event(
-                seconds=clock.now() - self._begun,
-                objective=_total(self._instance, done) if known else None,
-                bound=_bound(self._instance, done) if known else None,
-            )
-            self.history.append(event)
-            if self._progress is not None:
-                self._progress(event)
+        done = [layer for layer in self._layers if layer is not None]
+        known = len(done) == len(self._layers)
+        event = Event(
+            seconds=clock.now() - self._begun,
+            objective=_total(self._instance, done) if known else None,
+            bound=_bound(self._instance, done) if known else None,
+        )
+        self.history.append(event)
+        if self._progress is not None:
+            self._progress(event)
 
 
 def _placer(instance: PlacementInstance) -> Placer:

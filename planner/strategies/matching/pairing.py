@@ -60,10 +60,10 @@ def bottleneck(
     """
     values = sorted({cost for row in costs for cost in row})
     low, high = 0, len(values) - 1
-    found = _matching(_masked(costs, values[high], allowed))
+    found = largest_matching(_masked(costs, values[high], allowed))
     while low < high:
         middle = (low + high) // 2
-        matched = _matching(_masked(costs, values[middle], allowed))
+        matched = largest_matching(_masked(costs, values[middle], allowed))
         if (matched >= 0).all():
             high, found = middle, matched
         else:
@@ -80,7 +80,7 @@ def _up_to(costs: Costs, most: Fraction) -> BoolArray:
     return np.asarray([[cost <= most for cost in row] for row in costs], dtype=np.bool_)
 
 
-def _matching(mask: BoolArray) -> IntArray:
+def largest_matching(mask: BoolArray) -> IntArray:
     """Return each expert's position in a largest matching, -1 where unmatched."""
     clock.spend(mask.size * CELL_SECONDS)
     holder = [-1] * mask.shape[1]

@@ -9,6 +9,7 @@ GPUs (``docs/matching.md``).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,7 @@ from planner.strategies.matching.away import (
     network_ports,
 )
 from planner.strategies.matching.pairing import least_sum
+from planner.strategies.matching.refuting import refutations
 from planner.strategies.matching.units import (
     Port,
     SharedLinkError,
@@ -100,6 +102,7 @@ class _Layer:
     slots_GJ: IdArray
     value: Fraction
     least: Fraction | None
+    certificate: dict[str, Any]
     cut: bool
 
 
@@ -110,7 +113,7 @@ def _bound(instance: PlacementInstance, layers: Sequence[_Layer]) -> Bound | Non
             value=float(layer.least),
             method="matching",
             of=f"{instance.traffic}/{instance.selection}",
-            branching=True,
+            certificate=layer.certificate,
         )
         for layer in layers
         if layer.least is not None
@@ -212,5 +215,10 @@ class _Matcher:
             slots_GJ=slots_GJ,
             value=paired.value,
             least=least,
+            certificate={
+                "kind": "matching",
+                "level": str(paired.least),
+                "refuted": refutations(costs, paired.least),
+            },
             cut=paired.least < paired.value,
         )

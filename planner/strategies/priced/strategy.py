@@ -1,4 +1,4 @@
-"""The strategy ``priced``: layer after layer, each by :func:`place`."""
+"""The strategy ``priced``: layers side by side, each by :func:`place`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,6 +8,8 @@ import numpy as np
 
 from planner import clock
 from planner.arrays import IdArray, IntArray
+from planner.engine import ENGINES
+from planner.engine.base import Found, Share
 from planner.errors import SolverError, UsageError
 from planner.evaluator.evaluation import layer_split
 from planner.formulation.cut.as_one_level import (
@@ -79,10 +81,8 @@ def solve_priced(
     check_fits(instance)
     ports = ports_of(instance)
     run = _Run(instance, ports, limits, starts)
-    for layer in range(instance.layer_count):
-        event = run.add(layer)
-        if progress is not None:
-            progress(event)
+    run.progress = progress
+    run.all_layers()
     return run.result()
 
 
@@ -109,7 +109,7 @@ def why_not(instance: PlacementInstance) -> str | None:
 
 
 class _Run:
-    """One call of the strategy: layers in turn, each its share of the time left."""
+    """One call of the strategy: every layer gets its share of the time left."""
 
     def __init__(
         self,
@@ -120,20 +120,33 @@ class _Run:
     ) -> None:
         self._instance, self._ports, self._limits = instance, ports, limits
         self._starts, self._begun = starts, clock.now()
-        self._layers: list[_Layer] = []
+        self._found: dict[int, _Layer] = {}
         self._history: list[Event] = []
+        self.progress: Progress | None = None
 
-    def add(self, number: int) -> Event:
-        """Solve the next layer and keep the best of what was found and the starts."""
+    def all_layers(self) -> None:
+        """Solve the layers; threads that no layer needs share out its rounds."""
+        numbers = range(self._instance.layer_count)
+        share = Share(workers=self._limits.threads, left=self._left)
+        ENGINES.get(self._limits.engine)(self._solved, numbers, share, self._keep)
+
+    def _left(self) -> float:
+        return self._limits.seconds - (clock.now() - self._begun)
+
+    def _solved(self, number: int, seconds: float) -> _Layer:
+        """Return the best of what is found for a layer and the starts."""
         instance, limits = self._instance, self._limits
         problem = layer_problem(instance, self._ports, number)
         level, experts = one_level_of(problem), problem.experts
-        left = limits.seconds - (clock.now() - self._begun)
-        waiting = instance.layer_count - number
-        seconds = max(_LEAST_SECONDS, _SHARE * left / waiting)
+        own = replace(
+            limits,
+            seconds=max(_LEAST_SECONDS, _SHARE * seconds),
+            seed=limits.seed * 1_000_003 + number,
+            threads=max(1, limits.threads // instance.layer_count),
+        )
         found = place(
             level,
-            replace(limits, seconds=seconds, seed=limits.seed * 1_000_003 + number),
+            own,
             starts=[
                 held_of(start.slots_LGJ[number], experts) > 0 for start in self._starts
             ],
@@ -150,17 +163,17 @@ class _Run:
             of="copies/weighted",
             certificate=certificate_of(problem, found.prices),
         )
-        self._keep_best(number, slots_of(found.placed_EN), split, bound, found.rounds)
-        return self._event()
+        slots_GJ = slots_of(found.placed_EN)
+        return self._best(number, slots_GJ, split, bound, found.rounds)
 
-    def _keep_best(
+    def _best(
         self,
         number: int,
         slots_GJ: IdArray,
         split: Mapping[int, SplitWeights],
         bound: LayerBound,
         rounds: int,
-    ) -> None:
+    ) -> _Layer:
         offers = [("priced", slots_GJ, split)]
         for start in self._starts:
             own = layer_split(start, number)
@@ -176,16 +189,19 @@ class _Run:
                 f"layer index {number}: bound {bound.value!r} above a plan's "
                 f"{float(value)!r}: the model and the evaluator disagree"
             )
-        self._layers.append(
-            _Layer(
-                slots_GJ=slots,
-                split=weights,
-                value=value,
-                origin=origin,
-                bound=replace(bound, value=min(bound.value, float(value))),
-                rounds=rounds,
-            )
+        return _Layer(
+            slots_GJ=slots,
+            split=weights,
+            value=value,
+            origin=origin,
+            bound=replace(bound, value=min(bound.value, float(value))),
+            rounds=rounds,
         )
+
+    @property
+    def _layers(self) -> list[_Layer]:
+        """Layers solved so far, in their order."""
+        return [self._found[number] for number in sorted(self._found)]
 
     def _totals(self) -> tuple[float, float]:
         """Objective and bound of the layers so far."""
@@ -195,7 +211,9 @@ class _Run:
         bound = whole_bound([layer.bound for layer in self._layers], mode)
         return float(value), bound.value
 
-    def _event(self) -> Event:
+    def _keep(self, found: Found) -> None:
+        """Keep what layers have become; report."""
+        self._found.update(found)
         done = len(self._layers) == self._instance.layer_count
         value, bound = self._totals()
         event = Event(
@@ -204,7 +222,8 @@ class _Run:
             bound=bound,
         )
         self._history.append(event)
-        return event
+        if self.progress is not None:
+            self.progress(event)
 
     def result(self) -> SolveResult:
         """Return the layers as one plan with its evidence."""

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner import clock
 from planner.arrays import FloatArray
+from planner.engine import ENGINES
+from planner.engine.base import Share
 from planner.evaluator.evaluation import layer_split
 from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan
@@ -100,7 +101,7 @@ def _tried(
     tries = instance.layer_count * max(1, len(problems))
     seconds = SHARE * limits.seconds * max(1, limits.threads) / tries
 
-    def climb(layer: int, _: int) -> list[_Rung]:
+    def climb(layer: int, _: float) -> list[_Rung]:
         placed = Placed(plan.slots_LGJ[layer], layer_split(plan, layer))
         found = [_Rung(0, _value(instance, layer, placed), placed)]
         for rung, problem in zip(rungs[1:], problems, strict=False):
@@ -115,8 +116,9 @@ def _tried(
             found.append(_Rung(rung, _value(instance, layer, placed), placed))
         return found
 
-    layers = range(instance.layer_count)
-    return clock.side_by_side(layers, climb, threads=limits.threads)
+    share = Share(workers=limits.threads, left=lambda: SHARE * limits.seconds)
+    run = ENGINES.get(limits.engine)
+    return run(climb, range(instance.layer_count), share)
 
 
 def _problems(

@@ -1,5 +1,6 @@
 """What binds, on clusters of two GPUs and one network where it can be seen."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -70,6 +71,19 @@ def test_memory_binds_where_one_slot_more_does_not_fit() -> None:
     assert row.slot_bytes == problem.model.expert_bytes
     problem.memory_limit_G[1] = row.slot_bytes - 1
     assert (memory_row(problem).gpu, memory_row(problem).binds) == ("h1/g0", True)
+
+
+def test_memory_says_whether_a_gpu_takes_more_slots_at_all() -> None:
+    """Not under a policy of one expert, nor where every expert is held already."""
+    problem = two_gpus()
+    assert memory_row(problem).grows
+    problem.memory_limit_G[1] = 0
+    for row in (
+        memory_row(problem, one_expert=True),
+        memory_row(replace(problem, single=True)),
+        memory_row(replace(problem, slots_per_gpu=2)),
+    ):
+        assert (row.grows, row.binds) == (False, False)
 
 
 def test_prices_are_read_off_the_certificate() -> None:

@@ -30,19 +30,27 @@ def place_weighted(
     search = WeightedSearch(
         load_E.tolist(), instance.layout.ep, instance.slots_per_gpu, effort
     )
+    return _placed(search, load_E, instance, seconds)
 
-    def placed(seconds: float, *, thorough: bool) -> PlacedLayer:
-        found = search.work(seconds, thorough=thorough)
-        slots_GJ, split = _dealt(instance, load_E, found.slots_GJ, found.weights)
-        return PlacedLayer(
-            slots_GJ=slots_GJ,
-            split=split,
-            bound=of_one_set(found.bound, instance.layout.sets),
-            finished=found.finished,
-            more=None if search.closed else partial(placed, thorough=True),
-        )
 
-    return placed(seconds, thorough=False)
+def _placed(
+    search: WeightedSearch,
+    load_E: IdArray,
+    instance: PlacementInstance,
+    seconds: float,
+    *,
+    thorough: bool = False,
+) -> PlacedLayer:
+    found = search.work(seconds, thorough=thorough)
+    slots_GJ, split = _dealt(instance, load_E, found.slots_GJ, found.weights)
+    more = partial(_placed, search, load_E, thorough=True)
+    return PlacedLayer(
+        slots_GJ=slots_GJ,
+        split=split,
+        bound=of_one_set(found.bound, instance.layout.sets),
+        finished=found.finished,
+        more=None if search.closed else more,
+    )
 
 
 def _dealt(

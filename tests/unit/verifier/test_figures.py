@@ -1,20 +1,15 @@
-"""The verifier: a true manifest passes, every single lie is found."""
+"""Slots and figures: a true manifest passes, every single lie is found."""
 
-import json
-from collections.abc import Callable
 from copy import deepcopy
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from planner import bundled
-from planner.errors import ManifestError, VerificationError
 from planner.manifest import (
     digest_of_file,
-    digest_of_json,
     parse_manifest,
     write_manifest,
 )
@@ -29,51 +24,7 @@ from planner.verifier import (
 from planner.verifier.traffic import count_again, tokens_of
 from planner.workload.parts import CountsPart
 from tests.oracles.valid_plan import SLOTS, valid_plan
-
-Data = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of the inputs that all manifests here name."""
-    return tmp_path_factory.mktemp("plan")
-
-
-@pytest.fixture(scope="module")
-def true_plan(folder: Path) -> Data:
-    """Return a manifest that says nothing but the truth."""
-    return valid_plan(folder)
-
-
-def put(path: str, value: object) -> Callable[[Data], None]:
-    """Return a change of one place."""
-
-    def change(data: Data) -> None:
-        at: Any = data
-        *parents, last = path.strip("/").split("/")
-        for key in parents:
-            at = at[int(key)] if isinstance(at, list) else at[key]
-        key = int(last) if isinstance(at, list) else last
-        at[key] = value(at[key]) if callable(value) else value
-
-    return change
-
-
-def refused(plan: Data, folder: Path, *changes: Callable[[Data], None]) -> str:
-    """Return what verification says of the changed plan."""
-    data = deepcopy(plan)
-    for change in changes:
-        change(data)
-    options = data["inputs"]["options"]
-    options["sha256"] = digest_of_json(options["values"])
-    with pytest.raises(VerificationError) as caught:
-        verify_manifest(data, folder=folder)
-    return "; ".join(caught.value.findings)
-
-
-def more(value: float) -> float:
-    """A little more than the truth."""
-    return value * 2 + 1
+from tests.unit.verifier.lies import Data, more, put, refused
 
 
 @pytest.mark.parametrize(
@@ -242,106 +193,6 @@ def test_a_lie_that_agrees_with_itself_is_found(true_plan: Data, folder: Path) -
     assert "objective.link_time.sequential" in refused(data, folder)
 
 
-def bound(value: float, gap: float, **changes: object) -> Callable[[Data], None]:
-    """Return a change of the bound and its gap."""
-
-    def change(data: Data) -> None:
-        data["bound"] = {**data["bound"], "value": value, **changes}
-        data["gap"] = gap
-
-    return change
-
-
-def test_bound_gap_and_status_must_agree(true_plan: Data, folder: Path) -> None:
-    """Rule 28, claim by claim."""
-    value = true_plan["objective"]["value"]
-    above = value * (1 + 1e-6)
-    said = refused(true_plan, folder, bound(above, (value - above) / value))
-    assert "is above the objective" in said
-    assert "gap" in refused(true_plan, folder, put("/gap", 0.25))
-    assert "gap" in refused(true_plan, folder, put("/bound", None))
-    for status in ("infeasible", "unknown"):
-        assert "cannot be said" in refused(true_plan, folder, put("/status", status))
-    for status in ("proven_optimal", "solver_claimed"):
-        said = refused(true_plan, folder, put("/status", status))
-        assert "needs a bound that the objective reaches" in said
-
-
-def test_proven_optimal_needs_a_certificate_that_can_be_checked(
-    true_plan: Data, folder: Path
-) -> None:
-    """A bound that merely equals the objective is a solver's claim."""
-    exact = Fraction(true_plan["objective"]["value_exact"])
-    value = float(exact)
-    gap = float((exact - Fraction(value)) / exact)
-    claimed = deepcopy(true_plan)
-    bound(value, gap, certificate=None)(claimed)
-    claimed["status"] = "solver_claimed"
-    verify_manifest(claimed, folder=folder)
-    said = refused(claimed, folder, put("/status", "proven_optimal"))
-    assert "cannot be checked" in said
-    weak = bound(value, gap, certificate={"kind": "nothing_moves"})
-    said = refused(claimed, folder, put("/status", "proven_optimal"), weak)
-    assert "proves 0.0" in said
-
-
-def test_a_mean_is_a_certificate_for_balanced_pairs(tmp_path: Path) -> None:
-    """``mean_pairs``: the bound is worked out again, and must not exceed it."""
-    plan = valid_plan(tmp_path, objective="gpu_tokens", layers="worst_layer")
-    pairs = 2 * int(plan["prediction"]["tokens_exact"].split("/")[0])
-    value = Fraction(plan["objective"]["value_exact"])
-    mean = Fraction(pairs, 4)
-    certificate = {"kind": "mean_pairs"}
-    reached = float((value - mean) / value)
-    bound(float(mean), reached, certificate=certificate)(plan)
-    verify_manifest(plan, folder=tmp_path)
-    plan["status"] = "proven_optimal"
-    top = bound(float(value), 0.0, certificate=certificate)
-    if value == mean:
-        verify_manifest(plan, folder=tmp_path)
-    else:
-        assert f"proves {float(mean)}" in refused(plan, tmp_path, top)
-
-
-def test_caps_are_kept_and_are_those_asked_for(true_plan: Data, folder: Path) -> None:
-    """Rule 26: per layer, on the planning part."""
-    worst = true_plan["imbalance"]["worst"]
-    asked = put("/inputs/options/values/imbalance_cap", "1.01")
-    assert worst > 1.01
-    assert "the cap is 1.01" in refused(
-        true_plan, folder, asked, put("/caps", {"gpu": 1.01, "domain": None})
-    )
-    assert "was asked for" in refused(true_plan, folder, asked)
-    assert "was kept" in refused(
-        true_plan, folder, put("/caps", {"gpu": None, "domain": 9.0})
-    )
-
-
-@pytest.fixture(autouse=True)
-def _caps_key(true_plan: Data) -> None:
-    """Give the plan its optional caps, so that tests can change them."""
-    true_plan.setdefault("caps", {"gpu": None, "domain": None})
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("selection", "even"),
-        ("traffic", "copies"),
-        ("endpoint", "local_nic"),
-        ("objective", "gpu_tokens"),
-        ("layers", "worst_layer"),
-        ("seed", 7),
-    ],
-)
-def test_the_rules_used_are_those_of_the_options(
-    true_plan: Data, folder: Path, name: str, value: object
-) -> None:
-    """Law: an option in force was obeyed."""
-    said = refused(true_plan, folder, put(f"/inputs/options/values/{name}", value))
-    assert f"options.values.{name}" in said
-
-
 def test_memory_that_does_not_fit_is_found(tmp_path: Path) -> None:
     """A true bill that no GPU can pay."""
     plan = valid_plan(tmp_path)
@@ -349,113 +200,6 @@ def test_memory_that_does_not_fit_is_found(tmp_path: Path) -> None:
     tokens = limit // 100
     said = refused(plan, tmp_path, put("/inputs/options/values/kv_tokens", tokens))
     assert "and has" in said
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "where"),
-    [
-        ("/inputs/topology/sha256", "0" * 64, "/inputs/topology"),
-        ("/inputs/model/sha256", "0" * 64, "/inputs/model"),
-        ("/inputs/traces/0/sha256", "0" * 64, "/inputs/traces/0"),
-        ("/inputs/options/sha256", "0" * 64, "/inputs/options"),
-        ("/inputs/options/values/seed", 1, "/inputs/options"),
-        ("/inputs/model/path", "none.json", "none.json"),
-        ("/inputs/traces/0/path", "none.parquet", "none.parquet"),
-        ("/inputs/topology/name", "no-such-cluster", "/inputs/topology"),
-        ("/homes", "by_weather", "by_weather"),
-        ("/routing", "by_weather", "by_weather"),
-        ("/layers/0/split", {"0": {"*": [1, -1]}}, "weights"),
-    ],
-)
-def test_other_inputs_are_refused_not_found_false(
-    true_plan: Data, folder: Path, path: str, value: object, where: str
-) -> None:
-    """Law: a wrong digest, a missing file or bad weights is invalid input."""
-    data = deepcopy(true_plan)
-    put(path, value)(data)
-    with pytest.raises(ManifestError, match=where):
-        verify_manifest(data, folder=folder)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("batch_tokens", 0),
-        ("batch_tokens", "many"),
-        ("kv_tokens", -1),
-        ("mem_fraction", 2.0),
-        ("message_bytes", [1]),
-        ("precision", "int3"),
-        ("link_classes", 5),
-        ("holdout", None),
-        ("holdout", "2"),
-        ("phase", 5),
-    ],
-)
-def test_options_that_can_be_none_are_refused(
-    true_plan: Data, folder: Path, name: str, value: object
-) -> None:
-    """Law: recorded options are read as strictly as the manifest."""
-    data = deepcopy(true_plan)
-    options = data["inputs"]["options"]
-    options["values"][name] = value
-    options["sha256"] = digest_of_json(options["values"])
-    with pytest.raises(ManifestError, match="/inputs/options/values"):
-        verify_manifest(data, folder=folder)
-
-
-def test_a_trace_of_another_model_is_refused(true_plan: Data, tmp_path: Path) -> None:
-    """The model's experts decide which slots are legal; the trace must agree."""
-    data = valid_plan(tmp_path)
-    model = json.loads((tmp_path / "model.json").read_text())
-    (tmp_path / "model.json").write_text(json.dumps({**model, "top_k": 3}))
-    data["inputs"]["model"]["sha256"] = digest_of_file(tmp_path / "model.json")
-    with pytest.raises(ManifestError, match="another model"):
-        verify_manifest(data, folder=tmp_path)
-
-
-def test_given_options_are_obeyed(true_plan: Data, folder: Path) -> None:
-    """Message bytes and link classes of the options replace the defaults."""
-    said = refused(
-        true_plan, folder, put("/inputs/options/values/message_bytes", [10, 20])
-    )
-    assert "message_bytes" in said
-    classes = put("/inputs/options/values/link_classes", ["ib:nic>switch0"])
-    said = refused(true_plan, folder, classes)
-    assert "objective.scope" in said
-    assert "prediction" not in said
-
-
-def test_inputs_that_moved_are_read_where_told(true_plan: Data, tmp_path: Path) -> None:
-    """``topology`` and ``trace`` name other places; digests still decide."""
-    data = valid_plan(tmp_path)
-    (tmp_path / "trace.parquet").rename(tmp_path / "moved.parquet")
-    with pytest.raises(ManifestError, match=r"trace\.parquet"):
-        verify_manifest(data, folder=tmp_path)
-    moved = tmp_path / "moved.parquet"
-    shipped = bundled.topology_path("toy-2x2")
-    verify_manifest(data, folder=tmp_path, trace=moved, topology=shipped)
-    with pytest.raises(ManifestError, match="made from"):
-        verify_manifest(data, folder=tmp_path, trace=tmp_path / "model.json")
-
-
-def test_inline_inputs_are_digested_as_canonical_json(
-    true_plan: Data, folder: Path
-) -> None:
-    """Topology and model may be part of the manifest."""
-    data = deepcopy(true_plan)
-    topology = json.loads(bundled.topology_path("toy-2x2").read_text())
-    model = json.loads((folder / "model.json").read_text())
-    for name, content in (("topology", topology), ("model", model)):
-        data["inputs"][name] = {
-            "name": name,
-            "content": content,
-            "sha256": digest_of_json(content),
-        }
-    verify_manifest(data, folder=folder)
-    data["inputs"]["model"]["content"]["hidden"] = 65
-    with pytest.raises(ManifestError, match="/inputs/model"):
-        verify_manifest(data, folder=folder)
 
 
 @pytest.mark.parametrize("endpoint", ["local_nic", "pxn", "dest_forward"])
@@ -490,13 +234,3 @@ def test_the_slots_of_the_tests_leave_something_to_choose() -> None:
         assert len(held) > len(set(held)) == 6
     assert len(load_topology("toy-2x2").domains) == 2
     assert digest_of_file(bundled.topology_path("toy-2x2"))
-
-
-def test_a_plan_that_parts_a_routing_group_is_no_nested_plan(
-    true_plan: Data, folder: Path
-) -> None:
-    """Law: what ``--routing-groups nest`` promises is counted from the slots."""
-    found = refused(
-        true_plan, folder, put("/inputs/options/values/routing_groups", "nest")
-    )
-    assert "--routing-groups nest allows one" in found
