@@ -5,18 +5,18 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from planner.strategies.search.compiling import inner
+from planner.strategies.search.compiling import inlined, inner
 from planner.strategies.search.legality import is_legal, moves_added
 from planner.strategies.search.moves import (
     carry_out,
     move_pairs,
     prepare,
-    prepare_choice,
     swap_pairs,
     swap_single,
     try_move,
     try_swap,
 )
+from planner.strategies.search.nearest import prepare_choice
 from planner.strategies.search.serving import may_serve
 
 SLACK = 0.5
@@ -123,7 +123,7 @@ def holds(slots_GJ: Any, gpu: int, expert: int) -> bool:
     return found
 
 
-@inner  # type: ignore[untyped-decorator]
+@inlined  # type: ignore[untyped-decorator]
 def propose(network: Any, tokens: Any, state: Any, random_1: Any, spare: bool) -> Any:
     """Draw a move (gpu, slot, expert, gpu, slot, expert): -1 first if it is no use.
 
@@ -162,7 +162,7 @@ def propose(network: Any, tokens: Any, state: Any, random_1: Any, spare: bool) -
     return (gpu, slot, other, far, place, expert)
 
 
-@inner  # type: ignore[untyped-decorator]
+@inlined  # type: ignore[untyped-decorator]
 def carry_pairs(
     network: Any, tokens: Any, state: Any, move: Any, single: bool, sign: int
 ) -> None:
@@ -174,7 +174,7 @@ def carry_pairs(
     if move[1] >= 0:
         one = np.int64(state.slots_GJ[move[0], move[1]])
     if sign > 0 and move[1] >= 0:
-        prepare(network, tokens, state, move)
+        prepare(network, state, move)
     elif sign > 0:
         prepare_choice(network, state, move)
     move_pairs(network, tokens, state, (one, move[2]), sign)

@@ -1,11 +1,12 @@
 """Tokens as bits: counting what a change does to thousands of tokens at once.
 
-The tokens of a layer lie in *lanes*: all tokens of a lane leave from one source
-GPU, and word ``w`` of lane ``l`` is word ``w · lanes + l``, so that one pass over
-the words runs over all lanes side by side. Of every column (a GPU of the EP set,
-or a domain in it) three words say which tokens it serves at all (``any``), with two
-experts or more (``many``) and with three or more (``three``); bit-sliced counters
-stand behind them. A token stops touching a column when its last expert there leaves.
+A token is one bit of a word. Of every column (a GPU of the EP set, or a domain in it)
+three words say which tokens it serves at all (``any``), with two experts or more
+(``many``) and with three or more (``three``); bit-sliced counters stand behind them.
+A token stops touching a column when its last expert there leaves.
+
+All words here are slices, so that LLVM sees unit steps and no negative indices and
+counts eight words at a time: the callers slice, per run of tokens that fare alike.
 """
 
 from typing import Any
@@ -31,121 +32,121 @@ def _popcount(typing_context: Any, word: Any) -> Any:
 
 
 @inner  # type: ignore[untyped-decorator]
-def judge_swap(
-    chose_EW: Any,
-    experts: Any,
-    any_CW: Any,
-    many_CW: Any,
-    columns: Any,
-    change_2L: Any,
-) -> None:
-    """Count tokens gained less tokens lost per lane if two experts change places.
+def judge_trade(out_W: Any, into_W: Any, any_W: Any, many_W: Any) -> Any:
+    """Return tokens gained less tokens lost if one expert leaves, another comes.
 
-    ``experts`` lie at ``columns`` now; a token that chose both is served by the same
-    columns after. Writes ``change_2L``, touches nothing.
+    Each is given by who chose it. A token that chose both is served before and after;
+    the column serves whoever chose the one that leaves, so that ``any`` has them.
     """
-    lanes = change_2L.shape[1]
-    change_2L[:, :] = 0
-    # Row numbers into whole arrays, one row written per pass: so LLVM vectorizes.
-    for side in range(2):
-        out, into, column = experts[side], experts[1 - side], columns[side]
-        for word in range(chose_EW.shape[1] // lanes):
-            for lane in range(lanes):
-                at = word * lanes + lane
-                leaving = chose_EW[out, at] & ~chose_EW[into, at]
-                coming = chose_EW[into, at] & ~chose_EW[out, at]
-                change_2L[side, lane] += _popcount(
-                    coming & ~any_CW[column, at]
-                ) - _popcount(leaving & ~many_CW[column, at])
+    change = 0
+    for at in range(out_W.size):
+        change += _popcount(into_W[at] & ~any_W[at])
+        change -= _popcount(out_W[at] & ~into_W[at] & ~many_W[at])
+    return change
 
 
 @inner  # type: ignore[untyped-decorator]
-def judge_column(
-    chose_EW: Any, experts: Any, used_4W: Any, served: Any, column: int, change_L: Any
-) -> None:
-    """Count tokens gained less lost per lane where a column serves others than before.
+def judge_coming(one_W: Any, two_W: Any, any_W: Any) -> Any:
+    """Return tokens gained if two experts come."""
+    change = 0
+    for at in range(one_W.size):
+        change += _popcount((one_W[at] | two_W[at]) & ~any_W[at])
+    return change
 
-    ``used_4W`` are the tokens it would serve: the first expert's before and after,
-    the second's before and after, whether they chose it or not; one word per lane
-    where that is the same for all tokens of a lane. ``served`` is (any, many, three)
-    of all columns.
+
+@inner  # type: ignore[untyped-decorator]
+def judge_leaving(one_W: Any, two_W: Any, many_W: Any, three_W: Any) -> Any:
+    """Return tokens lost if two experts leave."""
+    change = 0
+    for at in range(one_W.size):
+        both = one_W[at] & two_W[at]
+        alone = ~many_W[at] | (both & ~three_W[at])
+        change += _popcount((one_W[at] | two_W[at]) & alone)
+    return change
+
+
+@inner  # type: ignore[untyped-decorator]
+def judge_users(chose: Any, used: Any, served: Any) -> Any:
+    """Return tokens gained less lost where a column serves others than before.
+
+    ``chose`` is who chose either expert, ``used`` whom it would serve: the first
+    expert's before and after, the second's before and after, whether they chose it
+    or not. ``served`` is (any, many, three).
     """
-    any_CW, many_CW, three_CW = served
-    one, two, lanes = experts[0], experts[1], change_L.size
-    step = 0 if used_4W.shape[1] == lanes else lanes
-    change_L[:] = 0
-    for word in range(chose_EW.shape[1] // lanes):
-        for lane in range(lanes):
-            at, used = word * lanes + lane, word * step + lane
-            moved_1 = chose_EW[one, at] & (used_4W[0, used] ^ used_4W[1, used])
-            moved_2 = chose_EW[two, at] & (used_4W[2, used] ^ used_4W[3, used])
-            coming = (moved_1 & used_4W[1, used]) | (moved_2 & used_4W[3, used])
-            left_1, left_2 = moved_1 & used_4W[0, used], moved_2 & used_4W[2, used]
-            # Of the one or two that leave none may have company that stays.
-            alone = ~many_CW[column, at] | (left_1 & left_2 & ~three_CW[column, at])
-            change_L[lane] += _popcount(coming & ~any_CW[column, at]) - _popcount(
-                (left_1 | left_2) & alone & ~coming
-            )
+    one_W, two_W = chose
+    before_1_W, after_1_W, before_2_W, after_2_W = used
+    any_W, many_W, three_W = served
+    change = 0
+    for at in range(one_W.size):
+        moved_1 = one_W[at] & (before_1_W[at] ^ after_1_W[at])
+        moved_2 = two_W[at] & (before_2_W[at] ^ after_2_W[at])
+        coming = (moved_1 & after_1_W[at]) | (moved_2 & after_2_W[at])
+        left_1, left_2 = moved_1 & before_1_W[at], moved_2 & before_2_W[at]
+        # Of the one or two that leave none may have company that stays.
+        alone = ~many_W[at] | (left_1 & left_2 & ~three_W[at])
+        change += _popcount(coming & ~any_W[at])
+        change -= _popcount((left_1 | left_2) & alone & ~coming)
+    return change
 
 
 @inner  # type: ignore[untyped-decorator]
-def judge_pairs(chose_EW: Any, experts: Any, used_4W: Any, change_L: Any) -> None:
-    """Count pairs gained less lost per lane (see ``judge_column``)."""
-    lanes = change_L.size
-    step = 0 if used_4W.shape[1] == lanes else lanes
-    change_L[:] = 0
-    for side in range(2):
-        expert, before, after = experts[side], 2 * side, 2 * side + 1
-        for word in range(chose_EW.shape[1] // lanes):
-            for lane in range(lanes):
-                chose, used = chose_EW[expert, word * lanes + lane], word * step + lane
-                change_L[lane] += _popcount(chose & used_4W[after, used])
-                change_L[lane] -= _popcount(chose & used_4W[before, used])
+def judge_pairs(chose_W: Any, before_W: Any, after_W: Any) -> Any:
+    """Return pairs gained less lost of one expert (see ``judge_users``)."""
+    change = 0
+    for at in range(chose_W.size):
+        change += _popcount(chose_W[at] & after_W[at])
+        change -= _popcount(chose_W[at] & before_W[at])
+    return change
 
 
 @inner  # type: ignore[untyped-decorator]
-def move_users(
-    chose_W: Any, now_W: Any, other_W: Any, lanes: int, moved_W: Any
-) -> None:
-    """Write who chose an expert and uses a column now but not at the other time."""
-    step = 0 if now_W.size == lanes else lanes
-    for word in range(chose_W.size // lanes):
-        for lane in range(lanes):
-            at, used = word * lanes + lane, word * step + lane
-            moved_W[at] = chose_W[at] & now_W[used] & ~other_W[used]
+def count_bits(words_W: Any) -> Any:
+    """Return the number of bits set."""
+    count = 0
+    for at in range(words_W.size):
+        count += _popcount(words_W[at])
+    return count
 
 
 @inner  # type: ignore[untyped-decorator]
-def count_bits(words_W: Any, change_L: Any) -> None:
-    """Add the bits set per lane."""
-    lanes = change_L.size
-    for word in range(words_W.size // lanes):
-        for lane in range(lanes):
-            change_L[lane] += _popcount(words_W[word * lanes + lane])
+def less(words_W: Any, other_W: Any, out_W: Any) -> None:
+    """Write the bits set in the first and not in the second."""
+    for at in range(out_W.size):
+        out_W[at] = words_W[at] & ~other_W[at]
 
 
 @inner  # type: ignore[untyped-decorator]
-def ripple(moved_W: Any, sign: int, count_BW: Any, carry_W: Any) -> None:
-    """Add (sign 1) or subtract (sign −1) 1 in the counters of the tokens moved."""
-    carry_W[:] = moved_W
+def ripple(moved_W: Any, sign: int, count_BW: Any, first: int) -> None:
+    """Add (sign 1) or subtract (sign −1) 1 in the counters of the tokens moved.
+
+    Those are bits from word ``first`` on; they are used up.
+    """
     for plane in range(count_BW.shape[0]):
-        for at in range(carry_W.size):
-            held = count_BW[plane, at]
-            count_BW[plane, at] = held ^ carry_W[at]
-            carry_W[at] &= held if sign > 0 else ~held
+        count_W = count_BW[plane][first : first + moved_W.size]
+        for at in range(moved_W.size):
+            held = count_W[at]
+            count_W[at] = held ^ moved_W[at]
+            moved_W[at] &= held if sign > 0 else ~held
 
 
 @inner  # type: ignore[untyped-decorator]
-def summarize(count_BW: Any, any_W: Any, many_W: Any, three_W: Any) -> None:
+def summarize(count_BW: Any, served: Any, first: int, end: int) -> None:
     """Read off the counters who is served at all, twice or more, thrice or more."""
-    many_W[:] = ZERO
+    any_W, many_W = served[0][first:end], served[1][first:end]
+    three_W = served[2][first:end]
     three_W[:] = ZERO
-    planes = count_BW.shape[0]
-    for plane in range(2, planes):
+    for plane in range(2, count_BW.shape[0]):
+        count_W = count_BW[plane][first:end]
         for at in range(three_W.size):
-            three_W[at] |= count_BW[plane, at]
-    for at in range(many_W.size):
-        twice = count_BW[1, at] if planes > 1 else ZERO
-        many_W[at] = three_W[at] | twice
-        three_W[at] |= twice & count_BW[0, at]
-        any_W[at] = many_W[at] | count_BW[0, at]
+            three_W[at] |= count_W[at]
+    many_W[:] = three_W
+    any_W[:] = three_W
+    once_W = count_BW[0][first:end]
+    if count_BW.shape[0] > 1:
+        twice_W = count_BW[1][first:end]
+        for at in range(three_W.size):
+            three_W[at] |= twice_W[at] & once_W[at]
+            many_W[at] |= twice_W[at]
+            any_W[at] |= twice_W[at]
+    for at in range(any_W.size):
+        any_W[at] |= once_W[at]

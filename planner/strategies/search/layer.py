@@ -37,8 +37,10 @@ SLACK = 0.8
 """GPUs whose own links reach less than this of the busiest are not looked at."""
 
 
-WORDS_PER_SECOND = 1.5e9
-"""Rate of counted work: a move reads as many words as ``CHUNK_WORDS`` takes it for."""
+WORDS_PER_SECOND = 2.4e9
+"""Rate of counted work: words of tokens read, and what else a move looks at."""
+PLACE_WORDS = 30
+"""What a place and half a GPU, looked at once per move, count in words."""
 
 
 class Knobs(NamedTuple):
@@ -127,7 +129,7 @@ def stages_of(problem: Problem, layer: int, start_GJ: IdArray) -> list[Stage]:
     if problem.guide is None:
         return [Stage(exact, tokens, 1.0 - EVENING, HOT, COLD, False), last]
     network, sample = problem.guide
-    tried = tokens_of(problem.instance, layer, copies, sample)
+    tried = tokens_of(problem.instance, layer, copies, sample, network.class_S)
     if problem.cells is not None:
         state = served_state(network, tried, start_GJ)
         time_X = state.load_X * network.cost_X
@@ -185,9 +187,17 @@ class _Climb:
         evening, rules = stage.evening, self._rules
         knobs = Knobs(proposals, heat, DOUBLINGS, balance, evening, rules)
         best = (self.best_GJ, self.best_EH, self.value, self.excess)
+        read_1, network = self.state.read_1, stage.network
+        read_1[0] = proposals * _step_words(network)
         self.value, self.excess = anneal(
-            stage.network, stage.tokens, self.state, best, knobs, self.random_1
+            network, stage.tokens, self.state, best, knobs, self.random_1
         )
+        clock.spend(read_1[0] / WORDS_PER_SECOND)
+
+
+def _step_words(network: Network) -> int:
+    """Return what a move costs beside the tokens that it looks at."""
+    return PLACE_WORDS * (network.cost_X.size + 2 * network.domain_G.size)
 
 
 def search_layer(
@@ -209,14 +219,13 @@ def search_layer(
     proposals, done = 0, 0.0
     for stage in stages_of(problem, layer, start.slots_GJ):
         climb.enter(stage)
-        words = 1000 + 8 * stage.tokens.chose_EW.shape[1]
+        words = _step_words(stage.network) + 8 * stage.tokens.chose_FW.shape[1]
         width = max(1, CHUNK_WORDS // words)
         chunk = max(1, min(width, most_proposals // CHUNKS))
         first = done
         while done < stage.end:
             climb.work(chunk, (done - first) / (stage.end - first))
             proposals += chunk
-            clock.spend(chunk * words / WORDS_PER_SECOND)
             used = (clock.now() - begun) / max(seconds, 1e-9)
             done = max(proposals / most_proposals, used)
     finished = proposals >= most_proposals

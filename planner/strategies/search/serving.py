@@ -17,7 +17,7 @@ from planner.arrays import IdArray, IntArray
 from planner.instance import PlacementInstance
 from planner.layout import ParallelLayout
 from planner.plan import SplitWeights
-from planner.strategies.search.compiling import inner
+from planner.strategies.search.compiling import inlined
 from planner.traffic.base import TRAFFIC
 
 NOBODY = -1
@@ -131,7 +131,7 @@ def split_of(
     return split
 
 
-@inner  # type: ignore[untyped-decorator]
+@inlined  # type: ignore[untyped-decorator]
 def settle(network: Any, ranks: Any, expert: int, here: int, home: int) -> int:
     """Return who serves a home class: ``here`` if that may be, else another copy."""
     homes, domain_G = network.homes, network.domain_G
@@ -148,23 +148,35 @@ def settle(network: Any, ranks: Any, expert: int, here: int, home: int) -> int:
     return here if here != NOBODY else ranks[(home + expert) % ranks.size]
 
 
-@inner  # type: ignore[untyped-decorator]
-def follow(network: Any, state: Any, move: Any, expert: int, row: int) -> None:
-    """Write who serves before and, after copies leave and come, in rows of 4.
+@inlined  # type: ignore[untyped-decorator]
+def follow(network: Any, state: Any, expert: int, side: int, ranks_2: Any) -> None:
+    """Write who serves after a copy leaves a rank and comes to one (-1: none).
 
     Classes follow the copy that served them.
     """
-    leaving, coming = (move[0], move[3]) if row == 0 else (move[3], move[0])
+    leaving, coming = ranks_2
+    row = 2 * side
     ranks = state.rank_4M[row + 1, : state.count_4[row + 1]]
     alone = state.count_4[row] == 1
-    for home in range(state.choice_4H.shape[1]):
+    for home in range(state.choice_2H.shape[1]):
         here = state.rank_4M[row, 0] if alone else state.choice_EH[expert, home]
-        state.choice_4H[row, home] = here
-        after = coming if here == leaving else here
-        state.choice_4H[row + 1, home] = settle(network, ranks, expert, after, home)
+        here = coming if here == leaving else here
+        state.choice_2H[side, home] = settle(network, ranks, expert, here, home)
 
 
-@inner  # type: ignore[untyped-decorator]
+@inlined  # type: ignore[untyped-decorator]
+def begin_choice(network: Any, state: Any, expert: int) -> None:
+    """Settle who serves every home class of an expert whose copies are listed."""
+    ranks = state.rank_EM[expert, : state.count_E[expert]]
+    for home in range(state.choice_EH.shape[1]):
+        here = NOBODY
+        for rank in ranks:
+            if rank == state.choice_EH[expert, home]:
+                here = rank
+        state.choice_EH[expert, home] = settle(network, ranks, expert, here, home)
+
+
+@inlined  # type: ignore[untyped-decorator]
 def chosen_ranks(network: Any, ranks: Any, choice_H: Any, near_S: Any) -> None:
     """Write the EP rank that serves an expert for every source GPU."""
     homes, ep = network.homes, network.ep
@@ -179,7 +191,7 @@ def chosen_ranks(network: Any, ranks: Any, choice_H: Any, near_S: Any) -> None:
                 near_S[base + rank] = rank
 
 
-@inner  # type: ignore[untyped-decorator]
+@inlined  # type: ignore[untyped-decorator]
 def may_serve(network: Any, state: Any, expert: int, rank: int, home: int) -> bool:
     """Whether a copy may serve a class that another copy serves now, to some effect."""
     homes, domain_G = network.homes, network.domain_G

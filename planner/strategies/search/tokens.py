@@ -23,19 +23,21 @@ MOST_COPIES = 16
 
 
 class Tokens(NamedTuple):
-    """The tokens of a layer in lanes (``planner.strategies.search.bits``).
+    """The tokens of a layer as bits (``planner.strategies.search.bits``).
 
-    ``chose_EW`` are the tokens that chose each expert; ``mask_QW`` row
-    m(m−1)/2 + j holds the tokens that use copy j of m where a hash decides
-    (rules 18, 19). ``load_SE`` are pairs by source GPU and expert, ``load_CQE`` by EP
-    set, row of ``mask_QW`` and expert; ``caps_G`` and ``caps_N`` the most pairs a GPU
-    and a domain may serve.
+    All tokens of a lane leave from one source GPU, ``source_L``; its words are
+    ``first_L[l]`` to ``first_L[l + 1]``. ``chose_FW`` are the tokens that chose each
+    expert, and a last row that nobody chose; ``mask_QW`` row m(m−1)/2 + j holds the
+    tokens that use copy j of m where a hash decides (rules 18, 19). ``load_ES`` are
+    pairs by expert and source GPU, ``load_CQE`` by EP set, row of ``mask_QW`` and
+    expert; ``caps_G`` and ``caps_N`` the most pairs a GPU and a domain may serve.
     """
 
     source_L: IntArray
-    chose_EW: Words
+    first_L: IntArray
+    chose_FW: Words
     mask_QW: Words
-    load_SE: IntArray
+    load_ES: IntArray
     load_CQE: IntArray
     most_copies: int
     planes: int
@@ -46,17 +48,18 @@ class Tokens(NamedTuple):
 class State(NamedTuple):
     """What a move changes, and scratch space.
 
-    ``rank_EM`` and ``count_E`` are the copies of each expert in copy order,
-    ``choice_EH`` the EP rank that serves each home class, where the plan says. Columns
-    have bit-sliced counters ``count_CBW`` and their summaries. ``rank_4M``,
-    ``count_4``, ``choice_4H``, ``near_4S`` and ``used_4W`` describe a move that is
-    being judged (``planner.strategies.search.moves``); what follows is scratch.
+    ``rank_EM`` and ``count_E`` are the copies of each expert in copy order. Columns
+    have bit-sliced counters ``count_CBW`` and their summaries. ``near_ES`` is the rank
+    that serves each expert to each source where the source decides, ``choice_EH`` the
+    rank that serves each home class where the plan says. ``rank_4M``, ``count_4``,
+    ``near_2S``, ``choice_2H``, ``column_4L`` and ``used_4W`` describe a move that is
+    being judged (``planner.strategies.search.moves``); what follows is scratch, but
+    for ``read_1``, the words read so far.
     """
 
     slots_GJ: IdArray
     rank_EM: IntArray
     count_E: IntArray
-    choice_EH: IntArray
     count_CBW: Words
     any_CW: Words
     many_CW: Words
@@ -66,15 +69,17 @@ class State(NamedTuple):
     pairs_G: FloatArray
     rank_4M: IntArray
     count_4: IntArray
-    choice_4H: IntArray
-    near_4S: IntArray
+    near_ES: IntArray
+    choice_EH: IntArray
+    near_2S: IntArray
+    choice_2H: IntArray
+    column_4L: IntArray
     used_4W: Words
     marked_C: BoolArray
     moved_W: Words
-    carry_W: Words
-    swap_2L: IntArray
     pairs_N: FloatArray
     power_X: FloatArray
+    read_1: IntArray
 
 
 def tokens_of(
@@ -82,10 +87,12 @@ def tokens_of(
     layer: int,
     copies: int,
     sample: Sample | None = None,
+    class_S: IntArray | None = None,
 ) -> Tokens:
     """Return the tokens of a layer of the planning part, or a sample of them.
 
-    ``copies`` is the most copies of one expert in any start.
+    ``copies`` is the most copies of one expert in any start. Sources of one class,
+    where given, lie side by side.
 
     Raises
     ------
@@ -95,14 +102,14 @@ def tokens_of(
     layout, experts = instance.layout, instance.model.experts
     gpus = layout.gpu_count * len(instance.views)
     ids_TK, source_T, ordinal_T = choices_of(instance, layer, sample)
-    lane_T, depth_T, source_L = _lanes(source_T, gpus)
-    bit_T = np.uint64(1) << (depth_T % WORD).astype(np.uint64)
-    word_T = depth_T // WORD * source_L.size + lane_T
-    width = (int(depth_T.max(initial=0)) // WORD + 1) * source_L.size
+    order_S = np.arange(gpus) if class_S is None else np.argsort(class_S, kind="stable")
+    source_L, first_L, place_T = _lanes(source_T, order_S)
+    word_T, bit_T = place_T // WORD, np.uint64(1) << (place_T % WORD).astype(np.uint64)
+    width = int(first_L[-1])
     token, choice = np.nonzero(ids_TK >= 0)
     expert = ids_TK[token, choice].astype(np.int64)
-    chose_EW = np.zeros(experts * width, dtype=np.uint64)
-    np.bitwise_or.at(chose_EW, expert * width + word_T[token], bit_T[token])
+    chose_FW = np.zeros((experts + 1) * width, dtype=np.uint64)
+    np.bitwise_or.at(chose_FW, expert * width + word_T[token], bit_T[token])
     most = max(copies, min(MOST_COPIES, layout.ep, 1 + _spare(instance)))
     one = most == 1 or sources_decide(instance, homes_of(instance))
     uses_QT = _every(ordinal_T) if one else _users(instance, ordinal_T, most)
@@ -114,9 +121,10 @@ def tokens_of(
     caps_G, caps_N = _caps(instance, layer, source_T[token] // layout.gpu_count)
     return Tokens(
         source_L=source_L,
-        chose_EW=chose_EW.reshape(-1, width),
+        first_L=first_L,
+        chose_FW=chose_FW.reshape(-1, width),
         mask_QW=mask_QW,
-        load_SE=_pairs(source_T[token], expert, (gpus, experts)),
+        load_ES=_pairs(expert, source_T[token], (experts, gpus)),
         load_CQE=np.stack(
             [
                 _pairs(
@@ -135,9 +143,9 @@ def tokens_of(
     )
 
 
-def _pairs(where: IntArray, expert: IntArray, shape: tuple[int, int]) -> IntArray:
-    """Count pairs by place and expert."""
-    flat = np.bincount(where * shape[1] + expert, minlength=shape[0] * shape[1])
+def _pairs(row: IntArray, column: IntArray, shape: tuple[int, int]) -> IntArray:
+    """Count pairs by row and column."""
+    flat = np.bincount(row * shape[1] + column, minlength=shape[0] * shape[1])
     return flat.reshape(shape)
 
 
@@ -161,27 +169,29 @@ def _spare(instance: PlacementInstance) -> int:
     return max(0, instance.slot_count - instance.model.experts)
 
 
-def _lanes(source_T: IntArray, gpus: int) -> tuple[IntArray, IntArray, IntArray]:
-    """Deal each source's tokens to lanes of equal depth; pad with empty bits.
+def _lanes(
+    source_T: IntArray, order_S: IntArray
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Give every source that has tokens a lane of whole words, in this order.
 
-    Returns lane and place in the lane of each token, and the source of each lane.
-    The depth is the one with the fewest words, counting two more per lane.
+    Returns the source of each lane, its first word (and the end), and the place of
+    each token, in bits. Without tokens there is one lane, of one word.
     """
-    tokens_S = np.bincount(source_T, minlength=gpus)
-    words_S = -(-tokens_S // WORD)
-    depths = np.unique(np.concatenate([words_S[words_S > 0], [1, 2, 4, 8, 16, 32, 64]]))
-    lanes_D = np.asarray([int((-(-words_S // depth)).sum()) for depth in depths])
-    depth = int(depths[np.argmin(lanes_D * (depths + 2))])
-    lanes_S = -(-words_S // depth)
-    order = np.argsort(source_T, kind="stable")
-    place_T = np.empty_like(order)
-    starts_S = np.cumsum(tokens_S) - tokens_S
-    place_T[order] = np.arange(order.size) - starts_S[source_T[order]]
-    lane_T = (np.cumsum(lanes_S) - lanes_S)[source_T] + place_T // (depth * WORD)
-    source_L = np.repeat(np.arange(gpus), lanes_S)
+    tokens_S = np.bincount(source_T, minlength=order_S.size)
+    source_L = order_S[tokens_S[order_S] > 0]
     if not source_L.size:
-        source_L = np.zeros(1, dtype=np.int64)
-    return lane_T, place_T % (depth * WORD), source_L.astype(np.int64)
+        source_L = order_S[:1]
+    words_L = np.maximum(-(-tokens_S[source_L] // WORD), 1)
+    first_L = np.concatenate([[0], np.cumsum(words_L)]).astype(np.int64)
+    first_S = np.zeros_like(order_S)
+    first_S[source_L] = first_L[:-1]
+    # One after the other per source: the place less the number of tokens before it.
+    order = np.argsort(source_T, kind="stable")
+    before_S = np.cumsum(tokens_S) - tokens_S
+    place_T = np.empty_like(order)
+    place_T[order] = np.arange(order.size)
+    place_T += (first_S * WORD - before_S)[source_T]
+    return source_L.astype(np.int64), first_L, place_T
 
 
 def _hashed_copies(ordinal_T: IntArray, selection: str, most: int) -> IntArray:
@@ -226,15 +236,15 @@ def _caps(
 
 def empty_state(network: Network, tokens: Tokens, slots_GJ: IdArray) -> State:
     """Return a state with these slots in which nothing is served yet."""
-    experts, width = tokens.chose_EW.shape
-    lanes, gpus = tokens.source_L.size, network.domain_G.size
-    columns, homes = network.columns, network.homes.domain_H.size
+    experts, gpus = tokens.load_ES.shape
+    width, columns = tokens.chose_FW.shape[1], network.columns
+    homes = network.homes.domain_H.size
     planes = 0 if network.linear else tokens.planes
+    hashed = 0 if network.by_source else width
     return State(
         slots_GJ=slots_GJ.astype(np.int16).copy(),
         rank_EM=np.full((experts, tokens.most_copies), -1, dtype=np.int64),
         count_E=np.zeros(experts, dtype=np.int64),
-        choice_EH=np.full((experts, homes), NOBODY, dtype=np.int64),
         count_CBW=np.zeros((columns, planes, width), dtype=np.uint64),
         any_CW=np.zeros((columns, width), dtype=np.uint64),
         many_CW=np.zeros((columns, width), dtype=np.uint64),
@@ -244,13 +254,15 @@ def empty_state(network: Network, tokens: Tokens, slots_GJ: IdArray) -> State:
         pairs_G=np.zeros(gpus),
         rank_4M=np.zeros((4, tokens.most_copies), dtype=np.int64),
         count_4=np.zeros(4, dtype=np.int64),
-        choice_4H=np.zeros((4, homes), dtype=np.int64),
-        near_4S=np.zeros((4, gpus), dtype=np.int64),
-        used_4W=np.zeros((4, lanes if network.by_source else width), dtype=np.uint64),
+        near_ES=np.zeros((experts, gpus), dtype=np.int64),
+        choice_EH=np.full((experts, homes), NOBODY, dtype=np.int64),
+        near_2S=np.zeros((2, gpus), dtype=np.int64),
+        choice_2H=np.zeros((2, homes), dtype=np.int64),
+        column_4L=np.zeros((4, tokens.source_L.size), dtype=np.int64),
+        used_4W=np.zeros((4, hashed), dtype=np.uint64),
         marked_C=np.zeros(columns, dtype=np.bool_),
         moved_W=np.zeros(width, dtype=np.uint64),
-        carry_W=np.zeros(width, dtype=np.uint64),
-        swap_2L=np.zeros((2, lanes), dtype=np.int64),
         pairs_N=np.zeros(tokens.caps_N.size),
         power_X=np.zeros(max(network.cost_X.size, gpus)),
+        read_1=np.zeros(1, dtype=np.int64),
     )
