@@ -113,23 +113,27 @@ def solve(
         announce(problem.headline)
     if model_file is not None:
         _dump(problem, model_file)
-    limits = _limits(options)
-    ready = time.perf_counter() - begun
     try:
         if options.deterministic:
             with clock.counting_work():
-                problem, result = _planned(problem, sources, limits, progress, starts)
+                problem, result = _planned(problem, sources, progress, starts)
                 seconds = clock.now()
         else:
+            ready = time.perf_counter() - begun
             later = None if progress is None else shifted(progress, ready)
-            problem, result = _planned(problem, sources, limits, later, starts)
+            problem, result = _planned(problem, sources, later, starts)
             seconds = time.perf_counter() - begun
     except InfeasibleError as error:
         raise problem.feasibility.proven(error) from error
+    return _recorded(problem, result, seconds)
+
+
+def _recorded(problem: Problem, result: SolveResult, seconds: float) -> Manifest:
+    """Check what was asked to be kept, then judge the plan and record everything."""
     check_kept(problem.instance, result.plan)
     notes = (*result.notes, *constraint_notes(problem.instance, result.plan))
     noted = replace(result, notes=notes)
-    return fill_manifest(problem, options.strategy, noted, seconds=seconds)
+    return fill_manifest(problem, problem.options.strategy, noted, seconds=seconds)
 
 
 def _checked(problem: Problem, *, dumped: bool) -> list[PlacementPlan]:
@@ -170,12 +174,14 @@ def _limits(options: SolveOptions) -> Limits:
 def _planned(
     problem: Problem,
     sources: Sources,
-    limits: Limits,
     progress: Progress | None,
     starts: list[PlacementPlan],
 ) -> tuple[Problem, SolveResult]:
     """Run the strategy, with more and more slots where the options say so."""
-    strategy = STRATEGIES.get(problem.options.strategy)
+    strategy, limits = (
+        STRATEGIES.get(problem.options.strategy),
+        _limits(problem.options),
+    )
     if problem.options.redundant != GROW:
         if starts:
             return problem, strategy(problem.instance, limits, starts, progress)
