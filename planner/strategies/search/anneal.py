@@ -163,6 +163,14 @@ def propose(network: Any, tokens: Any, state: Any, random_1: Any, spare: bool) -
 
 
 @inlined  # type: ignore[untyped-decorator]
+def first_expert(slots_GJ: Any, move: Any) -> Any:
+    """Return the expert in the first slot of a move, or the one served otherwise."""
+    if move[1] < 0:
+        return np.int64(move[2])
+    return np.int64(slots_GJ[move[0], move[1]])
+
+
+@inlined  # type: ignore[untyped-decorator]
 def carry_pairs(
     network: Any, tokens: Any, state: Any, move: Any, single: bool, sign: int
 ) -> None:
@@ -170,9 +178,7 @@ def carry_pairs(
     if single:
         swap_pairs(network, tokens, state, move, sign)
         return
-    one = np.int64(move[2])
-    if move[1] >= 0:
-        one = np.int64(state.slots_GJ[move[0], move[1]])
+    one = first_expert(state.slots_GJ, move)
     if sign > 0 and move[1] >= 0:
         prepare(network, state, move)
     elif sign > 0:
@@ -207,12 +213,9 @@ def anneal(
     new_links, new_pairs = links, pairs
     for _ in range(knobs.proposals):
         move = propose(network, tokens, state, random_1, spare)
-        if move[0] < 0:
+        if move[0] < 0 or (rules.any and not is_legal(rules, state, move)):
             continue
-        placing, two = move[1] >= 0, np.int64(move[2])
-        if placing and rules.any and not is_legal(rules, state, move):
-            continue
-        one = np.int64(state.slots_GJ[move[0], move[1]]) if placing else two
+        one, two = first_expert(state.slots_GJ, move), np.int64(move[2])
         single = network.alike and move[3] >= 0
         single = single and state.count_E[one] == 1 and state.count_E[two] == 1
         carry_pairs(network, tokens, state, move, single, 1)
@@ -238,7 +241,7 @@ def anneal(
         if not taken:
             carry_pairs(network, tokens, state, move, single, -1)
             continue
-        if placing and rules.any:
+        if rules.any:
             rules.moves_1[0] += moves_added(rules, state.slots_GJ, move)
         if single:
             swap_single(network, tokens, state, move)
