@@ -11,7 +11,7 @@ from planner.errors import InfeasibleError, InputError, LimitError, UsageError
 from planner.evaluator import evaluate_planning
 from planner.instance import PlacementInstance
 from planner.manifest import Manifest
-from planner.options import GROW, SolveOptions
+from planner.options import AUTO, SolveOptions
 from planner.pipeline.constraining import (
     check_constraints,
     constraint_notes,
@@ -19,7 +19,7 @@ from planner.pipeline.constraining import (
 )
 from planner.pipeline.dumping import dump_model
 from planner.pipeline.fill import fill_manifest
-from planner.pipeline.growing import grown, shifted
+from planner.pipeline.growing import grown, settled, shifted
 from planner.pipeline.nesting import check_nesting
 from planner.pipeline.placing import check_placing, planned
 from planner.pipeline.problem import (
@@ -109,10 +109,11 @@ def solve(
     )
     problem = build_problem(sources, options)
     starts = _checked(problem, dumped=model_file is not None)
+    problem = settled(problem, dumped=model_file is not None)
     if announce is not None:
         announce(problem.headline)
     if model_file is not None:
-        _dump(problem, model_file)
+        dump_model(problem, model_file)
     try:
         if options.deterministic:
             with clock.counting_work():
@@ -143,22 +144,11 @@ def _checked(problem: Problem, *, dumped: bool) -> list[PlacementPlan]:
     check_nesting(instance, options.strategy)
     check_constraints(instance, options.strategy)
     check_placing(problem, dumped=dumped)
-    several = options.redundant == GROW or options.groups != "auto"
-    if instance.constraints is not None and several:
+    if instance.constraints is not None and options.groups != "auto":
         raise UsageError(
-            "--constraints and --previous do not go with --redundant "
-            f"{GROW} and --groups placed; leave these out"
+            "--constraints and --previous do not go with --groups placed; leave it out"
         )
     return legal_plan(instance)
-
-
-def _dump(problem: Problem, model_file: Path) -> None:
-    if problem.options.redundant == GROW:
-        raise UsageError(
-            f"--dump-model writes one model, --redundant {GROW} solves several; give a "
-            "number of redundant slots"
-        )
-    dump_model(problem, model_file)
 
 
 def _limits(options: SolveOptions) -> Limits:
@@ -177,12 +167,12 @@ def _planned(
     progress: Progress | None,
     starts: list[PlacementPlan],
 ) -> tuple[Problem, SolveResult]:
-    """Run the strategy, with more and more slots where the options say so."""
+    """Run the strategy, with more and more slots where the options leave them open."""
     strategy, limits = (
         STRATEGIES.get(problem.options.strategy),
         _limits(problem.options),
     )
-    if problem.options.redundant != GROW:
+    if problem.options.redundant != AUTO:
         if starts:
             return problem, strategy(problem.instance, limits, starts, progress)
         return planned(problem, strategy, limits, progress)
