@@ -169,7 +169,7 @@ class PlanOptions(Strict):
     ] = "uniform"
     redundant: Annotated[
         str,
-        StringConstraints(pattern=r"^(auto|grow|[0-9]{1,5})$"),
+        StringConstraints(pattern=r"^(auto|[0-9]{1,5})$"),
         BeforeValidator(_as_text),
     ] = "auto"
     layout: Annotated[

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-GROW = "grow"
+AUTO = "auto"
 """``redundant`` that tries one more slot per GPU as long as it gains."""
 
 
@@ -27,8 +27,9 @@ class SolveOptions:
     manifest is then the same for any number of threads, which is not recorded;
     ``groups`` is ``auto`` or ``placed``: which attention group each DP rank has is then
     searched together with the experts (``docs/groups.md``);
-    ``redundant`` is ``auto`` (the fewest slots that hold every expert), a number of
-    slots beyond the experts, or ``grow`` (as long as a slot more per GPU gains 1 %);
+    ``redundant`` is ``auto`` (the fewest slots that hold every expert, then one more
+    per GPU as long as each gains 1 % and memory allows, ``docs/replicas.md``) or a
+    number of slots beyond the experts;
     ``routing_groups`` is ``free`` or ``nest`` (a group's copies in one domain);
     ``holdout`` is ``F`` or ``F:SALT``; ``combine`` says how several workloads make
     one value (rule 25): their weighted ``mean`` or the ``worst``; ``plan_for`` is
@@ -47,7 +48,7 @@ class SolveOptions:
     link_classes: tuple[str, ...] | None = None
     homes: str | None = None
     policy: str = "uniform"
-    redundant: str = "auto"
+    redundant: str = AUTO
     layout: str = "auto"
     groups: str = "auto"
     routing_groups: str = "free"

@@ -64,8 +64,8 @@ Policy = Annotated[
 Redundant = Annotated[
     str,
     typer.Option(
-        help="auto (fewest), a number of extra slots, or grow (while one more per GPU "
-        "gains 1 % and memory allows)."
+        help="auto (the fewest, then one more per GPU while it gains 1 % and memory "
+        "allows), or a number of extra slots."
     ),
 ]
 Layout = Annotated[str, typer.Option(help="auto, or tp=T[,dp=D][,ep=N].")]

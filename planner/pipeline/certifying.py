@@ -6,7 +6,7 @@ from typing import Any
 from planner.evaluator.joint import combined, planning_tokens
 from planner.instance import PlacementInstance, scope_of
 from planner.strategies.base import Bound
-from planner.verifier.certificates import Evidence, lifted, proven, starts
+from planner.verifier.certificates import Evidence, chained, lifted, proven, starts
 
 Certified = tuple[Fraction, ...]
 
@@ -50,13 +50,16 @@ def certified_bound(instance: PlacementInstance, bound: Bound) -> Fraction | Non
     layers = certified_layers(instance, bound)
     if layers is None:
         return None
-    certificates = [each.certificate for each in bound.layers]
-    if not bound.starts or any(each is None for each in certificates):
-        return certified_whole(instance, layers)
-    scope = scope_names(instance)
+    scope, mode = scope_names(instance), instance.objective.layers
     seen = [evidence(instance, layer, scope) for layer in range(len(layers))]
-    rises = starts(bound.starts, [each or {} for each in certificates], seen)
-    return lifted(layers, rises, instance.objective.layers)
+    found = certified_whole(instance, layers)
+    certificates = [each.certificate for each in bound.layers]
+    if bound.starts and all(each is not None for each in certificates):
+        given = [each or {} for each in certificates]
+        found = lifted(layers, starts(bound.starts, given, seen), mode)
+    if bound.chain is not None:
+        found = max(found, chained(bound.chain, seen, mode))
+    return found
 
 
 def certificate_of(bound: Bound) -> dict[str, Any] | None:
@@ -67,8 +70,12 @@ def certificate_of(bound: Bound) -> dict[str, Any] | None:
     layers = [layer.certificate for layer in bound.layers]
     if all(certificate is None for certificate in layers):
         return None
-    whole = {"starts": list(bound.starts)} if bound.starts else {}
-    return {"kind": "layers", "layers": layers} | whole
+    found: dict[str, Any] = {"kind": "layers", "layers": layers}
+    if bound.starts:
+        found["starts"] = list(bound.starts)
+    if bound.chain is not None:
+        found["chain"] = dict(bound.chain)
+    return found
 
 
 def scope_names(instance: PlacementInstance) -> frozenset[str]:

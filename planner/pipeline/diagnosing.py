@@ -10,7 +10,7 @@ from planner.evaluator import evaluate_holdout, evaluate_planning
 from planner.explain.effects import EffectRule, Room, Switch, rules
 from planner.instance import PlacementInstance
 from planner.manifest.figures import UNITS
-from planner.options import GROW, SolveOptions
+from planner.options import SolveOptions
 from planner.pipeline.problem import (
     Problem,
     Sources,
@@ -140,10 +140,6 @@ def diagnose(
     Other parameters are those of :func:`planner.pipeline.solve`.
     """
     options = options or SolveOptions()
-    if options.redundant == GROW:
-        raise UsageError(
-            f"--redundant {GROW} is for planner solve; diagnose one number of slots"
-        )
     sources = Sources(
         topology=topology, model=model, traces=trace_list(trace), base=Path.cwd()
     )

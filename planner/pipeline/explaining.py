@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.errors import LimitError, ManifestError, UsageError
-from planner.evaluator import evaluate_planning
+from planner.evaluator import JointEvaluation, evaluate_planning
 from planner.explain import (
     LayerBinding,
     MemoryRow,
@@ -84,26 +84,12 @@ def explain(
     ManifestError
         If it does not fit its schema, or an input has another digest.
     """
-    for name, value in (("by", by), ("cap-step", cap_step)):
-        if not 0 < value < float("inf"):
-            raise UsageError(f"--{name} {value} must be finite and > 0")
-    if not 0 <= resolve < float("inf"):
-        raise UsageError(f"--resolve {resolve} must be finite and >= 0")
+    _check_steps(by, cap_step, resolve)
     opened = reopen(plan)
     manifest, instance = opened.manifest, opened.problem.instance
     planning = evaluate_planning(instance, opened.plan)
     question = Question(
         instance=instance, plan=opened.plan, planning=planning, by=by, cap_step=cap_step
-    )
-    relaxations = [
-        each for name in RELAXATIONS.names() for each in RELAXATIONS.get(name)(question)
-    ]
-    limits = Limits(seconds=resolve, seed=manifest.provenance.seed)
-    outcomes = judged(
-        question,
-        relaxations,
-        prover=_prover(manifest),
-        solver=_solver(limits) if resolve else None,
     )
     blocked = why_links_cannot_gain(instance)
     return Explanation(
@@ -117,19 +103,45 @@ def explain(
         memory=memory_row(
             instance, one_expert=opened.problem.options.policy != "uniform"
         ),
-        workloads=tuple(
-            WorkloadBinding(
-                name=workload.name,
-                layers=layer_bindings(
-                    evaluation, *_bounds(manifest, single=len(instance.workloads) == 1)
-                ),
-            )
-            for workload, evaluation in zip(
-                instance.workloads, planning.each, strict=True
-            )
-        ),
-        relaxations=outcomes,
+        workloads=_workloads(manifest, planning),
+        relaxations=_relaxed(question, manifest, resolve),
         notes=() if blocked is None else (blocked,),
+    )
+
+
+def _check_steps(by: float, cap_step: float, resolve: float) -> None:
+    for name, value in (("by", by), ("cap-step", cap_step)):
+        if not 0 < value < float("inf"):
+            raise UsageError(f"--{name} {value} must be finite and > 0")
+    if not 0 <= resolve < float("inf"):
+        raise UsageError(f"--resolve {resolve} must be finite and >= 0")
+
+
+def _relaxed(
+    question: Question, manifest: Manifest, resolve: float
+) -> tuple[Outcome, ...]:
+    """Judge every relaxation that applies, and solve again where asked."""
+    relaxations = [
+        each for name in RELAXATIONS.names() for each in RELAXATIONS.get(name)(question)
+    ]
+    limits = Limits(seconds=resolve, seed=manifest.provenance.seed)
+    return judged(
+        question,
+        relaxations,
+        prover=_prover(manifest),
+        solver=_solver(limits) if resolve else None,
+    )
+
+
+def _workloads(
+    manifest: Manifest, planning: JointEvaluation
+) -> tuple[WorkloadBinding, ...]:
+    """Say what binds every layer of every workload."""
+    workloads = planning.instance.workloads
+    bounds = _bounds(manifest, single=len(workloads) == 1)
+    return tuple(
+        WorkloadBinding(name=workload.name, layers=layer_bindings(evaluation, *bounds))
+        for workload, evaluation in zip(workloads, planning.each, strict=True)
     )
 
 

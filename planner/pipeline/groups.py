@@ -6,7 +6,7 @@ from math import ceil
 from planner.arrays import IntArray
 from planner.errors import UsageError
 from planner.layout import ParallelLayout
-from planner.options import GROW, SolveOptions
+from planner.options import AUTO, SolveOptions
 from planner.pipeline.resolve import SINGLE
 from planner.topology.graph import ClusterTopology
 
@@ -63,8 +63,7 @@ def choose_layout(
 def slots_per_gpu(experts: int, ep: int, options: SolveOptions) -> int:
     """Return the slots of every GPU in every layer (policies of design §5).
 
-    ``auto`` takes the smallest number of slots that holds every expert, ``grow`` begins
-    with it. Under
+    ``auto`` begins with the smallest number of slots that holds every expert. Under
     ``one_expert_per_gpu_total`` the one slot is that of all layers together. Whether
     they hold every expert, and none twice, is for the causes of infeasibility to say.
     """
@@ -77,7 +76,7 @@ def slots_per_gpu(experts: int, ep: int, options: SolveOptions) -> int:
         return 1
     if options.policy == "one_expert_per_gpu":
         return 1
-    if options.redundant in ("auto", GROW):
+    if options.redundant == AUTO:
         return ceil(experts / ep)
     slots = experts + redundant(options)
     if slots % ep:
@@ -92,12 +91,12 @@ def slots_per_gpu(experts: int, ep: int, options: SolveOptions) -> int:
 
 def redundant(options: SolveOptions) -> int:
     """Return R, the redundant experts asked for; 0 where slots are not given."""
-    if options.redundant in ("auto", GROW):
+    if options.redundant == AUTO:
         return 0
     if not options.redundant.isdecimal():
         raise UsageError(
-            f"--redundant {options.redundant!r} is neither auto nor {GROW} nor a "
-            "whole number >= 0"
+            f"--redundant {options.redundant!r} is neither {AUTO} nor a whole number "
+            ">= 0"
         )
     return int(options.redundant)
 

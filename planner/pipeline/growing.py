@@ -1,4 +1,4 @@
-"""``--redundant grow``: one more slot per GPU while it gains 1 % and memory allows.
+"""``--redundant auto``: one more slot per GPU while it gains 1 % and memory allows.
 
 The fewest slots that hold every expert come first. Every number of slots is planned
 for a share of the time limit, from the plan before with its new slots filled; what is
@@ -12,15 +12,15 @@ from fractions import Fraction
 import numpy as np
 
 from planner import clock
-from planner.errors import InfeasibleError, LimitError
+from planner.errors import InfeasibleError, LimitError, UsageError
 from planner.evaluator import evaluate_planning
 from planner.instance import PlacementInstance
 from planner.manifest.figures import UNITS
-from planner.options import SolveOptions
+from planner.options import AUTO, SolveOptions
 from planner.pipeline.problem import Problem
 from planner.plan import PlacementPlan
 from planner.strategies.base import Event, Limits, Progress, SolveResult, Strategy
-from planner.strategies.baselines.base import repaired
+from planner.strategies.baselines.base import BASELINES, repaired
 
 GAIN = Fraction(1, 100)
 """A slot more per GPU is taken if it lowers the objective by as much."""
@@ -50,6 +50,46 @@ class _Step:
         return f"{self.slots}: {float(self.value):.6g} {unit}"
 
 
+def settled(problem: Problem, *, dumped: bool = False) -> Problem:
+    """Return the problem with its number of slots where no more are to be tried.
+
+    The reason is noted, unless the policy is one.
+
+    Parameters
+    ----------
+    dumped
+        Whether the model of one number of slots is written.
+    """
+    if problem.options.redundant != AUTO:
+        return problem
+    instance, notes = problem.instance, problem.notes
+    if problem.options.policy == "uniform":
+        why = _why_fewest(problem, dumped=dumped)
+        if why is None:
+            says = f"{problem.headline}; more slots are tried while each gains 1 %"
+            return replace(problem, headline=says)
+        slots = instance.slots_per_gpu
+        notes = (*notes, f"slots per GPU and layer: {slots}, the fewest: {why}")
+    number = str(instance.slot_count - instance.model.experts)
+    options = replace(problem.options, redundant=number)
+    return replace(problem, options=options, notes=notes)
+
+
+def _why_fewest(problem: Problem, *, dumped: bool) -> str | None:
+    options = problem.options
+    if options.mem_fraction is not None:
+        return "under --mem-fraction the KV cache takes what slots leave"
+    if problem.instance.constraints is not None:
+        return "--constraints and --previous are about one number of slots"
+    if options.groups != "auto":
+        return "--groups placed moves ranks under one number of slots"
+    if dumped:
+        return "--dump-model writes the model of one number of slots"
+    if options.strategy in BASELINES.names():
+        return f"{options.strategy} plans one number of slots"
+    return None
+
+
 class _Growth:
     """Plans one number of slots after the other within one limit."""
 
@@ -58,6 +98,7 @@ class _Growth:
     ) -> None:
         self._strategy, self._limits, self._progress = strategy, limits, progress
         self._begun = clock.now()
+        self._least: Fraction | None = None
 
     @property
     def left(self) -> float:
@@ -78,13 +119,27 @@ class _Growth:
             problem.instance,
             replace(self._limits, seconds=seconds),
             starts,
-            self._progress and shifted(self._progress, offset),
+            self._progress and self._floored(shifted(self._progress, offset)),
         )
         history = tuple(_later(event, offset) for event in result.history)
         value = evaluate_planning(problem.instance, result.plan).value
+        self._least = value if self._least is None else min(value, self._least)
         return _Step(
             problem=problem, result=replace(result, history=history), value=value
         )
+
+    def _floored(self, progress: Progress) -> Progress:
+        """Show the best of all numbers of slots; a bound is that of one number."""
+        if self._least is None:
+            return progress
+        least = float(self._least)
+
+        def show(event: Event) -> None:
+            if event.objective is None or event.objective > least:
+                event = replace(event, objective=least, bound=None)
+            progress(event)
+
+        return show
 
 
 def grown(
@@ -120,6 +175,9 @@ def grown(
             found = growth.step(wider, growth.share, _filled(wider.instance, best))
         except (InfeasibleError, LimitError):
             why = "no plan within the imbalance caps was found with one more"
+            break
+        except UsageError as error:
+            why = str(error)
             break
         tried.append(found.says)
         if found.value > best.value * (1 - GAIN):

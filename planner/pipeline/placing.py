@@ -6,7 +6,6 @@ import numpy as np
 
 from planner.arrays import IntArray
 from planner.errors import UsageError
-from planner.options import GROW
 from planner.pipeline.problem import Problem
 from planner.strategies.base import Limits, Progress, SolveResult, Strategy
 from planner.strategies.grouping.place import place_ranks
@@ -44,11 +43,6 @@ def check_placing(problem: Problem, *, dumped: bool = False) -> None:
         raise UsageError(
             "--dump-model writes the model of groups that are known: leave out "
             "--groups placed"
-        )
-    if problem.options.redundant == GROW:
-        raise UsageError(
-            f"--groups placed does not go with --redundant {GROW}: give a number of "
-            "redundant slots"
         )
     policy = problem.homes[0].policy
     if any(report.tags_S is None for report in problem.homes):

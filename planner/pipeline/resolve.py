@@ -14,7 +14,7 @@ from planner.instance import (
     Lowest,
     PlacementInstance,
 )
-from planner.options import GROW, SolveOptions, cap_number, is_relative
+from planner.options import SolveOptions, cap_number, is_relative
 from planner.topology.graph import ClusterTopology
 from planner.traffic.base import TRAFFIC
 from planner.workload.model_spec import BYTES_PER_VALUE
@@ -81,29 +81,6 @@ def check_names(options: SolveOptions) -> None:
     if options.kv_tokens is not None and options.mem_fraction is not None:
         raise UsageError("give --kv-tokens or --mem-fraction, not both")
     check_caps(options)
-    check_grow(options)
-
-
-def check_grow(options: SolveOptions) -> None:
-    """Refuse what a growing number of slots does not go with.
-
-    Raises
-    ------
-    UsageError
-        Naming the other flag.
-    """
-    if options.redundant != GROW:
-        return
-    if options.policy != "uniform":
-        raise UsageError(
-            f"--redundant {GROW} does not go with --policy {options.policy}, which "
-            "fixes the slots; use --redundant auto"
-        )
-    if options.mem_fraction is not None:
-        raise UsageError(
-            f"--redundant {GROW} does not go with --mem-fraction: the KV cache would "
-            "take all that slots leave; give --kv-tokens instead"
-        )
 
 
 def check_single(instance: PlacementInstance, strategy: str) -> None:

@@ -11,7 +11,7 @@ from planner.errors import InfeasibleError, InputError, LimitError, UsageError
 from planner.evaluator import evaluate_planning
 from planner.instance import PlacementInstance
 from planner.manifest import Manifest
-from planner.options import GROW, SolveOptions
+from planner.options import AUTO, SolveOptions
 from planner.pipeline.constraining import (
     check_constraints,
     constraint_notes,
@@ -19,7 +19,7 @@ from planner.pipeline.constraining import (
 )
 from planner.pipeline.dumping import dump_model
 from planner.pipeline.fill import fill_manifest
-from planner.pipeline.growing import grown, shifted
+from planner.pipeline.growing import grown, settled, shifted
 from planner.pipeline.nesting import check_nesting
 from planner.pipeline.placing import check_placing, planned
 from planner.pipeline.problem import (
@@ -109,27 +109,32 @@ def solve(
     )
     problem = build_problem(sources, options)
     starts = _checked(problem, dumped=model_file is not None)
+    problem = settled(problem, dumped=model_file is not None)
     if announce is not None:
         announce(problem.headline)
     if model_file is not None:
-        _dump(problem, model_file)
-    limits = _limits(options)
-    ready = time.perf_counter() - begun
+        dump_model(problem, model_file)
     try:
         if options.deterministic:
             with clock.counting_work():
-                problem, result = _planned(problem, sources, limits, progress, starts)
+                problem, result = _planned(problem, sources, progress, starts)
                 seconds = clock.now()
         else:
+            ready = time.perf_counter() - begun
             later = None if progress is None else shifted(progress, ready)
-            problem, result = _planned(problem, sources, limits, later, starts)
+            problem, result = _planned(problem, sources, later, starts)
             seconds = time.perf_counter() - begun
     except InfeasibleError as error:
         raise problem.feasibility.proven(error) from error
+    return _recorded(problem, result, seconds)
+
+
+def _recorded(problem: Problem, result: SolveResult, seconds: float) -> Manifest:
+    """Check what was asked to be kept, then judge the plan and record everything."""
     check_kept(problem.instance, result.plan)
     notes = (*result.notes, *constraint_notes(problem.instance, result.plan))
     noted = replace(result, notes=notes)
-    return fill_manifest(problem, options.strategy, noted, seconds=seconds)
+    return fill_manifest(problem, problem.options.strategy, noted, seconds=seconds)
 
 
 def _checked(problem: Problem, *, dumped: bool) -> list[PlacementPlan]:
@@ -139,22 +144,11 @@ def _checked(problem: Problem, *, dumped: bool) -> list[PlacementPlan]:
     check_nesting(instance, options.strategy)
     check_constraints(instance, options.strategy)
     check_placing(problem, dumped=dumped)
-    several = options.redundant == GROW or options.groups != "auto"
-    if instance.constraints is not None and several:
+    if instance.constraints is not None and options.groups != "auto":
         raise UsageError(
-            "--constraints and --previous do not go with --redundant "
-            f"{GROW} and --groups placed; leave these out"
+            "--constraints and --previous do not go with --groups placed; leave it out"
         )
     return legal_plan(instance)
-
-
-def _dump(problem: Problem, model_file: Path) -> None:
-    if problem.options.redundant == GROW:
-        raise UsageError(
-            f"--dump-model writes one model, --redundant {GROW} solves several; give a "
-            "number of redundant slots"
-        )
-    dump_model(problem, model_file)
 
 
 def _limits(options: SolveOptions) -> Limits:
@@ -170,13 +164,15 @@ def _limits(options: SolveOptions) -> Limits:
 def _planned(
     problem: Problem,
     sources: Sources,
-    limits: Limits,
     progress: Progress | None,
     starts: list[PlacementPlan],
 ) -> tuple[Problem, SolveResult]:
-    """Run the strategy, with more and more slots where the options say so."""
-    strategy = STRATEGIES.get(problem.options.strategy)
-    if problem.options.redundant != GROW:
+    """Run the strategy, with more and more slots where the options leave them open."""
+    strategy, limits = (
+        STRATEGIES.get(problem.options.strategy),
+        _limits(problem.options),
+    )
+    if problem.options.redundant != AUTO:
         if starts:
             return problem, strategy(problem.instance, limits, starts, progress)
         return planned(problem, strategy, limits, progress)

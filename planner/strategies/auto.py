@@ -1,21 +1,17 @@
 """``auto``: every baseline, the MILP where traffic is linear, and the search.
 
 Layers are separate problems under ``sequential`` and ``worst_layer``, so the best
-layer of every plan is kept; the result is never worse on the planning part than a
-baseline that keeps the caps and limits.
+layers of all plans are kept (:mod:`~planner.strategies.choosing`); the result is never
+worse on the planning part than a baseline that keeps the caps and limits.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from fractions import Fraction
-
-import numpy as np
+from dataclasses import replace
 
 from planner import clock
 from planner.errors import LimitError
-from planner.evaluator.evaluation import layer_split
 from planner.instance import PlacementInstance
-from planner.plan import PlacementPlan, SplitWeights
+from planner.plan import PlacementPlan
 from planner.strategies.balance.strategy import why_not as balance_why_not
 from planner.strategies.base import (
     STRATEGIES,
@@ -31,7 +27,7 @@ from planner.strategies.baselines.base import (
     repaired,
 )
 from planner.strategies.bounds import Bounds
-from planner.strategies.judging import judged_layer
+from planner.strategies.choosing import Portfolio
 from planner.strategies.legal import legal_starts, legalized
 from planner.strategies.matching.strategy import why_not as matching_why_not
 from planner.strategies.milp import branches as milp_branches
@@ -56,67 +52,6 @@ BOUND_SHARE = 0.3
 """Share of the time left that a strategy gets which knows no constraints."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _LayerChoice:
-    """The best layer so far and who made it."""
-
-    value: Fraction
-    excess: Fraction
-    origin: str
-    slots: np.ndarray[tuple[int, ...], np.dtype[np.int16]]
-    split: dict[int, SplitWeights]
-
-    @property
-    def rank(self) -> tuple[Fraction, Fraction]:
-        """Order of preference: caps first, then the objective."""
-        return self.excess, self.value
-
-
-class Portfolio:
-    """The best layer of every plan offered so far."""
-
-    def __init__(self, instance: PlacementInstance) -> None:
-        self._instance = instance
-        self._best: list[_LayerChoice | None] = [None] * instance.layer_count
-
-    def offer(self, plan: PlacementPlan, origins: Sequence[str]) -> None:
-        """Keep each layer of ``plan`` that beats the one held."""
-        for layer, origin in enumerate(origins):
-            slots, split = plan.slots_LGJ[layer], layer_split(plan, layer)
-            value, excess = judged_layer(self._instance, layer, slots, split)
-            offered = _LayerChoice(
-                value=value, excess=excess, origin=origin, slots=slots, split=split
-            )
-            held = self._best[layer]
-            if held is None or offered.rank < held.rank:
-                self._best[layer] = offered
-
-    @property
-    def choices(self) -> list[_LayerChoice]:
-        """The best layers; every layer has been offered."""
-        return [choice for choice in self._best if choice is not None]
-
-    @property
-    def value(self) -> Fraction:
-        """Objective of the best layers together."""
-        values = [choice.value for choice in self.choices]
-        if self._instance.objective.layers == "worst_layer":
-            return max(values)
-        return sum(values, Fraction(0))
-
-    def plan(self) -> PlacementPlan:
-        """Return the best layers as one plan."""
-        return PlacementPlan(
-            layer_numbers=self._instance.model.moe_layers,
-            slots_LGJ=np.stack([choice.slots for choice in self.choices]),
-            split={
-                (layer, expert): weights
-                for layer, choice in enumerate(self.choices)
-                for expert, weights in choice.split.items()
-            },
-        )
-
-
 @STRATEGIES.register("auto")
 def solve_auto(
     instance: PlacementInstance,
@@ -138,59 +73,85 @@ def solve_auto(
         return solve_single_portfolio(instance, limits, starts, progress)
     if instance.nested_groups:
         return STRATEGIES.get("balance")(instance, limits, starts, progress)
-    begun = clock.now()
     instance, starts = share_moves(instance, limits, starts)
-    portfolio = Portfolio(instance)
-    history: list[Event] = []
-    bounds = Bounds(instance)
-    notes: list[str] = []
-    reasons: list[str] = []
+    run = _Run(instance, progress)
+    run.all_members(starts, limits)
+    return run.result()
 
-    def report() -> None:
+
+class _Run:
+    """One call of the portfolio: the best layers, bounds and history."""
+
+    def __init__(self, instance: PlacementInstance, progress: Progress | None) -> None:
+        self._instance, self._progress = instance, progress
+        self._begun = clock.now()
+        self._portfolio, self._bounds = Portfolio(instance), Bounds(instance)
+        self._history: list[Event] = []
+        self._notes: list[str] = []
+        self._reason = "complete"
+
+    def all_members(self, starts: Sequence[PlacementPlan], limits: Limits) -> None:
+        """Run one member after the other, each from the best so far."""
+        instance, portfolio = self._instance, self._portfolio
+        seeds = _seeds(instance, starts, portfolio, limits.seconds)
+        self._report()
+        for view, name, share in _runs(instance):
+            left = limits.seconds - (clock.now() - self._begun)
+            if left <= 0:
+                self._reason = "limit"
+                return
+            result = STRATEGIES.get(name)(
+                view, replace(limits, seconds=left * share), [portfolio.plan(), *seeds]
+            )
+            plan = legalized(instance, result.plan)
+            portfolio.offer(plan, (name,) * instance.layer_count)
+            self._reason = result.reason
+            self._notes.extend(result.notes)
+            self._bounds.offer(view, result.bound)
+            self._report()
+            if self._closed:
+                self._reason = "optimal"
+                return
+
+    @property
+    def _closed(self) -> bool:
+        bound = self._bounds.best
+        value = float(self._portfolio.value)
+        return bound is not None and value <= bound.value * (1 + 1e-9)
+
+    def _report(self) -> None:
         event = Event(
-            seconds=clock.now() - begun,
-            objective=float(portfolio.value),
-            bound=bounds.best.value if bounds.best else None,
+            seconds=clock.now() - self._begun,
+            objective=float(self._portfolio.value),
+            bound=self._bounds.best.value if self._bounds.best else None,
         )
-        history.append(event)
-        if progress is not None:
-            progress(event)
+        self._history.append(event)
+        if self._progress is not None:
+            self._progress(event)
 
-    seeds = _seeds(instance, starts, portfolio, limits.seconds)
-    report()
-    for view, name, share in _runs(instance):
-        left = limits.seconds - (clock.now() - begun)
-        if left <= 0:
-            reasons.append("limit")
-            break
-        result = STRATEGIES.get(name)(
-            view, replace(limits, seconds=left * share), [portfolio.plan(), *seeds]
+    def result(self) -> SolveResult:
+        """Return the best layers with their evidence.
+
+        Raises
+        ------
+        LimitError
+            If no plan that keeps the caps was found.
+        """
+        choices = self._portfolio.choices
+        if any(choice.excess > 0 for choice in choices):
+            raise LimitError(
+                "no plan within the imbalance caps was found before the limit; raise "
+                "--time-limit, --imbalance-cap or --domain-imbalance-cap"
+            )
+        return SolveResult(
+            plan=self._portfolio.plan(),
+            reason=self._reason,
+            limit=clock.limit_name() if self._reason == "limit" else None,
+            bound=self._bounds.best,
+            history=tuple(self._history),
+            layer_strategies=tuple(choice.origin for choice in choices),
+            notes=tuple(self._notes),
         )
-        plan = legalized(instance, result.plan)
-        portfolio.offer(plan, (name,) * instance.layer_count)
-        reasons.append(result.reason)
-        notes.extend(result.notes)
-        bounds.offer(view, result.bound)
-        report()
-        bound = bounds.best
-        if bound is not None and float(portfolio.value) <= bound.value * (1 + 1e-9):
-            reasons = ["optimal"]
-            break
-    if any(choice.excess > 0 for choice in portfolio.choices):
-        raise LimitError(
-            "no plan within the imbalance caps was found before the limit; raise "
-            "--time-limit, --imbalance-cap or --domain-imbalance-cap"
-        )
-    reason = reasons[-1] if reasons else "complete"
-    return SolveResult(
-        plan=portfolio.plan(),
-        reason=reason,
-        limit=clock.limit_name() if reason == "limit" else None,
-        bound=bounds.best,
-        history=tuple(history),
-        layer_strategies=tuple(choice.origin for choice in portfolio.choices),
-        notes=tuple(notes),
-    )
 
 
 def without_chains(instance: PlacementInstance) -> PlacementInstance:

@@ -53,13 +53,15 @@ class Bound:
 
     ``starts`` names the ports, inward and outward, of domains of which one must begin
     with experts of a layer after the first: that lifts the whole above its layers
-    (``docs/formulation.md``). Of several workloads it is made of the ``workloads``'
-    own, each in its own unit, and has no layers.
+    (``docs/formulation.md``). ``chain`` proves the whole at once, beside its layers. Of
+    several workloads it is made of the ``workloads``' own, each in its own unit, and
+    has no layers.
     """
 
     value: float
     layers: tuple[LayerBound, ...]
     starts: tuple[str, ...] = ()
+    chain: Mapping[str, Any] | None = None
     workloads: tuple["Bound | None", ...] = ()
 
     @property

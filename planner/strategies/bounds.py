@@ -1,6 +1,7 @@
 """The best lower bound found so far, of one workload or of several under one plan."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 from planner.evaluator.joint import combined, planning_tokens
@@ -35,14 +36,18 @@ class Bounds:
 
 
 def tighter(one: Bound | None, other: Bound, layer_mode: str) -> Bound:
-    """Return the bound made of the better bound of every layer."""
+    """Return the bound made of the better bound of every layer, or a better whole."""
     if one is None:
         return other
     best = [
         max(pair, key=lambda layer: layer.value)
         for pair in zip(one.layers, other.layers, strict=True)
     ]
-    return whole_bound(best, layer_mode)
+    whole = whole_bound(best, layer_mode)
+    for each in (one, other):
+        if each.chain is not None and each.value > whole.value:
+            whole = replace(whole, value=each.value, chain=each.chain)
+    return whole
 
 
 def joint_bound(

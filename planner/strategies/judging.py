@@ -29,12 +29,22 @@ def judged_layer(
 
     Of several workloads the values are combined and the excesses added.
     """
-    judged = [_judged(view, layer, slots_GJ, split) for view in instance.views]
+    judged = judged_views(instance, layer, slots_GJ, split)
     if len(judged) == 1:
         return judged[0]
     values = [value for value, _ in judged]
     excess = sum((excess for _, excess in judged), Fraction(0))
     return combined(instance, values, planning_tokens(instance)), excess
+
+
+def judged_views(
+    instance: PlacementInstance,
+    layer: int,
+    slots_GJ: IdArray,
+    split: Mapping[int, SplitWeights],
+) -> list[tuple[Fraction, Fraction]]:
+    """Return value and excess of a layer for every workload."""
+    return [_judged(view, layer, slots_GJ, split) for view in instance.views]
 
 
 def excess_of(evaluation: Evaluation, layer: int) -> Fraction:

@@ -6,8 +6,10 @@ from fractions import Fraction
 from planner.errors import ManifestError
 from planner.manifest import Manifest, exact_text
 from planner.verifier.certificates import (
+    MALFORMED,
     Certificate,
     Evidence,
+    chained,
     lifted,
     proven,
     starts,
@@ -91,23 +93,53 @@ def _certified(setting: Setting, certificate: Certificate) -> Fraction:
             value=len(certificates),
         )
     scope = scope_of(setting)
+    seen = [evidence_of(setting, layer, scope) for layer in range(count)]
     values = [
-        Fraction(0)
-        if each is None
-        else proven(each, evidence_of(setting, layer, scope))
-        for layer, each in enumerate(certificates)
+        Fraction(0) if each is None else proven(each, layer)
+        for each, layer in zip(certificates, seen, strict=True)
     ]
+    mode = manifest.objective.layers
+    given = [each or {} for each in certificates]
+    found = _together(values, certificate, given, seen, mode)
+    if "chain" not in certificate:
+        return found
+    return max(found, _chained(certificate["chain"], seen, mode))
+
+
+def _together(
+    values: Sequence[Fraction],
+    certificate: Certificate,
+    certificates: Sequence[Certificate],
+    seen: Sequence[Evidence],
+    mode: str,
+) -> Fraction:
+    """Return what the layers' bounds make of the whole."""
     ports = certificate.get("starts")
-    if ports is not None and manifest.objective.layers != "pipelined":
-        seen = [evidence_of(setting, layer, scope) for layer in range(count)]
-        given = [each or {} for each in certificates]
-        return lifted(values, _rises(ports, given, seen), manifest.objective.layers)
-    if manifest.objective.layers == "worst_layer":
+    if ports is not None and mode != "pipelined":
+        return lifted(values, _rises(ports, certificates, seen), mode)
+    if mode == "worst_layer":
         return max(values)
     # Each layer is a barrier: their bounds add up only where their values do.
-    if manifest.objective.layers == "sequential":
+    if mode == "sequential":
         return sum(values, Fraction(0))
     return Fraction(0)
+
+
+def _chained(claimed: Certificate, seen: Sequence[Evidence], mode: str) -> Fraction:
+    """Return what is proven of all layers at once.
+
+    Raises
+    ------
+    ManifestError
+        If it does not have its shape.
+    """
+    try:
+        return chained(claimed, seen, mode)
+    except MALFORMED as error:
+        raise ManifestError(
+            f"does not have the shape of a proof of all layers: {error!r}",
+            where="/bound/certificate/chain",
+        ) from error
 
 
 def _rises(
@@ -122,7 +154,7 @@ def _rises(
     """
     try:
         return starts(ports, certificates, seen)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except MALFORMED as error:
         raise ManifestError(
             f"goes with certificates of kind walks in every layer: {error!r}",
             where="/bound/certificate/starts",

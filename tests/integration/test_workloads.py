@@ -17,7 +17,7 @@ from planner.strategies.baselines.base import published_plan
 from planner.verifier import verify_manifest
 
 BOTH = ("tiny-moe:3::prefill", "tiny-moe:1::decode")
-QUICK = SolveOptions(time_limit=2, threads=1)
+QUICK = SolveOptions(redundant="0", time_limit=2, threads=1)
 
 
 def test_values_are_per_token_and_combined() -> None:

@@ -11,7 +11,6 @@ from planner.explain.effects.base import demand_NE
 from planner.explain.relax.base import RELAXATIONS, Question, Relaxation
 from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan
-from planner.strategies.auto import Portfolio
 from planner.strategies.baselines.base import (
     BASELINES,
     AbsentBaselineError,
@@ -19,6 +18,7 @@ from planner.strategies.baselines.base import (
     published_plan,
     repaired,
 )
+from planner.strategies.choosing import Portfolio
 from planner.traffic.base import TRAFFIC
 from planner.units import show_bytes
 from planner.workload.parts import TokenPart

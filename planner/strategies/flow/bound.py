@@ -4,8 +4,9 @@ In every leg the links of a class carry, in the mean over their rates, at least 
 cheapest way of every transfer that leaves its GPU, and of every one that leaves its
 domain; how many stay is bounded by transports (``matching.py``). And a domain's port
 carries what its heaviest node cannot be spared (``room.py``, both legs of a layer
-together too; where sets are too many, ``seat.py``). Proofs are in
-``docs/formulation.md``, the certificate is of kind ``walks``.
+together too; where sets are too many, ``seat.py``). Where every expert has a GPU of its
+own, ``chain.py`` bounds all layers at once by the GPUs' ports. Proofs are in
+``docs/formulation.md``, certificates are of kind ``walks``.
 """
 
 from collections.abc import Sequence
@@ -17,12 +18,14 @@ import numpy as np
 from planner.arrays import IntArray
 from planner.instance import PlacementInstance
 from planner.strategies.base import Bound, LayerBound, whole_bound
+from planner.strategies.flow.chain import SECONDS, chain_bound
 from planner.strategies.flow.flows import Flows
 from planner.strategies.flow.matching import Together, together
 from planner.strategies.flow.rates import (
     Ports,
     Rate,
     class_rates,
+    gpu_port_rates,
     message,
     port_rates,
 )
@@ -51,8 +54,13 @@ class _LayerProof(NamedTuple):
     certificate: dict[str, Any]
 
 
-def flow_bound(instance: PlacementInstance, flows: Flows) -> Bound:
-    """Return the bound of all layers, one copy of each expert given."""
+def flow_bound(
+    instance: PlacementInstance, flows: Flows, seconds: float = SECONDS
+) -> Bound:
+    """Return the bound of all layers, one copy of each expert given.
+
+    ``seconds`` limit what only makes it better.
+    """
     prover = _Prover(instance, flows)
     proofs = [prover.layer(layer) for layer in range(flows.legs // 2)]
     layers = [
@@ -65,6 +73,12 @@ def flow_bound(instance: PlacementInstance, flows: Flows) -> Bound:
         for proof in proofs
     ]
     whole = whole_bound(layers, instance.objective.layers)
+    whole = _lifted(whole, proofs, prover)
+    return _chained(instance, flows, whole, seconds)
+
+
+def _lifted(whole: Bound, proofs: Sequence[_LayerProof], prover: "_Prover") -> Bound:
+    """Add what a domain that begins with a later layer must carry besides."""
     starts = prover.starts()
     if not starts:
         return whole
@@ -72,12 +86,28 @@ def flow_bound(instance: PlacementInstance, flows: Flows) -> Bound:
         max(proof.value, start + proof.combine)
         for proof, start in zip(proofs[1:], starts, strict=True)
     ]
-    if instance.objective.layers == "worst_layer":
+    if prover.worst_layer:
         value = max(whole.value, min(lifted))
     else:
-        rises = zip(lifted, layers[1:], strict=True)
+        rises = zip(lifted, whole.layers[1:], strict=True)
         value = whole.value + min(up - layer.value for up, layer in rises)
     return replace(whole, value=value, starts=prover.ports)
+
+
+def _chained(
+    instance: PlacementInstance, flows: Flows, whole: Bound, seconds: float
+) -> Bound:
+    """Take the bound by the ports of single GPUs where it is better."""
+    alone = flows.chained and instance.single and instance.layout.sets == 1
+    if not alone or instance.objective.layers == "pipelined":
+        return whole
+    ports = gpu_port_rates(instance)
+    if ports is None:
+        return whole
+    found = chain_bound(instance, flows, ports, whole.value, seconds)
+    if found is None:
+        return whole
+    return replace(whole, value=found.value, chain=found.certificate)
 
 
 class _Prover:
@@ -128,6 +158,11 @@ class _Prover:
             else:
                 proofs.append(_seated(self._instance, self._ports, sides, unit))
         return max(proofs, key=lambda proof: proof.value)
+
+    @property
+    def worst_layer(self) -> bool:
+        """Whether the costliest layer is the value."""
+        return self._instance.objective.layers == "worst_layer"
 
     @property
     def ports(self) -> tuple[str, ...]:

@@ -59,9 +59,19 @@ def class_rates(instance: PlacementInstance) -> list[Rate]:
 
 
 def port_rates(instance: PlacementInstance) -> Ports | None:
-    """Return the ports that bind; None if there is one domain, or no port."""
-    entries, domain_G = _entries(instance), instance.layout.domain_G
-    gpus, (_, far_P) = domain_G.size, _kinds(instance)
+    """Return the domains' ports that bind; None if there is one domain, or no port."""
+    return _ports(instance, instance.layout.domain_G)
+
+
+def gpu_port_rates(instance: PlacementInstance) -> Ports | None:
+    """Return what binds of the ports that transfers of other domains share by GPU."""
+    return _ports(instance, np.arange(instance.layout.gpu_count))
+
+
+def _ports(instance: PlacementInstance, end_G: IntArray) -> Ports | None:
+    """Return the ports of the ends, GPUs or domains, that transfers go to."""
+    entries, gpus = _entries(instance), end_G.size
+    _, far_P = _kinds(instance)
     if not far_P.any():
         return None
     pair_P = np.arange(gpus * gpus)
@@ -70,7 +80,7 @@ def port_rates(instance: PlacementInstance) -> Ports | None:
             (_port(entries, members, far_P, end_P), name)
             for name, members in entries.classes.items()
         )
-        for end_P in (domain_G[pair_P % gpus], domain_G[pair_P // gpus])
+        for end_P in (end_G[pair_P % gpus], end_G[pair_P // gpus])
     ]
     rate = min(best[0][0], best[1][0])
     return Ports(best[0][1], best[1][1], rate) if rate > 0 else None
@@ -85,15 +95,18 @@ def message(instance: PlacementInstance, leg: int) -> float:
 def _port(
     entries: _Entries, members: list[int], far_P: BoolArray, end_P: IntArray
 ) -> float:
-    """Return what a transfer takes at least of a class's links at any domain."""
+    """Return what a transfer takes at least of a class's links at any end."""
     inside = np.isin(entries.link_Y, members) & far_P[entries.pair_Y]
+    links, ends = entries.rate_A.size, int(end_P.max()) + 1
+    used = np.unique(end_P[entries.pair_Y[inside]] * links + entries.link_Y[inside])
+    rate_N = np.bincount(used // links, entries.rate_A[used % links], minlength=ends)
+    least_N = np.full(ends, np.inf)
     crossed_P = _crossed(entries, inside, far_P.size)
-    found = []
-    for domain in np.unique(end_P):
-        links = np.unique(entries.link_Y[inside & (end_P[entries.pair_Y] == domain)])
-        least = _least(crossed_P, far_P & (end_P == domain))
-        found.append(least / entries.rate_A[links].sum() if links.size else 0.0)
-    return min(found)
+    np.minimum.at(least_N, end_P[far_P], crossed_P[far_P])
+    met_N = np.isfinite(least_N)
+    if (rate_N[met_N] <= 0).any():
+        return 0.0
+    return float((least_N[met_N] / rate_N[met_N]).min())
 
 
 def _entries(instance: PlacementInstance) -> _Entries:

@@ -35,6 +35,8 @@ from planner.traffic.base import TRAFFIC
 from planner.workload.parts import TokenPart
 
 RESERVE_SECONDS = 0.2
+BOUND_SHARE = 0.25
+"""Share of the time limit after which the bound is not improved further."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +95,7 @@ def solve_flow(
     chained = TRAFFIC.get(view.traffic).chained
     flows = flows_of(part, view.layout, view.model.experts, chained=chained)
     if view is instance:
-        run.bound = flow_bound(view, flows)
+        run.bound = flow_bound(view, flows, BOUND_SHARE * limits.seconds)
         run.report()
     held += _constructed(instance, view, flows)
     run.best = min(held, key=lambda each: each.rank)

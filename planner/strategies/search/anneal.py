@@ -16,6 +16,8 @@ from planner.strategies.search.moves import (
     try_move,
     try_swap,
 )
+from planner.strategies.search.nearest import prepare_choice
+from planner.strategies.search.serving import may_serve
 
 SLACK = 0.5
 """Pairs are whole: an excess below this is none."""
@@ -129,7 +131,8 @@ def propose(network: Any, tokens: Any, state: Any, random_1: Any, spare: bool) -
 
     The first slot gets the first expert. The second GPU is -1 where no more changes;
     in a swap its slot gets the second expert. Swaps within a cell are no use where
-    only cells count.
+    only cells count. Slot -1: the copy on the GPU is to serve a home class, which
+    stands in place of the second slot.
     """
     slots_GJ, none = state.slots_GJ, (-1, 0, 0, -1, 0, 0)
     ranks, width = slots_GJ.shape
@@ -137,6 +140,12 @@ def propose(network: Any, tokens: Any, state: Any, random_1: Any, spare: bool) -
     expert = np.int64(slots_GJ[gpu, slot])
     if expert < 0:
         return none
+    homes = network.homes.domain_H.size
+    if homes and state.count_E[expert] > 1 and draw(random_1, 2):
+        home = draw(random_1, homes)
+        if not may_serve(network, state, expert, gpu, home):
+            return none
+        return (gpu, -1, expert, -1, home, expert)
     if spare and state.count_E[expert] > 1 and draw(random_1, 2):
         other = draw(random_1, state.count_E.size)
         full = state.count_E[other] == tokens.most_copies
@@ -156,6 +165,14 @@ def propose(network: Any, tokens: Any, state: Any, random_1: Any, spare: bool) -
 
 
 @inlined  # type: ignore[untyped-decorator]
+def first_expert(slots_GJ: Any, move: Any) -> Any:
+    """Return the expert in the first slot of a move, or the one served otherwise."""
+    if move[1] < 0:
+        return np.int64(move[2])
+    return np.int64(slots_GJ[move[0], move[1]])
+
+
+@inlined  # type: ignore[untyped-decorator]
 def carry_pairs(
     network: Any, tokens: Any, state: Any, move: Any, single: bool, sign: int
 ) -> None:
@@ -163,10 +180,21 @@ def carry_pairs(
     if single:
         swap_pairs(network, tokens, state, move, sign)
         return
-    one = np.int64(state.slots_GJ[move[0], move[1]])
-    if sign > 0:
+    one = first_expert(state.slots_GJ, move)
+    if sign > 0 and move[1] >= 0:
         prepare(network, state, move)
+    elif sign > 0:
+        prepare_choice(network, state, move)
     move_pairs(network, tokens, state, (one, move[2]), sign)
+
+
+@lean  # type: ignore[untyped-decorator]
+def keep(state: Any, best_GJ: Any, best_EH: Any) -> None:
+    """Remember a state as the best so far."""
+    for gpu in range(best_GJ.shape[0]):
+        copy_over(state.slots_GJ[gpu], best_GJ[gpu])
+    for expert in range(best_EH.shape[0]):
+        copy_over(state.choice_EH[expert], best_EH[expert])
 
 
 @lean  # type: ignore[untyped-decorator]
@@ -175,7 +203,7 @@ def _walk(
 ) -> Any:
     """Do what ``anneal`` says; ``told`` is (knobs, random_1)."""
     knobs, random_1 = told
-    best_GJ, best_value, best_excess = best
+    best_GJ, best_EH, best_value, best_excess = best
     spare = state.slots_GJ.size > state.count_E.size
     scale_X, scale_G = scales
     rules, doublings, balance = knobs.rules, knobs.doublings, knobs.balance
@@ -189,11 +217,9 @@ def _walk(
     new_links, new_pairs = links, pairs
     for _ in range(knobs.proposals):
         move = propose(network, tokens, state, random_1, spare)
-        if move[0] < 0:
+        if move[0] < 0 or (rules.any and not is_legal(rules, state, move)):
             continue
-        if rules.any and not is_legal(rules, state, move):
-            continue
-        one, two = np.int64(state.slots_GJ[move[0], move[1]]), np.int64(move[2])
+        one, two = first_expert(state.slots_GJ, move), np.int64(move[2])
         single = network.alike and move[3] >= 0
         single = single and state.count_E[one] == 1 and state.count_E[two] == 1
         carry_pairs(network, tokens, state, move, single, 1)
@@ -231,8 +257,7 @@ def _walk(
         value = peak_value(network, state.load_X, pairs_G)
         if evener or (excess, value) < (best_excess, best_value * (1 - 1e-12)):
             best_excess, best_value = excess, min(value, best_value)
-            for gpu in range(best_GJ.shape[0]):
-                copy_over(state.slots_GJ[gpu], best_GJ[gpu])
+            keep(state, best_GJ, best_EH)
     return best_value, best_excess
 
 
@@ -242,11 +267,11 @@ def anneal(
 ) -> Any:
     """Try ``knobs.proposals`` moves at one temperature; return (value, excess).
 
-    ``best`` is (slots_GJ, value, excess) of the best state so far; its slots are
-    overwritten when a better one is met. While the caps are exceeded only moves
-    towards them are taken. The state descends on the smooth value plus a small weight
-    on the norm of pairs per GPU; with ``knobs.evening`` it is the best one, and only
-    moves are taken that make GPUs more even and raise neither value.
+    ``best`` is (slots_GJ, choice_EH, value, excess) of the best state so far; its
+    arrays are overwritten when a better one is met. While the caps are exceeded only
+    moves towards them are taken. The state descends on the smooth value plus a small
+    weight on the norm of pairs per GPU; with ``knobs.evening`` it is the best one, and
+    only moves are taken that make GPUs more even and raise neither value.
     """
     scales = scales_of(network, state)
     return _walk(network, tokens, state, best, (knobs, random_1), scales)

@@ -108,7 +108,7 @@ Raises KeyError, TypeError, ValueError or ZeroDivisionError for a certificate th
 does not have the shape of its kind.
 """
 
-_MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
+MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
 
 SINGLE_KINDS = ("nothing_moves", "one_copy", "walks")
 """What also holds where GPUs have no slot in most layers."""
@@ -136,7 +136,7 @@ def proven(certificate: Certificate, evidence: Evidence) -> Fraction:
         return Fraction(0)
     try:
         return max(Fraction(0), CHECKERS.get(str(kind))(certificate, evidence))
-    except _MALFORMED as error:
+    except MALFORMED as error:
         raise ManifestError(
             f"does not have the shape of a {kind} certificate: {error!r}",
             where=f"/bound/certificate/layers/{evidence.layer}",

@@ -23,12 +23,15 @@ class Crossings:
     """What transfers between different GPUs of an EP set cross of a class of links.
 
     ``least`` is the least sum of shares, over Q, within a domain (False) and between
-    domains (True); ``inward`` and ``outward`` are the ports of every domain.
+    domains (True); ``inward`` and ``outward`` are the ports of every domain,
+    ``into_gpu`` and ``out_of_gpu`` what transfers between domains use at every GPU.
     """
 
     least: dict[bool, int] = field(default_factory=dict)
     inward: dict[int, Port] = field(default_factory=dict)
     outward: dict[int, Port] = field(default_factory=dict)
+    into_gpu: dict[int, Port] = field(default_factory=dict)
+    out_of_gpu: dict[int, Port] = field(default_factory=dict)
 
 
 _KNOWN: WeakKeyDictionary[Routes, dict[tuple[object, ...], Crossings]] = (
@@ -68,16 +71,20 @@ def _crossings(evidence: Evidence, members: set[int]) -> Crossings:
             links = link_Y[inside].tolist()
             shares = zip(links, numerator_Y[inside].tolist(), strict=True)
             crossed = {link: int(share) for link, share in shares if link in members}
-            _note(found, domain_of[source], domain_of[target], crossed)
+            leaves, enters = domain_of[source], domain_of[target]
+            total = sum(crossed.values())
+            least = found.least.get(leaves != enters, total)
+            found.least[leaves != enters] = min(least, total)
+            if leaves != enters:
+                _note(found.inward.setdefault(enters, Port()), crossed)
+                _note(found.outward.setdefault(leaves, Port()), crossed)
+                _note(found.into_gpu.setdefault(target, Port()), crossed)
+                _note(found.out_of_gpu.setdefault(source, Port()), crossed)
     return found
 
 
-def _note(found: Crossings, leaves: int, enters: int, crossed: dict[int, int]) -> None:
-    total, far = sum(crossed.values()), leaves != enters
-    found.least[far] = min(found.least.get(far, total), total)
-    if not far:
-        return
-    for ports, domain in ((found.inward, enters), (found.outward, leaves)):
-        port = ports.setdefault(domain, Port())
-        port.links |= crossed.keys()
-        port.share = total if port.share is None else min(port.share, total)
+def _note(port: Port, crossed: dict[int, int]) -> None:
+    """Add a transfer by its links of the class and their shares."""
+    total = sum(crossed.values())
+    port.links |= crossed.keys()
+    port.share = total if port.share is None else min(port.share, total)

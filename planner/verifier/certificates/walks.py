@@ -25,7 +25,7 @@ Limit = tuple[int, int]
 @CHECKERS.register("walks")
 def walks(certificate: Certificate, evidence: Evidence) -> Fraction:
     """Return the sum of what both legs prove, or what is proven of both together."""
-    if not _applies(evidence):
+    if not applies(evidence):
         return Fraction(0)
     alone = sum((_leg(certificate, evidence, leg) for leg in (0, 1)), Fraction(0))
     if "together" not in certificate:
@@ -45,14 +45,14 @@ def starts(
     Some layer but the first has at least this rise; empty if nothing follows.
     """
     first = layers[0]
-    if not (first.single and first.traffic == "direct" and _applies(first)):
+    if not (first.single and first.traffic == "direct" and applies(first)):
         return []
-    held = -(-len(layers) * first.experts // _widest(first))
+    held = -(-len(layers) * first.experts // widest_of(first))
     if held <= first.experts or first.layout.ep != first.layout.gpu_count:
         return []
     rises = []
     for certificate, evidence in zip(certificates[1:], layers[1:], strict=True):
-        weight_UV = _sides(evidence, _part(evidence), 0)[0][1]
+        weight_UV = sides_of(evidence, 0)[0][1]
         whole = int(weight_UV.sum(axis=0).min()) * _port(evidence, ports, 0)
         raised = whole + _leg(certificate, evidence, 1)
         rises.append(max(Fraction(0), raised - walks(certificate, evidence)))
@@ -71,7 +71,7 @@ def lifted(
     return sum(layers, Fraction(0)) + min(rises, default=Fraction(0))
 
 
-def _applies(evidence: Evidence) -> bool:
+def applies(evidence: Evidence) -> bool:
     """One copy of each expert, and traffic that is a sum over pairs of nodes."""
     return (
         evidence.traffic in ("direct", "copies")
@@ -90,7 +90,7 @@ def _part(evidence: Evidence) -> TokenPart:
 def _leg(certificate: Certificate, evidence: Evidence, leg: int) -> Fraction:
     """Return what a leg's own proof, of either sort, says."""
     claimed = certificate["legs"][leg]
-    sides = _sides(evidence, _part(evidence), leg)
+    sides = sides_of(evidence, leg)
     if "side" in claimed:
         if evidence.layout.ep != evidence.layout.gpu_count:
             return Fraction(0)
@@ -116,7 +116,7 @@ def _together(claimed: Certificate, evidence: Evidence) -> Fraction:
         return Fraction(0)
     timed, seen = evidence.objective == "link_time", []
     for leg in (0, 1):
-        sides = _sides(evidence, _part(evidence), leg)
+        sides = sides_of(evidence, leg)
         each = evidence.message[leg] if timed else 1
         seen.append(seen_from(evidence, {side[0]: side[1] for side in sides}, each))
     least = tried({**claimed, "side": "head"}, evidence, seen)
@@ -134,12 +134,11 @@ def _apart(weight_UV: IntArray, limit: Limit, claimed: Certificate) -> int:
     return max(0, int(weight_UV.sum()) - met)
 
 
-def _sides(
-    evidence: Evidence, part: TokenPart, leg: int
-) -> list[tuple[str, IntArray, Limit, Limit]]:
+def sides_of(evidence: Evidence, leg: int) -> list[tuple[str, IntArray, Limit, Limit]]:
     """Return transfers between two kinds of nodes, with who may meet how many."""
+    part = _part(evidence)
     slots, layer, ep = evidence.slots_per_gpu, evidence.layer, evidence.layout.ep
-    widest, experts = _widest(evidence), evidence.experts
+    widest, experts = widest_of(evidence), evidence.experts
     wide = slots * widest
     chosen_TK = part.experts_LTK[layer].astype(np.int64)
     home_T = part.source_T % ep
@@ -176,7 +175,7 @@ def _count(tail_T: IntArray, head_TK: IntArray, shape: tuple[int, int]) -> IntAr
     return weight_UV
 
 
-def _widest(evidence: Evidence) -> int:
+def widest_of(evidence: Evidence) -> int:
     """Most GPUs of one EP set in one domain."""
     layout, most = evidence.layout, 0
     for first in range(0, layout.gpu_count, layout.ep):
@@ -185,7 +184,7 @@ def _widest(evidence: Evidence) -> int:
     return most
 
 
-def _members(evidence: Evidence, name: str) -> dict[int, Fraction]:
+def members_of(evidence: Evidence, name: str) -> dict[int, Fraction]:
     """Rate of every link of a class that the objective looks at."""
     timed = evidence.objective == "link_time"
     return {
@@ -205,7 +204,7 @@ def _unit(evidence: Evidence, leg: int | None) -> Fraction:
 
 def _rates(evidence: Evidence, name: str, leg: int) -> tuple[Fraction, Fraction]:
     """Cheapest way in and between domains, over the rates of a class of links."""
-    rate = _members(evidence, name)
+    rate = members_of(evidence, name)
     if not rate:
         return Fraction(0), Fraction(0)
     crossed = crossings(evidence, name)
@@ -218,7 +217,7 @@ def _port(evidence: Evidence, names: Sequence[str], leg: int | None) -> Fraction
     """Least that a transfer takes of the links of a domain that it enters or leaves."""
     found = []
     for name, inward in zip(names, (True, False), strict=True):
-        rate, crossed = _members(evidence, str(name)), crossings(evidence, str(name))
+        rate, crossed = members_of(evidence, str(name)), crossings(evidence, str(name))
         for port in (crossed.inward if inward else crossed.outward).values():
             whole = sum((rate[link] for link in port.links), Fraction(0))
             if not whole:

@@ -14,8 +14,8 @@ from planner.verifier import verify_manifest
 
 @pytest.fixture(scope="module")
 def plan() -> Manifest:
-    """Return a short plan of the bundled model."""
-    options = SolveOptions(traffic="direct", time_limit=1.5)
+    """Return a short plan of the bundled model, which has a bound."""
+    options = SolveOptions(traffic="direct", redundant="0", time_limit=1.5)
     return planner.solve("toy-2x2", options=options)
 
 

@@ -118,7 +118,6 @@ def test_a_model_is_not_dumped_for_groups_that_are_yet_to_be_placed(
         ({"homes": "by_token"}, "goes with --homes by_tag"),
         ({"objective": "gpu_tokens"}, "does not look at"),
         ({"traffic": "direct"}, "attend where their experts are"),
-        ({"redundant": "grow"}, "give a number"),
         ({"groups": "elsewhere"}, "choose from auto, placed"),
     ],
 )

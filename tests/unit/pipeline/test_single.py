@@ -1,5 +1,6 @@
 """One expert per GPU altogether: from the facade to the verifier and the replay."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 import planner
-from planner.errors import InfeasibleError, UsageError, VerificationError
+from planner.errors import InfeasibleError, ManifestError, UsageError, VerificationError
 from planner.manifest import Manifest, write_manifest
 from planner.options import SolveOptions
 from planner.pipeline.solving import solve
@@ -85,6 +86,50 @@ def test_it_is_verified_and_replayed(plan: Manifest, trace: Path) -> None:
     assert plan.bound is not None
     assert plan.bound.certified_exact is not None
     assert plan.baselines["eplb_global"].reason is not None
+
+
+@pytest.fixture(scope="module")
+def by_ports(trace: Path) -> dict[str, Any]:
+    """Return a manifest whose bound is that of all layers' ports at once."""
+    options = SolveOptions(
+        traffic="direct",
+        policy="one_expert_per_gpu_total",
+        time_limit=1.0,
+        kv_tokens=10,
+        batch_tokens=10,
+    )
+    data = planned(trace, options).model_dump(mode="json", by_alias=True)
+    verify_manifest(data, folder=trace.parent)
+    return data
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"unit": 1},
+        {"seats": [[0] * 4] * 2, "triangles": []},
+        {"layers": [{}, {}]},
+    ],
+)
+def test_a_tampered_proof_by_ports_is_refused(
+    by_ports: dict[str, Any], trace: Path, change: dict[str, Any]
+) -> None:
+    """Law: what the multipliers of all layers prove is worked out again; exit 6."""
+    data = deepcopy(by_ports)
+    data["bound"]["certificate"]["chain"].update(change)
+    with pytest.raises(VerificationError, match="certified_exact") as refused:
+        verify_manifest(data, folder=trace.parent)
+    assert refused.value.exit_code == 6
+
+
+def test_a_proof_by_ports_of_another_shape_is_refused(
+    by_ports: dict[str, Any], trace: Path
+) -> None:
+    """Law: one error that names the place."""
+    data = deepcopy(by_ports)
+    data["bound"]["certificate"]["chain"] = {"unit": 4}
+    with pytest.raises(ManifestError, match="/bound/certificate/chain"):
+        verify_manifest(data, folder=trace.parent)
 
 
 def test_a_second_expert_on_a_gpu_is_found(plan: Manifest, trace: Path) -> None:

@@ -7,9 +7,9 @@ from planner.errors import LimitError
 from planner.evaluator import evaluate, layer_value
 from planner.evaluator.evaluation import layer_split
 from planner.instance import Caps
-from planner.strategies.auto import Portfolio
 from planner.strategies.base import STRATEGIES, Event, Limits
 from planner.strategies.baselines.base import published_plan
+from planner.strategies.choosing import Portfolio
 from tests.instances import instance
 
 LIMITS = Limits(seconds=2.0, threads=1)
