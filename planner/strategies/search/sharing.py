@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.arrays import FloatArray, IdArray
-from planner.engine import ENGINES
-from planner.engine.base import Share
+from planner import clock
+from planner.arrays import IdArray
 from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan
 from planner.strategies.base import Limits
 from planner.strategies.judging import judged_layer
+from planner.strategies.knapsack import best_choices
 from planner.strategies.legal import first_plan, keeps, moves_by_layer
 from planner.strategies.search.layer import Problem, problem_of, search_layer
 from planner.workload.parts import CountsPart
@@ -87,7 +87,7 @@ def _tried(
     tries = instance.layer_count * max(1, len(problems))
     seconds = SHARE * limits.seconds * max(1, limits.threads) / tries
 
-    def climb(layer: int, _: float) -> list[_Rung]:
+    def climb(layer: int, _: int) -> list[_Rung]:
         slots_GJ = plan.slots_LGJ[layer]
         found = [_Rung(0, _value(instance, layer, slots_GJ), slots_GJ)]
         for rung, problem in zip(rungs[1:], problems, strict=False):
@@ -102,9 +102,8 @@ def _tried(
             found.append(_Rung(rung, _value(instance, layer, slots_GJ), slots_GJ))
         return found
 
-    share = Share(workers=limits.threads, left=lambda: SHARE * limits.seconds)
-    run = ENGINES.get(limits.engine)
-    return run(climb, range(instance.layer_count), share)
+    layers = range(instance.layer_count)
+    return clock.side_by_side(layers, climb, threads=limits.threads)
 
 
 def _problems(
@@ -136,20 +135,6 @@ def _chosen(
     tried: Sequence[Sequence[_Rung]], spare: int, *, worst: bool
 ) -> list[_Rung]:
     """Return a rung for every layer, together the best that ``spare`` moves reach."""
-    best_N: FloatArray = np.zeros(spare + 1)
-    picks = []
-    for rungs in tried:
-        options_XN = np.full((len(rungs), spare + 1), np.inf)
-        for row_N, rung in zip(options_XN, rungs, strict=True):
-            before_N = best_N[: spare + 1 - rung.moves]
-            row_N[rung.moves :] = (
-                np.maximum(before_N, rung.value) if worst else before_N + rung.value
-            )
-        picks.append(options_XN.argmin(axis=0))
-        best_N = options_XN.min(axis=0)
-    left, chosen = spare, []
-    for rungs, pick_N in zip(reversed(tried), reversed(picks), strict=True):
-        rung = rungs[int(pick_N[left])]
-        chosen.append(rung)
-        left -= rung.moves
-    return chosen[::-1]
+    layers = [[(rung.moves, rung.value) for rung in rungs] for rungs in tried]
+    chosen = best_choices(layers, spare, worst=worst)
+    return [rungs[pick] for rungs, pick in zip(tried, chosen, strict=True)]
