@@ -4,7 +4,8 @@
 
 Prints one line per row and split: the value on the held-out sequences over that of the
 best EPLB (rule 30: global, hierarchical, on domains, each with ``nearest`` and
-``even``), the same on the planning part, the held-out imbalance, and moves tried.
+``even``, whatever ``--selection`` is), the same on the planning part, the held-out
+imbalance, and moves tried.
 Rows of one box print distinct GPUs per token instead; in their cluster all ports share
 one limit (a capacity group), so that their sum binds. ``--layers N`` keeps every
 (L/N)-th layer; with ``--work`` the limit counts work (docs/deterministic.md), so that a

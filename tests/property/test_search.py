@@ -10,18 +10,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from planner.arrays import IdArray
 from planner.evaluator import layer_loads, layer_value
 from planner.instance import Caps, PlacementInstance
 from planner.strategies.baselines.base import published_plan, repaired
 from planner.strategies.search.anneal import anneal, peak_value
 from planner.strategies.search.layer import (
     Knobs,
+    Placed,
     problem_of,
     search_layer,
     served_state,
 )
 from planner.strategies.search.network import Network, network_of
+from planner.strategies.search.serving import homes_of, split_of
 from planner.strategies.search.tokens import State, tokens_of
 from planner.workload.parts import TokenPart
 from tests.instances import instance
@@ -79,7 +80,7 @@ def after_moves(
     tokens = tokens_of(problem, 0, int(np.bincount(start_GJ.ravel()).max()))
     state = served_state(network, tokens, start_GJ)
     random_1 = np.asarray([seed + 1], dtype=np.uint64)
-    best = (start_GJ.copy(), np.inf, 0.0)
+    best = (start_GJ.copy(), state.choice_EH.copy(), np.inf, 0.0)
     knobs, met = Knobs(moves // 20, 1e6, 4, 0.1, False), set()
     for _ in range(20):
         anneal(network, tokens, state, best, knobs, random_1)
@@ -98,9 +99,10 @@ def test_loads_kept_by_increments_are_the_evaluators(
     """After thousands of random moves value and pairs are those of a fresh count."""
     problem = small(kind, extra, seed)
     network, state = after_moves(problem, 3000, seed)
-    loads = layer_loads(problem, problem.planning, 0, state.slots_GJ, {})
+    split = split_of(network.homes, problem.layout, state.slots_GJ, state.choice_EH)
+    loads = layer_loads(problem, problem.planning, 0, state.slots_GJ, split)
     assert state.pairs_G.tolist() == loads.pairs_G.tolist()
-    exact = layer_value(problem, problem.planning, 0, state.slots_GJ, {})
+    exact = layer_value(problem, problem.planning, 0, state.slots_GJ, split)
     value = peak_value(network, state.load_X, state.pairs_G)
     assert value == pytest.approx(float(exact), rel=1e-9, abs=1e-18)
 
@@ -123,8 +125,10 @@ def test_a_state_within_the_caps_stays_within_them(kind: tuple, seed: int) -> No
     problem = small(kind, 3, seed)
     start_GJ = repaired(problem, published_plan(problem, "contiguous")).slots_LGJ[0]
 
-    def figures(slots_GJ: IdArray) -> tuple[Fraction, Fraction]:
-        pairs_G = layer_loads(problem, problem.planning, 0, slots_GJ, {}).pairs_G
+    def figures(state: State) -> tuple[Fraction, Fraction]:
+        slots_GJ, homes = state.slots_GJ, homes_of(problem)
+        split = split_of(homes, problem.layout, slots_GJ, state.choice_EH)
+        pairs_G = layer_loads(problem, problem.planning, 0, slots_GJ, split).pairs_G
         domains = problem.topology.domains
         busiest = max(
             Fraction(int(pairs_G[list(gpus)].sum()), len(gpus)) for gpus in domains
@@ -132,12 +136,13 @@ def test_a_state_within_the_caps_stays_within_them(kind: tuple, seed: int) -> No
         mean = Fraction(int(pairs_G.sum()), pairs_G.size)
         return int(pairs_G.max()) / mean, busiest / mean
 
-    gpu, domain = figures(start_GJ)
+    tokens = tokens_of(problem, 0, int(np.bincount(start_GJ.ravel()).max()))
+    gpu, domain = figures(served_state(network_of(problem), tokens, start_GJ))
     # Rounded up to decimals, as caps are given.
     caps = Caps(gpu=ceil(gpu * 100) / 100, domain=ceil(domain * 100) / 100)
     problem = replace(problem, caps=caps)
     _, state = after_moves(problem, 2000, seed, varied=False)
-    found = figures(state.slots_GJ)
+    found = figures(state)
     assert found[0] <= Fraction(str(caps.gpu))
     assert found[1] <= Fraction(str(caps.domain))
 
@@ -180,10 +185,10 @@ def test_relabelling_experts_relabels_what_is_found(
         found = search_layer(
             problem_of(again),
             0,
-            slots_GJ,
+            Placed(slots_GJ, {}),
             seconds=60.0,
             seed=seed % 1000,
             most_proposals=2000,
         )
-        reached.append(layer_value(again, tokens, 0, found.slots_GJ, {}))
+        reached.append(layer_value(again, tokens, 0, *found.placed))
     assert reached[0] == reached[1]

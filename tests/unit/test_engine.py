@@ -205,6 +205,15 @@ def test_layers_are_worked_on_where_the_engine_says(
     assert asked[0] == problem.layer_count
 
 
+def test_on_the_wall_items_in_turn_may_take_all_that_is_left(engine: Any) -> None:
+    """Law: of three rounds that wait only others get their part."""
+    shared = Share(workers=2, left=lambda: 12.0, in_turn=lambda item: item == 1)
+    assert engine(lambda _, seconds: seconds, range(6), shared) == [
+        *(4.0, 12.0),
+        *(6.0, 6.0, 12.0, 12.0),
+    ]
+
+
 @pytest.mark.parametrize("engine_name", ENGINES.names())
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_items_in_turn_come_first_and_may_take_all(

@@ -32,7 +32,8 @@ WORTH = 0.8
 VIOLATED = 1e-3
 SURE = 1 - 1e-7
 """Beyond the tolerance that multipliers of the layers add up to 1 with."""
-SECONDS = 20.0
+SECONDS, LEAST_SECONDS = 20.0, 2.0
+"""Time for the bound, unless told, and for the program without triangles."""
 
 
 class Chain(NamedTuple):
@@ -71,8 +72,8 @@ def chain_bound(
 ) -> Chain | None:
     """Return the bound of all layers; None where it does not apply or says less.
 
-    ``ports`` are those of single GPUs, ``known`` is a bound of the whole. After
-    ``seconds`` no further triangles are added.
+    ``ports`` are those of single GPUs, ``known`` is a bound of the whole. ``seconds``
+    limit how often triangles are added.
     """
     until = clock.now() + seconds
     layers, experts = flows.legs // 2, flows.experts
@@ -86,7 +87,8 @@ def chain_bound(
     best: Chain | None = None
     for _ in range(ROUNDS + 1):
         model = _model(rows, (layers, experts), room, triangles_T3, worst=worst)
-        outcome = solve_linear(model.linear, SECONDS)
+        left = until - clock.now()
+        outcome = solve_linear(model.linear, left if best else max(left, LEAST_SECONDS))
         if outcome.duals_R is None or not outcome.solutions:
             break
         found = _rounded(rows, model, outcome.duals_R, triangles_T3, ports)

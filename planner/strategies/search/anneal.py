@@ -16,6 +16,8 @@ from planner.strategies.search.moves import (
     try_move,
     try_swap,
 )
+from planner.strategies.search.nearest import prepare_choice
+from planner.strategies.search.serving import may_serve
 
 SLACK = 0.5
 """Pairs are whole: an excess below this is none."""
@@ -127,7 +129,8 @@ def propose(network: Any, tokens: Any, state: Any, random_1: Any, spare: bool) -
 
     The first slot gets the first expert. The second GPU is -1 where no more changes;
     in a swap its slot gets the second expert. Swaps within a cell are no use where
-    only cells count.
+    only cells count. Slot -1: the copy on the GPU is to serve a home class, which
+    stands in place of the second slot.
     """
     slots_GJ, none = state.slots_GJ, (-1, 0, 0, -1, 0, 0)
     ranks, width = slots_GJ.shape
@@ -135,6 +138,12 @@ def propose(network: Any, tokens: Any, state: Any, random_1: Any, spare: bool) -
     expert = np.int64(slots_GJ[gpu, slot])
     if expert < 0:
         return none
+    homes = network.homes.domain_H.size
+    if homes and state.count_E[expert] > 1 and draw(random_1, 2):
+        home = draw(random_1, homes)
+        if not may_serve(network, state, expert, gpu, home):
+            return none
+        return (gpu, -1, expert, -1, home, expert)
     if spare and state.count_E[expert] > 1 and draw(random_1, 2):
         other = draw(random_1, state.count_E.size)
         full = state.count_E[other] == tokens.most_copies
@@ -154,6 +163,14 @@ def propose(network: Any, tokens: Any, state: Any, random_1: Any, spare: bool) -
 
 
 @inlined  # type: ignore[untyped-decorator]
+def first_expert(slots_GJ: Any, move: Any) -> Any:
+    """Return the expert in the first slot of a move, or the one served otherwise."""
+    if move[1] < 0:
+        return np.int64(move[2])
+    return np.int64(slots_GJ[move[0], move[1]])
+
+
+@inlined  # type: ignore[untyped-decorator]
 def carry_pairs(
     network: Any, tokens: Any, state: Any, move: Any, single: bool, sign: int
 ) -> None:
@@ -161,9 +178,11 @@ def carry_pairs(
     if single:
         swap_pairs(network, tokens, state, move, sign)
         return
-    one = np.int64(state.slots_GJ[move[0], move[1]])
-    if sign > 0:
+    one = first_expert(state.slots_GJ, move)
+    if sign > 0 and move[1] >= 0:
         prepare(network, state, move)
+    elif sign > 0:
+        prepare_choice(network, state, move)
     move_pairs(network, tokens, state, (one, move[2]), sign)
 
 
@@ -173,13 +192,13 @@ def anneal(
 ) -> Any:
     """Try ``knobs.proposals`` moves at one temperature; return (value, excess).
 
-    ``best`` is (slots_GJ, value, excess) of the best state so far; its slots are
-    overwritten when a better one is met. While the caps are exceeded only moves
-    towards them are taken. The state descends on the smooth value plus a small weight
-    on the norm of pairs per GPU; with ``knobs.evening`` it is the best one, and only
-    moves are taken that make GPUs more even and raise neither value.
+    ``best`` is (slots_GJ, choice_EH, value, excess) of the best state so far; its
+    arrays are overwritten when a better one is met. While the caps are exceeded only
+    moves towards them are taken. The state descends on the smooth value plus a small
+    weight on the norm of pairs per GPU; with ``knobs.evening`` it is the best one, and
+    only moves are taken that make GPUs more even and raise neither value.
     """
-    best_GJ, best_value, best_excess = best
+    best_GJ, best_EH, best_value, best_excess = best
     rules = knobs.rules
     spare = state.slots_GJ.size > state.count_E.size
     scale_X, scale_G = scales_of(network, state)
@@ -194,11 +213,9 @@ def anneal(
     new_links, new_pairs = links, pairs
     for _ in range(knobs.proposals):
         move = propose(network, tokens, state, random_1, spare)
-        if move[0] < 0:
+        if move[0] < 0 or (rules.any and not is_legal(rules, state, move)):
             continue
-        if rules.any and not is_legal(rules, state, move):
-            continue
-        one, two = np.int64(state.slots_GJ[move[0], move[1]]), np.int64(move[2])
+        one, two = first_expert(state.slots_GJ, move), np.int64(move[2])
         single = network.alike and move[3] >= 0
         single = single and state.count_E[one] == 1 and state.count_E[two] == 1
         carry_pairs(network, tokens, state, move, single, 1)
@@ -237,4 +254,5 @@ def anneal(
         if evener or (excess, value) < (best_excess, best_value * (1 - 1e-12)):
             best_excess, best_value = excess, min(value, best_value)
             best_GJ[:, :] = state.slots_GJ
+            best_EH[:, :] = state.choice_EH
     return best_value, best_excess

@@ -12,6 +12,7 @@ from planner.evaluator.joint import planning_tokens
 from planner.instance import PlacementInstance
 from planner.strategies.search.choices import all_alike
 from planner.strategies.search.network import Network, network_of
+from planner.strategies.search.serving import homes_of, sources_decide
 
 
 def joint_network(instance: PlacementInstance) -> Network:
@@ -26,6 +27,7 @@ def joint_network(instance: PlacementInstance) -> Network:
     ValueError
         If the cluster is too large to write all its routes out.
     """
+    homes = homes_of(instance)
     networks = [network_of(view) for view in instance.views]
     if len(networks) == 1:
         return networks[0]
@@ -39,6 +41,8 @@ def joint_network(instance: PlacementInstance) -> Network:
         domain_G=_apart(
             [each.domain_G for each in networks], [domains] * len(networks)
         ),
+        by_source=sources_decide(instance, homes),
+        homes=homes._replace(class_G=np.tile(homes.class_G, len(networks))),
         cell_CR=cell_CR,
         alike=bool((cell_CR == cell_CR[0]).all()),
         classes=sum(classes),

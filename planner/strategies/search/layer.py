@@ -1,19 +1,22 @@
 """One layer's search: anneal from a start, cooling with the work that is done."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from planner import clock
-from planner.arrays import IdArray
+from planner.arrays import IdArray, IntArray
 from planner.instance import PlacementInstance
+from planner.plan import SplitWeights
 from planner.strategies.search.anneal import anneal, excess_of, peak_value
 from planner.strategies.search.joint import joint_network
 from planner.strategies.search.legality import FREE, Rules, begin, rules_of
 from planner.strategies.search.mixing import Guide, by_cells, gpu_places, guide_of
 from planner.strategies.search.moves import fill
 from planner.strategies.search.network import Network
+from planner.strategies.search.serving import choice_of, split_of
 from planner.strategies.search.tokens import State, Tokens, empty_state, tokens_of
 
 HOT, COLD = 0.64, 1.28e-3
@@ -71,11 +74,18 @@ class Stage(NamedTuple):
     evening: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerResult:
-    """The best slots found, moves tried, and whether all the work was done."""
+class Placed(NamedTuple):
+    """Slots of a layer and, where the plan says which copy serves whom, the split."""
 
     slots_GJ: IdArray
+    split: Mapping[int, SplitWeights]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerResult:
+    """The best that was found, moves tried, and whether all the work was done."""
+
+    placed: Placed
     proposals: int
     finished: bool
 
@@ -94,9 +104,19 @@ def problem_of(instance: PlacementInstance) -> Problem:
     return Problem(instance, joint_network(instance), guide, cells)
 
 
-def served_state(network: Network, tokens: Tokens, slots_GJ: IdArray) -> State:
-    """Return the state with these slots and everything served and loaded."""
+def served_state(
+    network: Network,
+    tokens: Tokens,
+    slots_GJ: IdArray,
+    choice_EH: IntArray | None = None,
+) -> State:
+    """Return the state with these slots and everything served and loaded.
+
+    Where the plan says which copy serves whom, ``choice_EH`` does where it can.
+    """
     state = empty_state(network, tokens, slots_GJ)
+    if choice_EH is not None:
+        state.choice_EH[:] = choice_EH
     fill(network, tokens, state)
     return state
 
@@ -126,9 +146,16 @@ def stages_of(problem: Problem, layer: int, start_GJ: IdArray) -> list[Stage]:
 class _Climb:
     """Works through the stages and keeps the best state of each."""
 
-    def __init__(self, start_GJ: IdArray, seed: int, rules: Rules) -> None:
+    def __init__(self, problem: Problem, start: Placed, seed: int, rules: Rules):
         self._rules = rules
-        self.best_GJ = start_GJ.astype(np.int16).copy()
+        self.best_GJ = start.slots_GJ.astype(np.int16).copy()
+        self.best_EH = choice_of(
+            problem.exact.homes,
+            problem.instance.layout,
+            start.slots_GJ,
+            start.split,
+            problem.instance.model.experts,
+        )
         word = (seed * 0x9E3779B97F4A7C15 + 1) % 2**64
         self.random_1 = np.asarray([word], dtype=np.uint64)
 
@@ -136,7 +163,10 @@ class _Climb:
         """Go on from the best state so far, judged as this stage does."""
         self.stage = stage
         begin(self._rules, self.best_GJ)
-        self.state = served_state(stage.network, stage.tokens, self.best_GJ)
+        self.state = served_state(
+            stage.network, stage.tokens, self.best_GJ, self.best_EH
+        )
+        self.best_EH[:] = self.state.choice_EH
         state, tokens = self.state, stage.tokens
         self.value = peak_value(stage.network, state.load_X, state.pairs_G)
         # The first legal state counts as better than any start that breaks a cap.
@@ -156,7 +186,7 @@ class _Climb:
         heat /= self.best_GJ.size
         evening, rules = stage.evening, self._rules
         knobs = Knobs(proposals, heat, DOUBLINGS, balance, evening, rules)
-        best = (self.best_GJ, self.value, self.excess)
+        best = (self.best_GJ, self.best_EH, self.value, self.excess)
         read_1, network = self.state.read_1, stage.network
         read_1[0] = proposals * _step_words(network)
         self.value, self.excess = anneal(
@@ -173,7 +203,7 @@ def _step_words(network: Network) -> int:
 def search_layer(
     problem: Problem,
     layer: int,
-    start_GJ: IdArray,
+    start: Placed,
     *,
     seconds: float,
     seed: int,
@@ -185,9 +215,9 @@ def search_layer(
     the work ends first the result depends on the seed alone.
     """
     begun = clock.now()
-    climb = _Climb(start_GJ, seed, rules_of(problem.instance, layer))
+    climb = _Climb(problem, start, seed, rules_of(problem.instance, layer))
     proposals, done = 0, 0.0
-    for stage in stages_of(problem, layer, start_GJ):
+    for stage in stages_of(problem, layer, start.slots_GJ):
         climb.enter(stage)
         words = _step_words(stage.network) + 8 * stage.tokens.chose_FW.shape[1]
         width = max(1, CHUNK_WORDS // words)
@@ -199,4 +229,7 @@ def search_layer(
             used = (clock.now() - begun) / max(seconds, 1e-9)
             done = max(proposals / most_proposals, used)
     finished = proposals >= most_proposals
-    return LayerResult(slots_GJ=climb.best_GJ, proposals=proposals, finished=finished)
+    layout = problem.instance.layout
+    split = split_of(problem.exact.homes, layout, climb.best_GJ, climb.best_EH)
+    placed = Placed(climb.best_GJ, split)
+    return LayerResult(placed=placed, proposals=proposals, finished=finished)

@@ -17,6 +17,7 @@ from planner.arrays import FloatArray, IntArray
 from planner.instance import PlacementInstance
 from planner.strategies.search.choices import Sample
 from planner.strategies.search.network import Classes, Network, network_of
+from planner.strategies.search.serving import homes_of
 from planner.workload.parts import TokenPart
 
 TRIES = 4
@@ -42,8 +43,10 @@ def guide_of(instance: PlacementInstance) -> Guide | None:
     if not isinstance(part, TokenPart) or instance.objective.name == "gpu_tokens":
         return None
     alike = sources_alike(instance, part)
-    sample = _sample(instance, part, alike)
-    network = network_of(instance, _classes(instance, part, sample, alike))
+    chosen = homes_of(instance).domain_H.size > 0
+    sample = _sample(instance, part, alike, chosen)
+    classes = _classes(instance, part, sample, (alike, chosen))
+    network = network_of(instance, classes)
     return None if network.linear else Guide(network, sample)
 
 
@@ -68,7 +71,9 @@ def _spare(instance: PlacementInstance) -> bool:
     return instance.slot_count > instance.model.experts
 
 
-def _sample(instance: PlacementInstance, part: TokenPart, alike: bool) -> Sample:
+def _sample(
+    instance: PlacementInstance, part: TokenPart, alike: bool, chosen: bool
+) -> Sample:
     """Try every token at several sources or ordinals where they decide on a copy."""
     seen = Sample(np.arange(part.source_T.size), part.source_T, part.ordinal_T)
     if not (_spare(instance) and alike):
@@ -77,7 +82,7 @@ def _sample(instance: PlacementInstance, part: TokenPart, alike: bool) -> Sample
     tries = min(TRIES, gpus)
     moved = np.repeat(np.arange(tries), part.source_T.size)
     sample = Sample(*(np.tile(seen_T, tries) for seen_T in seen))
-    if instance.selection != "nearest":
+    if not (instance.selection == "nearest" or chosen):
         return sample._replace(ordinal_T=sample.ordinal_T + moved)
     # One more, so that sources in turn are tried as well as domains.
     source_T = (sample.source_T + moved * (gpus // tries + 1)) % gpus
@@ -85,19 +90,28 @@ def _sample(instance: PlacementInstance, part: TokenPart, alike: bool) -> Sample
 
 
 def _classes(
-    instance: PlacementInstance, part: TokenPart, sample: Sample, alike: bool
+    instance: PlacementInstance,
+    part: TokenPart,
+    sample: Sample,
+    known: tuple[bool, bool],
 ) -> Classes:
     """Take sources together, each by the number of tokens that it really has.
 
     Where ``nearest`` looks at the source, only sources that it treats alike: of one
     domain if only domains matter, and where it deals far copies in turn, those that
-    get the first of two apart from those that get the second.
+    get the first of two apart from those that get the second. Where the plan says who
+    serves a domain or a DP rank, sources of one. ``known`` is whether sources are
+    alike, and whether the plan says.
     """
+    alike, chosen = known
     layout = instance.layout
     gpus = layout.gpu_count
     key_G = layout.set_G * gpus + layout.domain_G
     if instance.selection == "nearest" and _spare(instance):
         key_G = 2 * key_G + np.arange(gpus) % 2
+        if instance.traffic != "dedup_domain":
+            key_G = np.arange(gpus)
+    elif chosen:
         if instance.traffic != "dedup_domain":
             key_G = np.arange(gpus)
     elif alike:

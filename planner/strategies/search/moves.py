@@ -1,8 +1,9 @@
 """Compiled moves: which tokens change GPU, what that adds to links, how it is done.
 
 Two experts are concerned in a move: *one*, in the first slot, and *two*, which takes
-its place. Rows 0 to 3 of ``rank_4M`` and ``count_4`` tell where their copies are: of
-one before and after, of two before and after.
+its place; the same one twice where only another copy is to serve. Rows 0 to 3 of
+``rank_4M`` and ``count_4`` tell where their copies are: of one before and after, of
+two before and after.
 """
 
 from typing import Any
@@ -27,6 +28,7 @@ from planner.strategies.search.nearest import (
     try_near,
     try_near_copies,
 )
+from planner.strategies.search.serving import follow
 
 
 @inlined  # type: ignore[untyped-decorator]
@@ -54,14 +56,17 @@ def prepare(network: Any, state: Any, move: Any) -> None:
     one, two = np.int64(state.slots_GJ[move[0], move[1]]), np.int64(move[2])
     relist(state, one, 0, move[0], move[3])
     relist(state, two, 2, move[3], move[0])
-    if network.nearest:
+    if network.homes.domain_H.size:
+        follow(network, state, one, 0, (move[0], move[3]))
+        follow(network, state, two, 1, (move[3], move[0]))
+    if network.by_source:
         prepare_near(network, state, (one, two))
 
 
 @inlined  # type: ignore[untyped-decorator]
 def move_pairs(network: Any, tokens: Any, state: Any, experts: Any, sign: int) -> None:
     """Carry the pairs of a prepared move over, or back (sign −1)."""
-    if network.nearest:
+    if network.by_source:
         move_near_pairs(network, tokens, state, experts, sign)
     else:
         move_hashed_pairs(network, tokens, state, experts, sign)
@@ -71,7 +76,7 @@ def move_pairs(network: Any, tokens: Any, state: Any, experts: Any, sign: int) -
 def try_move(network: Any, tokens: Any, state: Any, experts: Any) -> None:
     """Write into ``trial_X`` the loads after a prepared move."""
     state.trial_X[:] = state.load_X
-    if not network.nearest:
+    if not network.by_source:
         try_hashed(network, tokens, state, experts)
     elif network.linear:
         try_near_copies(network, tokens, state, experts)
@@ -82,22 +87,26 @@ def try_move(network: Any, tokens: Any, state: Any, experts: Any) -> None:
 @inner  # type: ignore[untyped-decorator]
 def carry_out(network: Any, tokens: Any, state: Any, move: Any, one: int) -> None:
     """Carry out a prepared move whose loads and pairs are already settled."""
-    two = np.int64(move[2])
-    state.slots_GJ[move[0], move[1]] = two
+    two, placing = np.int64(move[2]), move[1] >= 0
+    if placing:
+        state.slots_GJ[move[0], move[1]] = two
     if move[3] >= 0:
         state.slots_GJ[move[3], move[4]] = one
     if not network.linear:
-        if network.nearest:
+        if network.by_source:
             carry_near(network, tokens, state, (one, two))
         else:
             carry_hashed(network, tokens, state, (one, two))
-    for side in range(2):
+    for side in range(2 if placing else 1):
         expert, row = two if side else one, 2 * side + 1
-        count = state.count_4[row]
-        state.rank_EM[expert, :count] = state.rank_4M[row, :count]
-        state.count_E[expert] = count
-        if network.nearest:
+        if placing:
+            count = state.count_4[row]
+            state.rank_EM[expert, :count] = state.rank_4M[row, :count]
+            state.count_E[expert] = count
+        if network.by_source:
             state.near_ES[expert] = state.near_2S[side]
+        if network.homes.domain_H.size:
+            state.choice_EH[expert] = state.choice_2H[side]
 
 
 @inlined  # type: ignore[untyped-decorator]
@@ -157,7 +166,7 @@ def fill(network: Any, tokens: Any, state: Any) -> None:
                 state.rank_EM[expert, state.count_E[expert]] = gpu
                 state.count_E[expert] += 1
     for number in range(state.count_E.size):
-        if network.nearest:
+        if network.by_source:
             serve_near(network, tokens, state, number)
         else:
             serve_hashed(network, tokens, state, number)

@@ -1,4 +1,4 @@
-"""Moves under ``nearest``: the source alone says which copy serves a token (rule 17).
+"""Moves where the source alone says which copy serves a token: by rule 17, or chosen.
 
 So what a move changes is a list of runs: neighbouring lanes whose sources find both
 experts at the same columns before, and at the same columns after. Lanes for which
@@ -6,6 +6,8 @@ nothing changes are not looked at.
 """
 
 from typing import Any
+
+import numpy as np
 
 from planner.strategies.search.column import (
     add_change,
@@ -15,6 +17,7 @@ from planner.strategies.search.column import (
     try_trade,
 )
 from planner.strategies.search.compiling import inlined, inner
+from planner.strategies.search.serving import begin_choice, chosen_ranks
 
 
 @inner  # type: ignore[untyped-decorator]
@@ -49,7 +52,24 @@ def prepare_near(network: Any, state: Any, experts: Any) -> None:
     for side in range(2):
         row = 2 * side + 1
         ranks, near_S = state.rank_4M[row, : state.count_4[row]], state.near_2S[side]
-        near_ranks(network.domain_G, network.ep, ranks, experts[side], near_S)
+        if network.homes.domain_H.size:
+            chosen_ranks(network, ranks, state.choice_2H[side], near_S)
+        else:
+            near_ranks(network.domain_G, network.ep, ranks, experts[side], near_S)
+
+
+@inlined  # type: ignore[untyped-decorator]
+def prepare_choice(network: Any, state: Any, move: Any) -> None:
+    """Write which ranks serve an expert if another copy serves one home class.
+
+    Its second side is the same expert, to which nothing happens.
+    """
+    rank, expert, home = move[0], np.int64(move[2]), move[4]
+    ranks = state.rank_EM[expert, : state.count_E[expert]]
+    state.choice_2H[0] = state.choice_EH[expert]
+    state.choice_2H[0, home] = rank
+    chosen_ranks(network, ranks, state.choice_2H[0], state.near_2S[0])
+    state.near_2S[1] = state.near_ES[expert]
 
 
 @inlined  # type: ignore[untyped-decorator]
@@ -196,7 +216,11 @@ def serve_near(network: Any, tokens: Any, state: Any, expert: int) -> None:
         state.rank_EM[expert, : state.count_E[expert]],
         state.near_ES[expert],
     )
-    near_ranks(network.domain_G, network.ep, ranks, expert, near_S)
+    if network.homes.domain_H.size:
+        begin_choice(network, state, expert)
+        chosen_ranks(network, ranks, state.choice_EH[expert], near_S)
+    else:
+        near_ranks(network.domain_G, network.ep, ranks, expert, near_S)
     nobody = tokens.chose_FW.shape[0] - 1
     for source in range(near_S.size):
         base = source - source % network.ep

@@ -13,6 +13,7 @@ import numpy as np
 from planner.arrays import BoolArray, FloatArray, IntArray
 from planner.instance import PlacementInstance, scope_of
 from planner.layout import ParallelLayout
+from planner.strategies.search.serving import Homes, homes_of, sources_decide
 
 NO_PAIR = -1
 
@@ -20,6 +21,8 @@ NO_PAIR = -1
 class Network(NamedTuple):
     """Fixed arrays of an instance (C columns, X places where load adds up).
 
+    ``by_source`` says that who serves a token depends on its source alone: by the rule
+    of ``nearest`` or, where there are ``homes``, by what the plan says of them.
     ``cell_CR`` is the column of the cell of each EP rank in each EP set, -1 where
     cells do not matter; ``alike`` says that all sets have the same. ``class_S`` is the
     class of each source GPU. ``first_K``, ``place_Y`` and ``share_Y`` list, for every
@@ -29,7 +32,8 @@ class Network(NamedTuple):
     """
 
     linear: bool
-    nearest: bool
+    by_source: bool
+    homes: Homes
     ep: int
     columns: int
     domain_G: IntArray
@@ -81,6 +85,7 @@ def network_of(instance: PlacementInstance, classes: Classes | None = None) -> N
     layout, by_cell = instance.layout, instance.traffic == "dedup_domain"
     cell_CR = _cells(layout) if by_cell else np.full((layout.sets, layout.ep), NO_PAIR)
     columns = max(layout.ep, int(cell_CR.max()) + 1)
+    homes = homes_of(instance)
     entries, cost_X = _loads(instance, _hops(instance, cell_CR), classes)
     used = np.unique(entries.place_Z)
     entries = entries.take(np.argsort(entries.key_Z, kind="stable"))
@@ -89,7 +94,8 @@ def network_of(instance: PlacementInstance, classes: Classes | None = None) -> N
     ends = np.searchsorted(used, [0, cost_X.size // 2, cost_X.size])
     return Network(
         linear=instance.traffic == "copies",
-        nearest=instance.selection == "nearest",
+        by_source=sources_decide(instance, homes),
+        homes=homes,
         ep=layout.ep,
         columns=columns,
         domain_G=np.ascontiguousarray(layout.domain_G, dtype=np.int64),

@@ -10,15 +10,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner import clock
-from planner.arrays import IdArray
+from planner.engine import ENGINES
+from planner.engine.base import Share
+from planner.evaluator.evaluation import layer_split
 from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan
 from planner.strategies.base import Limits
 from planner.strategies.judging import judged_layer
 from planner.strategies.knapsack import best_choices
 from planner.strategies.legal import first_plan, keeps, moves_by_layer
-from planner.strategies.search.layer import Problem, problem_of, search_layer
+from planner.strategies.search.layer import (
+    Placed,
+    Problem,
+    problem_of,
+    search_layer,
+)
 from planner.workload.parts import CountsPart
 
 SHARE = 0.3
@@ -30,11 +36,11 @@ CAP_PENALTY = 1e3
 
 
 class _Rung(NamedTuple):
-    """A number of moves, the value reached with it, and the slots."""
+    """A number of moves, the value reached with it, and the plan of the layer."""
 
     moves: int
     value: float
-    slots_GJ: IdArray
+    placed: Placed
 
 
 def share_moves(
@@ -64,7 +70,15 @@ def share_moves(
         need + rung.moves + 2 * (each + (at < rest))
         for at, (need, rung) in enumerate(zip(needed_L, chosen, strict=True))
     ]
-    best = replace(plan, slots_LGJ=np.stack([rung.slots_GJ for rung in chosen]))
+    best = replace(
+        plan,
+        slots_LGJ=np.stack([rung.placed.slots_GJ for rung in chosen]),
+        split={
+            (layer, expert): weights
+            for layer, rung in enumerate(chosen)
+            for expert, weights in rung.placed.split.items()
+        },
+    )
     shared = replace(instance, constraints=constraints.shared_out(most_L))
     return shared, [plan, best]
 
@@ -87,23 +101,24 @@ def _tried(
     tries = instance.layer_count * max(1, len(problems))
     seconds = SHARE * limits.seconds * max(1, limits.threads) / tries
 
-    def climb(layer: int, _: int) -> list[_Rung]:
-        slots_GJ = plan.slots_LGJ[layer]
-        found = [_Rung(0, _value(instance, layer, slots_GJ), slots_GJ)]
+    def climb(layer: int, _: float) -> list[_Rung]:
+        placed = Placed(plan.slots_LGJ[layer], layer_split(plan, layer))
+        found = [_Rung(0, _value(instance, layer, placed), placed)]
         for rung, problem in zip(rungs[1:], problems, strict=False):
-            slots_GJ = search_layer(
+            placed = search_layer(
                 problem,
                 layer,
-                slots_GJ,
+                placed,
                 seconds=seconds,
                 seed=limits.seed * 1_000_003 + layer,
                 most_proposals=PROPOSALS_PER_SLOT * instance.slot_count,
-            ).slots_GJ
-            found.append(_Rung(rung, _value(instance, layer, slots_GJ), slots_GJ))
+            ).placed
+            found.append(_Rung(rung, _value(instance, layer, placed), placed))
         return found
 
-    layers = range(instance.layer_count)
-    return clock.side_by_side(layers, climb, threads=limits.threads)
+    share = Share(workers=limits.threads, left=lambda: SHARE * limits.seconds)
+    run = ENGINES.get(limits.engine)
+    return run(climb, range(instance.layer_count), share)
 
 
 def _problems(
@@ -126,8 +141,8 @@ def _problems(
     ]
 
 
-def _value(instance: PlacementInstance, layer: int, slots_GJ: IdArray) -> float:
-    value, excess = judged_layer(instance, layer, slots_GJ, {})
+def _value(instance: PlacementInstance, layer: int, placed: Placed) -> float:
+    value, excess = judged_layer(instance, layer, *placed)
     return float(value) * (1 + CAP_PENALTY * float(excess))
 
 

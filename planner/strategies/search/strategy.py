@@ -33,6 +33,7 @@ from planner.strategies.legal import legal_starts
 from planner.strategies.search.bound import dedup_bound
 from planner.strategies.search.layer import (
     LayerResult,
+    Placed,
     Problem,
     problem_of,
     search_layer,
@@ -137,7 +138,7 @@ class _Run:
         """Search one layer and judge what was found."""
         proposals = PROPOSALS_PER_SLOT * self._instance.slot_count
         found = self._search(layer, seconds=seconds, proposals=proposals)
-        return found, _judged(self._instance, layer, found.slots_GJ, {}, "search")
+        return found, _judged(self._instance, layer, *found.placed, "search")
 
     def keep(self, found: Found) -> None:
         """Keep what is better than the best of its layer."""
@@ -150,7 +151,7 @@ class _Run:
         return search_layer(
             self._problem,
             layer,
-            self._starts[layer].slots_GJ,
+            Placed(self._starts[layer].slots_GJ, self._starts[layer].split),
             seconds=seconds,
             seed=self._seed * 1_000_003 + layer,
             most_proposals=proposals,

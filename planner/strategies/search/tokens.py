@@ -12,6 +12,7 @@ from planner.instance import PlacementInstance
 from planner.strategies.search.bits import ONES
 from planner.strategies.search.choices import Sample, choices_of
 from planner.strategies.search.network import Network
+from planner.strategies.search.serving import NOBODY, homes_of, sources_decide
 
 Words = NDArray[np.uint64]
 KNUTH = np.uint64(2654435769)
@@ -49,10 +50,11 @@ class State(NamedTuple):
 
     ``rank_EM`` and ``count_E`` are the copies of each expert in copy order. Columns
     have bit-sliced counters ``count_CBW`` and their summaries. ``near_ES`` is the rank
-    that serves each expert to each source under ``nearest``. ``rank_4M``, ``count_4``,
-    ``near_2S``, ``column_4L`` and ``used_4W`` describe a move that is being judged
-    (``planner.strategies.search.moves``); what follows is scratch, but for ``read_1``,
-    the words read so far.
+    that serves each expert to each source where the source decides, ``choice_EH`` the
+    rank that serves each home class where the plan says. ``rank_4M``, ``count_4``,
+    ``near_2S``, ``choice_2H``, ``column_4L`` and ``used_4W`` describe a move that is
+    being judged (``planner.strategies.search.moves``); what follows is scratch, but
+    for ``read_1``, the words read so far.
     """
 
     slots_GJ: IdArray
@@ -68,7 +70,9 @@ class State(NamedTuple):
     rank_4M: IntArray
     count_4: IntArray
     near_ES: IntArray
+    choice_EH: IntArray
     near_2S: IntArray
+    choice_2H: IntArray
     column_4L: IntArray
     used_4W: Words
     marked_C: BoolArray
@@ -107,7 +111,8 @@ def tokens_of(
     chose_FW = np.zeros((experts + 1) * width, dtype=np.uint64)
     np.bitwise_or.at(chose_FW, expert * width + word_T[token], bit_T[token])
     most = max(copies, min(MOST_COPIES, layout.ep, 1 + _spare(instance)))
-    uses_QT = _users(instance, ordinal_T, most)
+    one = most == 1 or sources_decide(instance, homes_of(instance))
+    uses_QT = _every(ordinal_T) if one else _users(instance, ordinal_T, most)
     mask_QW = np.full((len(uses_QT), width), ONES)
     if len(uses_QT) > 1:
         mask_QW[:] = 0
@@ -144,12 +149,14 @@ def _pairs(row: IntArray, column: IntArray, shape: tuple[int, int]) -> IntArray:
     return flat.reshape(shape)
 
 
+def _every(ordinal_T: IntArray) -> list[BoolArray]:
+    return [np.ones(ordinal_T.size, dtype=np.bool_)]
+
+
 def _users(
     instance: PlacementInstance, ordinal_T: IntArray, most: int
 ) -> list[BoolArray]:
-    """Return which tokens use copy j of m, row m(m−1)/2 + j; one row if sources say."""
-    if instance.selection == "nearest" or most == 1:
-        return [np.ones(ordinal_T.size, dtype=np.bool_)]
+    """Return which tokens use copy j of m, row m(m−1)/2 + j, by their hash."""
     copy_MT = _hashed_copies(ordinal_T, instance.selection, most)
     return [
         copy_MT[count - 1] == copy
@@ -231,8 +238,9 @@ def empty_state(network: Network, tokens: Tokens, slots_GJ: IdArray) -> State:
     """Return a state with these slots in which nothing is served yet."""
     experts, gpus = tokens.load_ES.shape
     width, columns = tokens.chose_FW.shape[1], network.columns
+    homes = network.homes.domain_H.size
     planes = 0 if network.linear else tokens.planes
-    hashed = 0 if network.nearest else width
+    hashed = 0 if network.by_source else width
     return State(
         slots_GJ=slots_GJ.astype(np.int16).copy(),
         rank_EM=np.full((experts, tokens.most_copies), -1, dtype=np.int64),
@@ -247,7 +255,9 @@ def empty_state(network: Network, tokens: Tokens, slots_GJ: IdArray) -> State:
         rank_4M=np.zeros((4, tokens.most_copies), dtype=np.int64),
         count_4=np.zeros(4, dtype=np.int64),
         near_ES=np.zeros((experts, gpus), dtype=np.int64),
+        choice_EH=np.full((experts, homes), NOBODY, dtype=np.int64),
         near_2S=np.zeros((2, gpus), dtype=np.int64),
+        choice_2H=np.zeros((2, homes), dtype=np.int64),
         column_4L=np.zeros((4, tokens.source_L.size), dtype=np.int64),
         used_4W=np.zeros((4, hashed), dtype=np.uint64),
         marked_C=np.zeros(columns, dtype=np.bool_),

@@ -1,6 +1,8 @@
 """Plans under constraints: the best of all that keep them, verified, or refused."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations, product
 from pathlib import Path
@@ -28,6 +30,7 @@ from planner.plan import PlacementPlan
 from planner.strategies.base import STRATEGIES, Limits
 from planner.strategies.judging import judged_layer
 from planner.strategies.legal import keeps, moves_by_layer
+from planner.strategies.search.sharing import _chosen, _Rung
 from planner.verifier import verify_manifest
 from tests.instances import instance
 from tests.unit.constraints.test_rules import constrained
@@ -69,10 +72,13 @@ def solved(made: PlacementInstance, strategy: str) -> PlacementPlan:
     return plan
 
 
-def value_of(made: PlacementInstance, plan: PlacementPlan) -> Fraction:
+def values_of(made: PlacementInstance, plan: PlacementPlan) -> list[Fraction]:
     layers = range(made.layer_count)
-    values = (judged_layer(made, at, plan.slots_LGJ[at], {})[0] for at in layers)
-    return sum(values, Fraction(0))
+    return [judged_layer(made, at, plan.slots_LGJ[at], {})[0] for at in layers]
+
+
+def value_of(made: PlacementInstance, plan: PlacementPlan) -> Fraction:
+    return sum(values_of(made, plan), Fraction(0))
 
 
 @pytest.mark.parametrize("strategy", ["search", "auto"])
@@ -91,20 +97,37 @@ def test_the_plan_is_the_best_of_all_that_keep_the_words(
 
 
 @pytest.mark.parametrize("most", [0, 2, 4, 6])
-def test_few_moves_go_where_they_are_worth_most(most: int) -> None:
+@pytest.mark.parametrize(
+    ("mode", "joined"), [("sequential", sum), ("worst_layer", max)]
+)
+def test_few_moves_go_where_they_are_worth_most(
+    most: int, mode: str, joined: Callable[[list[Fraction]], Fraction]
+) -> None:
     """Enumerated over both layers: no plan with so few moves is better."""
     made = instance(
         [2, 2], experts=4, slots=2, traffic="copies", layers=2, tokens=60, seed=3
     )
+    made = replace(made, objective=replace(made.objective, layers=mode))
     asked = constrained(made, previous=BEFORE, max_moves=most)
     plan = solved(asked, "search")
     assert sum(moves_by_layer(asked, plan)) <= most
     best = min(
-        one[0] + two[0]
+        joined([one[0], two[0]])
         for one, two in product(legal_layers(asked, 0), legal_layers(asked, 1))
         if one[1] + two[1] <= most
     )
-    assert value_of(asked, plan) == best
+    assert joined(values_of(asked, plan)) == best
+
+
+@pytest.mark.parametrize(("worst", "moves"), [(False, [2, 0]), (True, [0, 2])])
+def test_moves_are_shared_out_by_what_counts(worst: bool, moves: list[int]) -> None:
+    """By hand: two moves take 10 to 1 in one layer, or 12 to 11 in the other."""
+    slots_GJ = np.zeros((1, 1), dtype=np.int16)
+    tried = [
+        [_Rung(0, 10.0, slots_GJ), _Rung(2, 1.0, slots_GJ)],
+        [_Rung(0, 12.0, slots_GJ), _Rung(2, 11.0, slots_GJ)],
+    ]
+    assert [rung.moves for rung in _chosen(tried, 2, worst=worst)] == moves
 
 
 @pytest.mark.parametrize("strategy", ["contiguous", "eplb_global"])
@@ -126,7 +149,8 @@ def test_balance_is_carried_over_and_its_bound_stays() -> None:
         counts=[[50, 20, 9, 4]],
     )
     asked = constrained(made, pins=[{"experts": [1, 2], "at": ["h0/g0"]}])
-    found = STRATEGIES.get("auto")(asked, Limits(seconds=0.5), legal_plan(asked))
+    with clock.counting_work():
+        found = STRATEGIES.get("auto")(asked, Limits(seconds=0.5), legal_plan(asked))
     assert keeps(asked, found.plan)
     assert found.bound is not None
     assert found.bound.value <= min(legal_layers(asked, 0))[0]

@@ -3,13 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import planner
+from planner.errors import InfeasibleError
 from planner.manifest import Manifest, write_manifest
 from planner.options import SolveOptions
 from planner.pipeline import load
-from planner.strategies.base import Event
+from planner.pipeline.growing import grown
+from planner.pipeline.problem import Problem
+from planner.plan import PlacementPlan
+from planner.strategies.base import Event, Limits, SolveResult
 from tests.instances import cluster, small_model
 
 HOT = [40, 9, 7, 5, 3, 2, 2, 1]
@@ -98,6 +103,30 @@ def test_nothing_is_left_where_every_token_stays_at_home() -> None:
     assert slots_of(found) == 2
     assert found.objective.value == 0
     assert why(found).endswith("because of: nothing is left to gain")
+
+
+GOOD, BAD = [[0, 7], [1, 6], [2, 5], [3, 4]], [[0, 1], [2, 3], [4, 5], [6, 7]]
+"""Slots that put 41 and 49 of the pairs on the fullest GPU."""
+
+
+@pytest.mark.parametrize("found", [(GOOD, BAD), (BAD, GOOD)])
+def test_the_time_left_makes_nothing_worse(found: tuple[list[list[int]], ...]) -> None:
+    """Law: what goes on with the number taken is kept if it is better, only then."""
+    counts = {"layers": [0], "top_k": 1, "tokens": [HOT]}
+    problem = load(hosts(), model=small_model(8), trace=counts, options=asked())
+    waiting = list(found)
+
+    def strategy(*_: Any) -> SolveResult:
+        slots_LGJ = np.asarray([waiting.pop(0)], dtype=np.int16)
+        plan = PlacementPlan(layer_numbers=(0,), slots_LGJ=slots_LGJ)
+        return SolveResult(plan=plan, reason="limit", layer_strategies=("start",))
+
+    def build(_: SolveOptions) -> Problem:
+        raise InfeasibleError("no room")
+
+    _, result = grown(problem, build, strategy, Limits(seconds=60))
+    assert not waiting
+    assert result.plan.slots_LGJ[0].tolist() == GOOD
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,11 @@ def test_hosts_of_one_gpu_are_proven_optimal() -> None:
         row_T=part.row_T[known_T],
     )
     made = replace(made, workloads=(replace(workload, planning=part),))
+    slots_LGJ = apart(made, flows(made))
+    assert slots_LGJ is not None
+    plan = PlacementPlan(layer_numbers=made.model.moe_layers, slots_LGJ=slots_LGJ)
+    value = float(evaluate_planning(made, plan).value)
+    assert value == pytest.approx(flow_bound(made, flows(made)).value, rel=1e-12)
     found = STRATEGIES.get("flow")(made, Limits(seconds=5))
     assert found.reason == "optimal"
 

@@ -10,12 +10,14 @@ import pytest
 
 from planner.arrays import IdArray
 from planner.evaluator import evaluate, layer_loads, layer_value
+from planner.evaluator.evaluation import layer_split
 from planner.instance import Caps, Objective, PlacementInstance
-from planner.plan import PlacementPlan
+from planner.plan import PlacementPlan, SplitWeights
 from planner.strategies.base import STRATEGIES, Limits, SolveResult
 from planner.strategies.baselines.base import published_plan, repaired
 from planner.strategies.judging import judged_layer
 from planner.strategies.search import layer, strategy
+from planner.strategies.search.serving import choice_of, homes_of, split_of
 from tests.instances import instance
 
 AMPLE = Limits(seconds=60.0, threads=2)
@@ -35,7 +37,7 @@ def solve(problem: PlacementInstance, **given: object) -> SolveResult:
 def values(problem: PlacementInstance, plan: PlacementPlan) -> list[object]:
     """Value of every layer on the planning part."""
     return [
-        layer_value(problem, problem.planning, at, slots_GJ, {})
+        layer_value(problem, problem.planning, at, slots_GJ, layer_split(plan, at))
         for at, slots_GJ in enumerate(plan.slots_LGJ)
     ]
 
@@ -48,8 +50,74 @@ def legal_placements(experts: int, gpus: int, slots: int) -> Iterator[IdArray]:
             yield np.asarray(chosen, dtype=np.int16)
 
 
-@pytest.mark.parametrize("selection", ["nearest", "even", "weighted"])
-@pytest.mark.parametrize("traffic", ["dedup_domain", "dedup_gpu", "copies"])
+def one_hot_splits(slots_GJ: IdArray, ranks: int) -> Iterator[dict[int, SplitWeights]]:
+    """Every way to send each DP rank's tokens of an expert to one of its copies."""
+    counts = np.bincount(slots_GJ.ravel())
+    spread = np.flatnonzero(counts > 1).tolist()
+    ways = [product(range(counts[expert]), repeat=ranks) for expert in spread]
+    for chosen in product(*ways):
+        yield {
+            expert: {
+                str(rank): tuple(int(m == copy) for m in range(counts[expert]))
+                for rank, copy in enumerate(copies)
+            }
+            for expert, copies in zip(spread, chosen, strict=True)
+        }
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("traffic", ["dedup_domain", "dedup_gpu"])
+def test_tiny_layers_with_chosen_copies_are_solved_to_the_optimum(
+    traffic: str, seed: int
+) -> None:
+    """The result equals the best of every placement with every choice of copies."""
+    problem = instance(
+        [2, 1],
+        experts=4,
+        slots=2,
+        traffic=traffic,
+        selection="weighted",
+        tokens=40,
+        nic=[50.0, 20.0],
+        seed=seed,
+    )
+    best = min(
+        layer_value(problem, problem.planning, 0, slots_GJ, split)
+        for slots_GJ in legal_placements(4, 3, 2)
+        for split in one_hot_splits(slots_GJ, 3)
+    )
+    plan = solve(problem).plan
+    assert values(problem, plan) == [best]
+    assert all(weights.count(0) == len(weights) - 1 for weights in given(plan))
+
+
+def given(plan: PlacementPlan) -> list[tuple[int, ...]]:
+    """Every tuple of weights in a plan."""
+    return [each for by_rank in plan.split.values() for each in by_rank.values()]
+
+
+def test_chosen_copies_come_back_as_a_start() -> None:
+    """A plan's own choice of copies is kept where there is no time for a better one."""
+    problem = instance([2, 2], experts=6, slots=2, selection="weighted", tokens=200)
+    plan = solve(problem).plan
+    again = STRATEGIES.get("search")(problem, Limits(seconds=0.0), [plan])
+    assert values(problem, again.plan) == values(problem, plan)
+    homes = homes_of(problem)
+    for at, slots_GJ in enumerate(plan.slots_LGJ):
+        split = layer_split(plan, at)
+        choice_EH = choice_of(homes, problem.layout, slots_GJ, split, 6)
+        assert split_of(homes, problem.layout, slots_GJ, choice_EH) == split
+
+
+@pytest.mark.parametrize(
+    ("traffic", "selection"),
+    [
+        (traffic, selection)
+        for traffic in ("dedup_domain", "dedup_gpu", "copies")
+        for selection in ("nearest", "even", "weighted")
+        if (traffic == "copies") or selection != "weighted"
+    ],
+)
 def test_tiny_layers_are_solved_to_the_optimum(traffic: str, selection: str) -> None:
     """The result equals the best of every placement of 4 experts on 3 GPUs."""
     problem = instance(

@@ -13,6 +13,7 @@ from planner.strategies.baselines.base import published_plan, repaired
 from planner.strategies.search.anneal import anneal, excess_of, peak_value
 from planner.strategies.search.layer import BALANCE, DOUBLINGS, Knobs, served_state
 from planner.strategies.search.network import Network, network_of
+from planner.strategies.search.serving import split_of
 from planner.strategies.search.tokens import State, tokens_of
 from tests.instances import instance
 
@@ -21,7 +22,10 @@ CASES = [
     ([2, 1, 2], "dedup_domain", "nearest", None, 2, None),
     ([2, 2], "dedup_domain", "even", None, 3, None),
     ([2, 2], "dedup_domain", "weighted", None, 3, 2),
+    ([2, 1, 2], "dedup_domain", "weighted", None, 2, None),
     ([2, 1], "dedup_gpu", "nearest", None, 3, None),
+    ([2, 2], "dedup_gpu", "weighted", "pxn", 2, None),
+    ([3, 3], "dedup_gpu", "weighted", None, 4, 3),
     ([2, 2], "dedup_gpu", "even", "dest_forward", 2, None),
     ([2, 2], "copies", "nearest", "dest_forward", 3, None),
     ([2, 3], "dedup_gpu", "nearest", "pxn", 2, None),
@@ -36,7 +40,8 @@ def after_random_moves(
     network, tokens = network_of(problem), tokens_of(problem, 0, copies=8)
     start = repaired(problem, published_plan(problem, "contiguous")).slots_LGJ[0]
     state = served_state(network, tokens, start)
-    best = (start.copy(), peak_value(network, state.load_X, state.pairs_G), 0.0)
+    value = peak_value(network, state.load_X, state.pairs_G)
+    best = (start.copy(), state.choice_EH.copy(), value, 0.0)
     knobs = Knobs(moves, 1e9, DOUBLINGS, BALANCE, False)
     anneal(network, tokens, state, best, knobs, np.asarray([7], dtype=np.uint64))
     assert (state.slots_GJ != start).mean() > 0.2
@@ -69,10 +74,11 @@ def test_loads_kept_by_increments_are_the_evaluators(
         nic=[50.0, 30.0, 40.0][: len(domains)],
     )
     network, state = after_random_moves(problem)
-    exact = layer_value(problem, problem.planning, 0, state.slots_GJ, {})
+    split = split_of(network.homes, problem.layout, state.slots_GJ, state.choice_EH)
+    exact = layer_value(problem, problem.planning, 0, state.slots_GJ, split)
     found = peak_value(network, state.load_X, state.pairs_G)
     assert found == pytest.approx(float(exact), rel=1e-9)
-    loads = layer_loads(problem, problem.planning, 0, state.slots_GJ, {})
+    loads = layer_loads(problem, problem.planning, 0, state.slots_GJ, split)
     assert state.pairs_G.tolist() == loads.pairs_G.tolist()
 
 

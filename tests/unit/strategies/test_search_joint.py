@@ -13,6 +13,7 @@ from planner.strategies.judging import judged_layer
 from planner.strategies.search.anneal import anneal, peak_value
 from planner.strategies.search.joint import joint_network
 from planner.strategies.search.layer import BALANCE, DOUBLINGS, Knobs, served_state
+from planner.strategies.search.serving import split_of
 from planner.strategies.search.tokens import tokens_of
 from tests.instances import instance
 from tests.unit.strategies.test_search_increments import legal_placements
@@ -77,11 +78,13 @@ def test_joint_loads_kept_by_increments_are_the_evaluators(
     network, tokens = joint_network(problem), tokens_of(problem, 0, copies=8)
     start = repaired(problem, published_plan(problem, "contiguous")).slots_LGJ[0]
     state = served_state(network, tokens, start)
-    best = (start.copy(), peak_value(network, state.load_X, state.pairs_G), 0.0)
+    value = peak_value(network, state.load_X, state.pairs_G)
+    best = (start.copy(), state.choice_EH.copy(), value, 0.0)
     knobs = Knobs(600, 1e9, DOUBLINGS, BALANCE, False)
     anneal(network, tokens, state, best, knobs, np.asarray([7], dtype=np.uint64))
     assert (state.slots_GJ != start).mean() > 0.2
-    exact, _ = judged_layer(problem, 0, state.slots_GJ, {})
+    split = split_of(network.homes, problem.layout, state.slots_GJ, state.choice_EH)
+    exact, _ = judged_layer(problem, 0, state.slots_GJ, split)
     found = peak_value(network, state.load_X, state.pairs_G)
     assert found == pytest.approx(float(exact), rel=1e-9)
 

@@ -15,7 +15,10 @@ from planner.instance import PlacementInstance
 from planner.pipeline.certifying import evidence
 from planner.strategies.base import STRATEGIES, Limits
 from planner.strategies.judging import judged_layer
-from planner.verifier.certificates import proven
+from planner.strategies.matching.away import least_away as reckoned
+from planner.strategies.matching.away import network_ports
+from planner.verifier.certificates import matching, proven
+from planner.verifier.certificates.away import least_away
 from tests.instances import instance
 
 SHAPES = [
@@ -76,6 +79,36 @@ def test_plans_that_leave_an_expert_out_are_bounded_too(
     problem = made(shape, seed, nic=[nic] * len(shape[0]))
     found = proven(certificate_of(problem), evidence(problem, 0))
     assert 0 < found <= optimum(problem)
+
+
+@pytest.mark.parametrize("traffic", ["copies", "dedup_gpu"])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("shape", [([2, 2], 2, 4), ([3, 3], 3, 6), ([2, 2, 2], 2, 6)])
+def test_leaving_an_expert_out_takes_no_less_and_what_the_strategy_reckons(
+    shape: tuple[list[int], int, int], seed: int, traffic: str
+) -> None:
+    """Law: two programs agree, and no enumerated plan of this sort is below."""
+    domains, experts, ep = shape
+    problem = made(shape, seed, traffic=traffic, nic=[60.0, 45.0, 30.0][: len(domains)])
+    seen = evidence(problem, 0)
+    demand_ES, units = matching._demand(seen), matching._units(seen)
+    bound = least_away(seen, demand_ES, units)
+    ports = network_ports(problem)
+    assert ports is not None
+    assert bound == reckoned(problem, ports, demand_ES.T)
+    size = domains[0]
+    assert (
+        0
+        < bound
+        <= min(
+            judged_layer(problem, 0, np.asarray(held, dtype=np.int16)[:, None], {})[0]
+            for held in product(range(experts), repeat=ep)
+            if len(set(held)) == experts
+            and any(
+                len(set(held[at : at + size])) < experts for at in range(0, ep, size)
+            )
+        )
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
