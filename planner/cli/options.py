@@ -59,7 +59,11 @@ Homes = Annotated[
     str | None, typer.Option(help="trace, by_token, round_robin, balanced or by_tag.")
 ]
 Policy = Annotated[
-    str, typer.Option(help="uniform, one_expert_per_gpu or one_expert_per_gpu_total.")
+    str,
+    typer.Option(
+        help="uniform, free (layers share memory), one_expert_per_gpu or "
+        "one_expert_per_gpu_total."
+    ),
 ]
 Redundant = Annotated[
     str,

@@ -54,6 +54,14 @@ def refuse_unloadable(manifest: Manifest, model: MoEModelSpec) -> None:
         GPUs or layers with different numbers of slots, two copies of an expert on
         one GPU, an expert without a copy, or an id outside the model.
     """
+    widths = {len(layer.slots[0]) for layer in manifest.layers if layer.slots}
+    if len(widths) > 1:
+        raise ManifestError(
+            f"has {min(widths)} to {max(widths)} slots per GPU, and no engine loads "
+            "layers of different numbers of slots",
+            where="/layers",
+            fix="plan with --policy uniform",
+        )
     for where, fault in _faults(manifest, model):
         raise ManifestError(
             fault, where=where, fix="run planner verify, then plan with policy uniform"

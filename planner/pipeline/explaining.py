@@ -30,6 +30,7 @@ from planner.instance import PlacementInstance
 from planner.manifest import Manifest
 from planner.pipeline.certifying import certified_whole, evidence
 from planner.pipeline.reopening import reopen
+from planner.pipeline.resolve import FREE
 from planner.plan import PlacementPlan
 from planner.strategies.base import STRATEGIES, Limits
 from planner.verifier.certificates import Certificate, Evidence, proven
@@ -87,6 +88,11 @@ def explain(
     _check_steps(by, cap_step, resolve)
     opened = reopen(plan)
     manifest, instance = opened.manifest, opened.problem.instance
+    if opened.problem.options.policy == FREE:
+        raise UsageError(
+            f"planner explain asks what a slot more on every GPU gives: plans of "
+            f"--policy {FREE} have no such slot; explain one of --policy uniform"
+        )
     planning = evaluate_planning(instance, opened.plan)
     question = Question(
         instance=instance, plan=opened.plan, planning=planning, by=by, cap_step=cap_step

@@ -18,6 +18,7 @@ from planner.instance import PlacementInstance
 from planner.manifest.figures import UNITS
 from planner.options import AUTO, SolveOptions
 from planner.pipeline.problem import Problem
+from planner.pipeline.resolve import FREE
 from planner.plan import PlacementPlan
 from planner.strategies.base import Event, Limits, Progress, SolveResult, Strategy
 from planner.strategies.baselines.base import BASELINES, repaired
@@ -31,7 +32,7 @@ Build = Callable[[SolveOptions], Problem]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Step:
+class Step:
     """A number of slots, the best plan with it, and its exact objective."""
 
     problem: Problem
@@ -63,6 +64,8 @@ def settled(problem: Problem, *, dumped: bool = False) -> Problem:
     if problem.options.redundant != AUTO:
         return problem
     instance, notes = problem.instance, problem.notes
+    if problem.options.policy == FREE:
+        return problem
     if problem.options.policy == "uniform":
         why = _why_fewest(problem, dumped=dumped)
         if why is None:
@@ -90,13 +93,13 @@ def _why_fewest(problem: Problem, *, dumped: bool) -> str | None:
     return None
 
 
-class _Growth:
+class Growth:
     """Plans one number of slots after the other within one limit."""
 
     def __init__(
         self, strategy: Strategy, limits: Limits, progress: Progress | None
     ) -> None:
-        self._strategy, self._limits, self._progress = strategy, limits, progress
+        self.strategy, self._limits, self._progress = strategy, limits, progress
         self._begun = clock.now()
         self._least: Fraction | None = None
 
@@ -112,10 +115,10 @@ class _Growth:
 
     def step(
         self, problem: Problem, seconds: float, starts: Sequence[PlacementPlan] = ()
-    ) -> _Step:
+    ) -> Step:
         """Plan with the problem's number of slots."""
         offset = clock.now() - self._begun
-        result = self._strategy(
+        result = self.strategy(
             problem.instance,
             replace(self._limits, seconds=seconds),
             starts,
@@ -124,7 +127,7 @@ class _Growth:
         history = tuple(_later(event, offset) for event in result.history)
         value = evaluate_planning(problem.instance, result.plan).value
         self._least = value if self._least is None else min(value, self._least)
-        return _Step(
+        return Step(
             problem=problem, result=replace(result, history=history), value=value
         )
 
@@ -163,7 +166,7 @@ def grown(
     LimitError
         If no plan that keeps the caps was found with the fewest slots.
     """
-    growth = _Growth(strategy, limits, progress)
+    growth = Growth(strategy, limits, progress)
     best = growth.step(problem, growth.share)
     tried = [best.says]
     while True:
@@ -172,7 +175,7 @@ def grown(
             why = why or "the time limit"
             break
         try:
-            found = growth.step(wider, growth.share, _filled(wider.instance, best))
+            found = growth.step(wider, growth.share, filled(wider.instance, best))
         except (InfeasibleError, LimitError):
             why = "no plan within the imbalance caps was found with one more"
             break
@@ -192,7 +195,7 @@ def grown(
     return best.problem, replace(best.result, notes=(*best.result.notes, note))
 
 
-def _wider(best: _Step, build: Build) -> tuple[Problem | None, str]:
+def _wider(best: Step, build: Build) -> tuple[Problem | None, str]:
     """Return the problem with one slot more per GPU, or why there is none."""
     given, model = best.problem, best.problem.instance.model
     if best.value == 0:
@@ -212,7 +215,7 @@ def _wider(best: _Step, build: Build) -> tuple[Problem | None, str]:
         return None, names or str(error)
 
 
-def _filled(instance: PlacementInstance, best: _Step) -> tuple[PlacementPlan, ...]:
+def filled(instance: PlacementInstance, best: Step) -> tuple[PlacementPlan, ...]:
     """Return the plan before, its new slots filled by load per copy."""
     if instance.nested_groups:
         return ()
@@ -224,7 +227,7 @@ def _filled(instance: PlacementInstance, best: _Step) -> tuple[PlacementPlan, ..
     return (repaired(instance, plan),)
 
 
-def _continued(growth: _Growth, best: _Step) -> _Step:
+def _continued(growth: Growth, best: Step) -> Step:
     """Go on with the time that is left, if a limit ended the search."""
     if best.result.reason != "limit" or growth.left <= growth.share / 2:
         return best

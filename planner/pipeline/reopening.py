@@ -9,6 +9,7 @@ from planner.manifest.schema import InputFile, TraceInput
 from planner.options import SolveOptions
 from planner.pipeline.evaluating import plan_of
 from planner.pipeline.problem import Problem, Sources, TraceLike, build_problem
+from planner.pipeline.resolve import FREE
 from planner.pipeline.sources import Source
 from planner.pipeline.verifying import check_inputs
 from planner.plan import PlacementPlan
@@ -37,6 +38,7 @@ def reopen(path: str | Path) -> Reopened:
     check_inputs(manifest, folder)
     plan = plan_of(manifest)
     inputs = manifest.inputs
+    free = inputs.options.values.get("policy") == FREE
     problem = build_problem(
         Sources(
             topology=_source(inputs.topology, folder),
@@ -45,7 +47,8 @@ def reopen(path: str | Path) -> Reopened:
             base=folder,
         ),
         recorded(inputs.options.values),
-        slots=plan.slots_LGJ.shape[2],
+        # Under policy free layers differ; the options say how many in the mean.
+        slots=None if free else plan.slots_LGJ.shape[2],
         groups=[group.gpus for group in manifest.groups.attention],
     )
     instance = problem.instance

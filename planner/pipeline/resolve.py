@@ -20,7 +20,8 @@ from planner.traffic.base import TRAFFIC
 from planner.workload.model_spec import BYTES_PER_VALUE
 
 PHASE_TRAFFIC = {"prefill": "dedup_domain", "decode": "copies"}
-POLICIES = ("uniform", "one_expert_per_gpu", "one_expert_per_gpu_total")
+FREE = "free"
+POLICIES = ("uniform", FREE, "one_expert_per_gpu", "one_expert_per_gpu_total")
 SINGLE = "one_expert_per_gpu_total"
 SINGLE_TRAFFIC = {
     "auto": ("copies", "dedup_gpu", "dedup_domain", "direct"),
@@ -98,6 +99,44 @@ def check_single(instance: PlacementInstance, strategy: str) -> None:
     for view in instance.views:
         words = SINGLE_TRAFFIC[strategy]
         _check_goes(f" and --strategy {strategy}", "traffic", view.traffic, words)
+
+
+def check_free(
+    instance: PlacementInstance, options: SolveOptions, *, dumped: bool
+) -> None:
+    """Refuse what memory shared by all layers does not go with.
+
+    Parameters
+    ----------
+    dumped
+        Whether the model of one number of slots is written.
+
+    Raises
+    ------
+    UsageError
+        Naming the other flag.
+    """
+    if options.policy != FREE:
+        return
+    chained = any(TRAFFIC.get(view.traffic).chained for view in instance.views)
+    relative = [
+        text
+        for text in (options.imbalance_cap, options.domain_imbalance_cap)
+        if text is not None and is_relative(text)
+    ]
+    for holds, what in (
+        (chained, "--traffic direct, which ties all layers together"),
+        (options.mem_fraction is not None, "--mem-fraction: give --kv-tokens"),
+        (bool(relative), "caps relative to a baseline's: give max/mean, as 1.1"),
+        (options.routing_groups == "nest", "--routing-groups nest"),
+        (instance.constraints is not None, "--constraints and --previous"),
+        (options.groups != "auto", "--groups placed"),
+        (dumped, "--dump-model, which writes equal slots in every layer"),
+    ):
+        if holds:
+            raise UsageError(
+                f"--policy {FREE} does not go with {what} (or use --policy uniform)"
+            )
 
 
 def _check_goes(beside: str, flag: str, value: str, words: tuple[str, ...]) -> None:

@@ -19,6 +19,7 @@ from planner.pipeline.constraining import (
 )
 from planner.pipeline.dumping import dump_model
 from planner.pipeline.fill import fill_manifest
+from planner.pipeline.freeing import freed, opened
 from planner.pipeline.growing import grown, settled, shifted
 from planner.pipeline.nesting import check_nesting
 from planner.pipeline.placing import check_placing, planned
@@ -29,7 +30,7 @@ from planner.pipeline.problem import (
     build_problem,
     trace_list,
 )
-from planner.pipeline.resolve import check_single
+from planner.pipeline.resolve import FREE, check_free, check_single
 from planner.pipeline.sources import Source
 from planner.plan import PlacementPlan
 from planner.strategies.base import STRATEGIES, Limits, Progress, SolveResult
@@ -107,7 +108,7 @@ def solve(
         traces=trace_list(trace),
         base=base or Path.cwd(),
     )
-    problem = build_problem(sources, options)
+    problem = _built(sources, options)
     starts = _checked(problem, dumped=model_file is not None)
     problem = settled(problem, dumped=model_file is not None)
     if announce is not None:
@@ -137,6 +138,13 @@ def _recorded(problem: Problem, result: SolveResult, seconds: float) -> Manifest
     return fill_manifest(problem, problem.options.strategy, noted, seconds=seconds)
 
 
+def _built(sources: Sources, options: SolveOptions) -> Problem:
+    """Return the problem, where all layers share memory that of the fewest slots."""
+    if options.policy != FREE:
+        return build_problem(sources, options)
+    return opened(options, lambda other: build_problem(sources, other))
+
+
 def _checked(problem: Problem, *, dumped: bool) -> list[PlacementPlan]:
     """Refuse what does not go together; return a plan that keeps the constraints."""
     instance, options = problem.instance, problem.options
@@ -144,6 +152,7 @@ def _checked(problem: Problem, *, dumped: bool) -> list[PlacementPlan]:
     check_nesting(instance, options.strategy)
     check_constraints(instance, options.strategy)
     check_placing(problem, dumped=dumped)
+    check_free(instance, options, dumped=dumped)
     if instance.constraints is not None and options.groups != "auto":
         raise UsageError(
             "--constraints and --previous do not go with --groups placed; leave it out"
@@ -172,14 +181,16 @@ def _planned(
         STRATEGIES.get(problem.options.strategy),
         _limits(problem.options),
     )
-    if problem.options.redundant != AUTO:
-        if starts:
-            return problem, strategy(problem.instance, limits, starts, progress)
-        return planned(problem, strategy, limits, progress)
 
     def build(options: SolveOptions) -> Problem:
         return build_problem(sources, options)
 
+    if problem.options.policy == FREE:
+        return freed(problem, build, strategy, limits, progress)
+    if problem.options.redundant != AUTO:
+        if starts:
+            return problem, strategy(problem.instance, limits, starts, progress)
+        return planned(problem, strategy, limits, progress)
     return grown(problem, build, strategy, limits, progress)
 
 

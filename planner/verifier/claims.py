@@ -183,6 +183,7 @@ def evidence_of(setting: Setting, layer: int, scope: frozenset[str]) -> Evidence
         if setting.options.single
         else len(manifest.layers[layer].slots[0]),
         single=setting.options.single,
+        free=setting.options.free,
         message=setting.message,
         scope=scope,
         cap_gpu=of_gpu,

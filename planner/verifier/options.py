@@ -32,6 +32,11 @@ class RecordedOptions(BaseModel):
     max_moves: Size | None = None
 
     @property
+    def free(self) -> bool:
+        """Whether layers may have different numbers of slots."""
+        return self.policy == "free"
+
+    @property
     def single(self) -> bool:
         """Whether a GPU holds one expert of all layers together."""
         return self.policy == "one_expert_per_gpu_total"

@@ -113,9 +113,11 @@ def check_structure(
         f"layers: the plan has {numbers}, the model's MoE layers are "
         f"{list(model.moe_layers)}",
     )
-    single = recorded_options(manifest).single
-    _check_sizes(manifest, ledger, equal=not single)
-    if single:
+    options = recorded_options(manifest)
+    _check_sizes(manifest, ledger)
+    if not options.single:
+        _check_equal(manifest, ledger, alike=not options.free)
+    if options.single:
         _check_single(manifest, ledger)
     for layer in manifest.layers:
         _check_experts(layer.layer, layer.slots, model.experts, ledger)
@@ -143,8 +145,8 @@ def _check_single(manifest: Manifest, ledger: Ledger) -> None:
         )
 
 
-def _check_sizes(manifest: Manifest, ledger: Ledger, *, equal: bool) -> None:
-    """EP sets divide the cluster; ``equal``: every GPU has as many slots everywhere."""
+def _check_sizes(manifest: Manifest, ledger: Ledger) -> None:
+    """EP sets divide the cluster."""
     groups, gpus = manifest.groups, len(manifest.gpus)
     ledger.expect(
         "EP sets",
@@ -156,14 +158,20 @@ def _check_sizes(manifest: Manifest, ledger: Ledger, *, equal: bool) -> None:
         groups.expert_tp == 1 and groups.pp == 1,
         "groups: expert_tp and pp other than 1 are not supported",
     )
-    per_gpu = len(manifest.layers[0].slots[0])
     for layer in manifest.layers:
         ledger.expect(
             "EP sets",
             len(layer.slots) == groups.ep,
             f"layer {layer.layer}: slots of {len(layer.slots)} GPUs, ep is {groups.ep}",
         )
-        for rank, slots in enumerate(layer.slots if equal else ()):
+
+
+def _check_equal(manifest: Manifest, ledger: Ledger, *, alike: bool) -> None:
+    """Every GPU has as many slots in a layer; ``alike``: in all of them."""
+    first = len(manifest.layers[0].slots[0])
+    for layer in manifest.layers:
+        per_gpu = first if alike else len(layer.slots[0])
+        for rank, slots in enumerate(layer.slots):
             ledger.expect(
                 "equal slots",
                 len(slots) == per_gpu,

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.arrays import FloatArray
 from planner.engine import ENGINES
 from planner.engine.base import Share
 from planner.evaluator.evaluation import layer_split
@@ -18,6 +17,7 @@ from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan
 from planner.strategies.base import Limits
 from planner.strategies.judging import judged_layer
+from planner.strategies.knapsack import best_choices
 from planner.strategies.legal import first_plan, keeps, moves_by_layer
 from planner.strategies.search.layer import (
     Placed,
@@ -150,20 +150,6 @@ def _chosen(
     tried: Sequence[Sequence[_Rung]], spare: int, *, worst: bool
 ) -> list[_Rung]:
     """Return a rung for every layer, together the best that ``spare`` moves reach."""
-    best_N: FloatArray = np.zeros(spare + 1)
-    picks = []
-    for rungs in tried:
-        options_XN = np.full((len(rungs), spare + 1), np.inf)
-        for row_N, rung in zip(options_XN, rungs, strict=True):
-            before_N = best_N[: spare + 1 - rung.moves]
-            row_N[rung.moves :] = (
-                np.maximum(before_N, rung.value) if worst else before_N + rung.value
-            )
-        picks.append(options_XN.argmin(axis=0))
-        best_N = options_XN.min(axis=0)
-    left, chosen = spare, []
-    for rungs, pick_N in zip(reversed(tried), reversed(picks), strict=True):
-        rung = rungs[int(pick_N[left])]
-        chosen.append(rung)
-        left -= rung.moves
-    return chosen[::-1]
+    layers = [[(rung.moves, rung.value) for rung in rungs] for rungs in tried]
+    chosen = best_choices(layers, spare, worst=worst)
+    return [rungs[pick] for rungs, pick in zip(tried, chosen, strict=True)]

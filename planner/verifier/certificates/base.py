@@ -35,6 +35,8 @@ class Evidence:
         Slots of every GPU.
     single
         Whether they are those of all layers together.
+    free
+        Whether another plan may give the layer more slots, or fewer.
     message
         Bytes of one dispatch and one combine transfer.
     scope
@@ -61,6 +63,7 @@ class Evidence:
     part: Part
     layer: int
     single: bool = False
+    free: bool = False
     nested_groups: int = 0
 
     @property
@@ -113,6 +116,9 @@ MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError
 SINGLE_KINDS = ("nothing_moves", "one_copy", "walks")
 """What also holds where GPUs have no slot in most layers."""
 
+FREE_KINDS = ("nothing_moves", "mean_pairs")
+"""What holds for any number of slots."""
+
 CHECKERS: Registry[Checker] = Registry("certificate")
 
 
@@ -133,6 +139,8 @@ def proven(certificate: Certificate, evidence: Evidence) -> Fraction:
             fix=f"known kinds: {', '.join(CHECKERS.names())}",
         )
     if evidence.single and kind not in SINGLE_KINDS:
+        return Fraction(0)
+    if evidence.free and kind not in FREE_KINDS:
         return Fraction(0)
     try:
         return max(Fraction(0), CHECKERS.get(str(kind))(certificate, evidence))
