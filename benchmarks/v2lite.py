@@ -9,7 +9,9 @@ imbalance, and moves tried.
 Rows of one box print distinct GPUs per token instead; in their cluster all ports share
 one limit (a capacity group), so that their sum binds. ``--layers N`` keeps every
 (L/N)-th layer; with ``--work`` the limit counts work (docs/deterministic.md), so that a
-busy machine changes nothing. Needs the shared data (``PLANNER_SHARED_DATA``).
+busy machine changes nothing. With ``--oracle`` plans are made on the held-out sequences
+themselves: what no plan made on others can promise to beat. Needs the shared data
+(``PLANNER_SHARED_DATA``).
 """
 
 import argparse
@@ -84,6 +86,7 @@ def main() -> None:
     parser.add_argument("--work", action="store_true", help="limit counts work")
     parser.add_argument("--selection", default="nearest")
     parser.add_argument("--plan-for", default="unseen", choices=("seen", "unseen"))
+    parser.add_argument("--oracle", action="store_true", help="plan on the held-out")
     parser.add_argument("--cap", help="in place of the row's cap")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
@@ -97,9 +100,10 @@ def main() -> None:
 def _figures(row: Row, salt: str, given: argparse.Namespace) -> str:
     problem = _some_layers(_instance(row, salt, given), given.layers)
     limits = Limits(seconds=given.time_limit, threads=given.threads, seed=given.seed)
+    asked = _on_holdout(problem) if given.oracle else problem
     begun, cpu = time.perf_counter(), time.process_time()
     with clock.counting_work() if given.work else nullcontext():
-        result = STRATEGIES.get("search")(problem, limits)
+        result = STRATEGIES.get("search")(asked, limits)
     seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
     work = f"{result.notes[0]} in {seconds:.1f} s, cpu {cpu:.1f} s ({result.reason})"
     held, seen = problem.holdout, problem.planning
@@ -163,6 +167,15 @@ def _some_layers(problem: PlacementInstance, count: int) -> PlacementInstance:
     numbers = tuple(problem.model.moe_layers[at] for at in kept.tolist())
     model = replace(problem.model, moe_layers=numbers)
     return replace(problem, model=model, workloads=(workload,))
+
+
+def _on_holdout(problem: PlacementInstance) -> PlacementInstance:
+    """Return the instance whose planning part are the held-out sequences."""
+    (workload,) = problem.workloads
+    if workload.holdout is None:
+        raise SystemExit("the split leaves nothing held out")
+    workload = replace(workload, planning=workload.holdout)
+    return replace(problem, workloads=(workload,), unseen=False)
 
 
 def _best_eplb(problem: PlacementInstance, part: Part) -> Fraction:

@@ -25,6 +25,11 @@ def show_gbs(bytes_per_second: Fraction) -> str:
     return f"{float(bytes_per_second / GIGA):g} GB/s"
 
 
+def show_objective(value: float, unit: str) -> str:
+    """Return an objective for people: ``0.02503 ms``, ``138 tokens``."""
+    return f"{value * 1e3:.5g} ms" if unit == "s" else f"{value:,.6g} {unit}"
+
+
 def show_bytes(count: int) -> str:
     """Return a memory size for people, decimal: ``80 GB``."""
     for size, unit in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB")):

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 
 from planner.pipeline import Event
+from planner.units import show_objective
 
 
 def progress_to_stderr(unit: str) -> Callable[[Event], None]:
@@ -27,4 +28,4 @@ def progress_to_stderr(unit: str) -> Callable[[Event], None]:
 def _amount(value: float | None, unit: str) -> str:
     if value is None:
         return "-"
-    return f"{value * 1e3:.5g} ms" if unit == "s" else f"{value:,.6g}"
+    return show_objective(value, unit)

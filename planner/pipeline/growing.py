@@ -22,6 +22,7 @@ from planner.pipeline.resolve import FREE
 from planner.plan import PlacementPlan
 from planner.strategies.base import Event, Limits, Progress, SolveResult, Strategy
 from planner.strategies.baselines.base import BASELINES, repaired
+from planner.units import show_objective
 
 GAIN = Fraction(1, 100)
 """A slot more per GPU is taken if it lowers the objective by as much."""
@@ -48,7 +49,7 @@ class Step:
     def says(self) -> str:
         """Slots and objective, for the reader."""
         unit = UNITS[self.problem.instance.objective.name]
-        return f"{self.slots}: {float(self.value):.6g} {unit}"
+        return f"{self.slots}: {show_objective(float(self.value), unit)}"
 
 
 def settled(problem: Problem, *, dumped: bool = False) -> Problem:
