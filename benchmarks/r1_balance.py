@@ -40,6 +40,8 @@ SHARED = Path(os.environ.get("PLANNER_SHARED_DATA", "../shared/data"))
 TABLE = SHARED / "traces/deepseek-r1_counts.parquet"
 CASES = {
     "ep32": (32, 9),
+    "ep72": (72, 4),
+    "ep96": (96, 3),
     "ep144": (144, 2),
     "ep320": (320, 1),
     "ep256x2": (256, 2),

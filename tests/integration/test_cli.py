@@ -256,7 +256,7 @@ def test_a_matching_is_proven_and_a_tampered_proof_is_refused(
     """``proven_optimal`` as solved; a higher level or a step left out: exit 6."""
     drawn = ("trace", "synth", "mixtral", "--tokens", "600", "-o", "mixtral.parquet")
     assert run(*drawn)[0] == 0
-    asked = ("--trace", "mixtral.parquet", "--traffic", "dedup_gpu")
+    asked = ("--trace", "mixtral.parquet", "--traffic", "dedup_gpu", "--redundant", "0")
     assert run("solve", "dgx-h100-1", *asked, "-o", "plan.json")[0] == 0
     true = (tmp_path / "plan.json").read_text(encoding="utf-8")
     assert json.loads(true)["status"] == "proven_optimal"
