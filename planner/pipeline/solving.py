@@ -115,18 +115,14 @@ def solve(
         announce(problem.headline)
     if model_file is not None:
         dump_model(problem, model_file)
-    try:
-        if options.deterministic:
-            with clock.counting_work():
-                problem, result = _planned(problem, sources, progress, starts)
-                seconds = clock.now()
-        else:
-            ready = time.perf_counter() - begun
-            later = None if progress is None else shifted(progress, ready)
-            problem, result = _planned(problem, sources, later, starts)
-            seconds = time.perf_counter() - begun
-    except InfeasibleError as error:
-        raise problem.feasibility.proven(error) from error
+    if not options.deterministic:
+        ready = time.perf_counter() - begun
+        later = None if progress is None else shifted(progress, ready)
+        problem, result = _planned(problem, sources, later, starts)
+        return _recorded(problem, result, time.perf_counter() - begun)
+    with clock.counting_work():
+        problem, result = _planned(problem, sources, progress, starts)
+        seconds = clock.now()
     return _recorded(problem, result, seconds)
 
 
@@ -171,6 +167,19 @@ def _limits(options: SolveOptions) -> Limits:
 
 
 def _planned(
+    problem: Problem,
+    sources: Sources,
+    progress: Progress | None,
+    starts: list[PlacementPlan],
+) -> tuple[Problem, SolveResult]:
+    """Plan, and name the causes where that is proven impossible."""
+    try:
+        return _with_slots(problem, sources, progress, starts)
+    except InfeasibleError as error:
+        raise problem.feasibility.proven(error) from error
+
+
+def _with_slots(
     problem: Problem,
     sources: Sources,
     progress: Progress | None,

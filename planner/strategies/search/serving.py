@@ -56,8 +56,10 @@ def homes_of(instance: PlacementInstance) -> Homes:
     weighed = instance.selection == "weighted" and instance.objective.name != (
         "gpu_tokens"
     )
-    split = any(len({*layout.set_G[list(g)]}) > 1 for g in layout.attention_groups)
-    if not (merged and spare and weighed) or split:
+    if not (merged and spare and weighed):
+        return NO_HOMES
+    # Sets number their copies alike, but a rank has one choice for all of its GPUs.
+    if any(len({*layout.set_G[list(g)]}) > 1 for g in layout.attention_groups):
         return NO_HOMES
     by_domain = all(view.traffic == "dedup_domain" for view in instance.views)
     key_G = layout.set_G * layout.gpu_count
