@@ -60,7 +60,9 @@ def main() -> None:
     parser.add_argument("--time-limit", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    print("| row | `uniform` | `free` | free / uniform | held-out | layers of slots | s |")
+    print(
+        "| row | `uniform` | `free` | free / uniform | held-out | layers of slots | s |"
+    )
     print("|---|---|---|---|---|---|---|")
     for name in given.rows or ROWS:
         row = ROWS[name]
