@@ -165,10 +165,13 @@ def _notes(
         f"slots per GPU: {total} in all {len(chosen)} layers, of {room.slots(most)}: "
         f"{shares} (equal in all layers, at first: {given})"
     ]
-    if room.asked is not None and room.in_memory(most) < len(chosen) * room.asked:
+    held, tight = room.in_memory(most), room.tightest(most)
+    wanted = None if room.asked is None else len(chosen) * room.asked
+    if wanted is not None and held < wanted:
         notes.append(
-            f"memory holds {room.in_memory(most)} slots per GPU in all layers, not the "
-            f"{len(chosen) * room.asked} that --redundant {problem.options.redundant} "
-            "asks for"
+            f"memory holds {held} slots per GPU in all layers, not the {wanted} that "
+            f"--redundant {problem.options.redundant} asks for"
         )
+    if tight is not None and (wanted is None or held < wanted):
+        notes.append(tight)
     return notes

@@ -67,16 +67,16 @@ class Room:
     def tightest(self, most: int) -> str | None:
         """Say which GPUs decide for the others, None where all hold as many slots."""
         held_G = self._held_G(most)
-        least, most_held = int(held_G.min()), int(held_G.max())
-        if least == most_held:
+        least, others = int(held_G.min()), int(held_G.max())
+        if least == others:
             return None
         gpus = self._problem.instance.topology.gpus
-        tight = [gpus[at].id for at in np.flatnonzero(held_G == least).tolist()]
-        others = "" if len(tight) == 1 else f" and {len(tight) - 1} others"
+        names = [gpus[at].id for at in np.flatnonzero(held_G == least).tolist()]
+        more = "" if len(names) == 1 else f" and {len(names) - 1} more"
         return (
-            f"every GPU of a layer has as many slots, so {tight[0]}{others} decide"
-            f"{'s' if not others else ''} for all: {least} slots in all layers, where "
-            f"others hold up to {most_held}"
+            "every GPU of a layer has as many slots, so the least memory left decides: "
+            f"{names[0]}{more} with room for {least} in all layers, others for up to "
+            f"{others}"
         )
 
     def _held_G(self, most: int) -> IntArray:
