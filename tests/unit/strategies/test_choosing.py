@@ -77,7 +77,7 @@ def test_a_layer_may_give_way_where_another_makes_up_for_it(
 def test_of_equally_bad_plans_the_one_that_is_better_elsewhere_is_kept(
     plans: tuple[list[list[int]], ...],
 ) -> None:
-    """By hand: 7 of 8 in the worst workload either way, 6 and 4 or 5 and 5 elsewhere."""
+    """By hand: 7 of 8 in the worst workload either way, then 6 and 4, or 5 and 5."""
     problem = joint([[[6, 1, 1, 0]], [[5, 1, 0, 2]], [[4, 0, 1, 3]]])
     portfolio = Portfolio(problem)
     for rows in plans:
