@@ -24,9 +24,10 @@ from planner.plan import PlacementPlan, SplitWeights
 from planner.strategies.balance.bound import LayerBound
 from planner.strategies.balance.even import place_even
 from planner.strategies.balance.joint import solve_joint, why_not_joint
-from planner.strategies.balance.layer import Effort, compile_searches
+from planner.strategies.balance.layer import Effort
 from planner.strategies.balance.nested import place_nested, why_not_nested
 from planner.strategies.balance.placed import PlacedLayer, counted_value
+from planner.strategies.balance.searches import compile_searches
 from planner.strategies.balance.weighted.placing import place_weighted
 from planner.strategies.base import (
     STRATEGIES,

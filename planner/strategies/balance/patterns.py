@@ -1,0 +1,223 @@
+"""Three and more slots per GPU: levels below which nothing fits, by whole patterns.
+
+The relaxation over the patterns met so far gives weights; the heaviest patterns by
+these weights are the next columns. Weights of any stage, rounded to integers, prove
+what :func:`~planner.strategies.balance.proof.proves` confirms.
+"""
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+
+from planner import clock
+from planner.arrays import FloatArray, IdArray, IntArray
+from planner.formulation.mathopt import solve_integer, solve_linear
+from planner.formulation.patterns import CellChoices, PatternModel, pattern_model
+from planner.strategies.balance.bound import LayerBound, ratio_text
+from planner.strategies.balance.problem import BalanceLayer
+from planner.strategies.balance.proof import all_ranges, proves, to_json, usable
+from planner.strategies.balance.weighing import Weights, cells, most_weight
+
+GRID = 4096
+"""Cells of a level: a copy's size is read as up to this part of the level less."""
+ROUNDING = 2**20
+"""Weights are rounded to this part of what a GPU holds."""
+CLEAR = 1e-6
+"""Share of the GPUs that must be lacking before it is worth trying to prove."""
+MOST_ROUNDS = 60
+"""Rounds of new patterns at a level."""
+MOST_SECONDS = 10.0
+"""Seconds of branch and bound for a plan."""
+ENTRIES = 5e8
+"""Rate of counted work: entries of the tables of heaviest patterns per second."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Cells:
+    """The choices at one level, by the classes of cells that occur."""
+
+    choices: CellChoices
+    cell_C: IntArray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Relaxed:
+    """GPUs needed with the patterns met so far, and what a copy is worth in them."""
+
+    gpus: float
+    weight_C: FloatArray
+
+
+class PatternProver:
+    """Asks of levels of one layer whether they can be kept, until ``deadline``.
+
+    Patterns are cells, not sizes: those of one level serve the next.
+    """
+
+    def __init__(self, layer: BalanceLayer, deadline: float = np.inf) -> None:
+        self._layer, self.deadline = layer, deadline
+        self._pattern_AJ = np.zeros((0, layer.slots_per_gpu), dtype=np.int64)
+        self.solved = 0
+
+    @property
+    def left(self) -> float:
+        """Seconds left."""
+        return self.deadline - clock.now()
+
+    def prove(self, level: Fraction) -> Weights | None:
+        """Return weights that show that no placement stays within the level."""
+        layer = self._layer
+        nothing = Weights(grid=1, steps={0: 0})
+        if proves(layer, level, nothing):
+            return nothing
+        at = _cells(layer, level)
+        self._add(_first_patterns(at.cell_C, layer.slots_per_gpu))
+        for _ in range(MOST_ROUNDS):
+            relaxed = self._relax(at)
+            if relaxed is None or relaxed.gpus <= layer.gpus * (1 + CLEAR):
+                break
+            found_AJ, most = _heavy(at.cell_C, relaxed.weight_C, layer.slots_per_gpu)
+            clock.spend(at.cell_C.size * GRID * (layer.slots_per_gpu - 1) / ENTRIES)
+            if _least(at, relaxed.weight_C) > layer.gpus * most * (1 + CLEAR):
+                weights = _rounded(at.cell_C, relaxed.weight_C)
+                return weights if proves(layer, level, weights) else None
+            if not self._add(found_AJ):
+                break
+        return None
+
+    def place(self, level: Fraction) -> IdArray | None:
+        """Return slots made of the patterns met, within about the level, if any."""
+        at = _cells(self._layer, level)
+        built, class_AJ = self._model(at)
+        model = built.model
+        q_Q, x_A = model.variables["q"], model.variables["x"]
+        whole_V = model.integer_V.copy()
+        whole_V[q_Q], whole_V[x_A] = True, True
+        self.solved += 1
+        outcome = solve_integer(
+            replace(model, integer_V=whole_V), min(MOST_SECONDS, self.left)
+        )
+        gpus, found = self._layer.gpus, outcome.solutions[:1]
+        if not found or model.cost_V @ found[0] > gpus + 0.5:
+            return None
+        choices = at.choices
+        taken_Q = built.kept_Q[found[0][q_Q] > 0.5]
+        class_GJ = np.repeat(class_AJ, np.rint(found[0][x_A]).astype(np.int64), axis=0)
+        return _slots(class_GJ, choices.copies_Q[taken_Q], choices.class_Q[taken_Q])
+
+    def _model(self, at: _Cells) -> tuple[PatternModel, IntArray]:
+        class_AJ = np.searchsorted(at.cell_C, self._pattern_AJ, side="right") - 1
+        class_AJ = np.unique(class_AJ[class_AJ[:, -1] >= 0], axis=0)
+        built = pattern_model(
+            at.choices,
+            class_AJ,
+            classes=at.cell_C.size,
+            experts=self._layer.experts,
+            gpus=self._layer.gpus,
+        )
+        return built, class_AJ
+
+    def _relax(self, at: _Cells) -> _Relaxed | None:
+        if self.left <= 0:
+            return None
+        built, _ = self._model(at)
+        self.solved += 1
+        outcome = solve_linear(built.model, min(3600.0, self.left), simplex=True)
+        if outcome.reason != "optimal" or outcome.duals_R is None:
+            return None
+        families = built.model.families
+        worth_C = outcome.duals_R[families["chain"]]
+        # A copy costs its expert the same whatever its size.
+        weight_C = np.maximum.accumulate(worth_C) - outcome.duals_R[families["all"]]
+        return _Relaxed(gpus=outcome.bound, weight_C=weight_C)
+
+    def _add(self, pattern_AJ: IntArray) -> bool:
+        """Keep patterns, each in descending order; tell whether one is new."""
+        before = len(self._pattern_AJ)
+        together = np.concatenate([self._pattern_AJ, pattern_AJ])
+        self._pattern_AJ = np.unique(together, axis=0)
+        return len(self._pattern_AJ) > before
+
+
+def _cells(layer: BalanceLayer, level: Fraction) -> _Cells:
+    cell_ER = cells(layer, level, GRID)
+    expert_Q, at_Q = np.nonzero(usable(layer, level, all_ranges(layer)))
+    cell_C, class_Q = np.unique(cell_ER[expert_Q, at_Q], return_inverse=True)
+    choices = CellChoices(expert_Q=expert_Q, copies_Q=at_Q + 1, class_Q=class_Q)
+    return _Cells(choices=choices, cell_C=cell_C)
+
+
+def _first_patterns(cell_C: IntArray, slots: int) -> IntArray:
+    """Return, for every cell, it and the largest that fit beside it."""
+    rest_C = (GRID - cell_C) // (slots - 1)
+    fits_C = rest_C >= cell_C[0]
+    beside_C = cell_C[np.searchsorted(cell_C, rest_C[fits_C], side="right") - 1]
+    pattern_AJ = np.column_stack([cell_C[fits_C], *[beside_C] * (slots - 1)])
+    return -np.sort(-pattern_AJ, axis=1)
+
+
+def _heavy(
+    cell_C: IntArray, weight_C: FloatArray, slots: int
+) -> tuple[IntArray, float]:
+    """Return for every weight the heaviest pattern with it, and the heaviest's weight.
+
+    Only patterns heavier than one GPU's worth are missing in the relaxation.
+    """
+    first_S = np.flatnonzero(np.diff(weight_C, prepend=-np.inf) > 0)
+    cell_S, weight_S = cell_C[first_S], weight_C[first_S]
+    best_JC, step_JC = most_weight(cell_S, weight_S, GRID, slots - 1)
+    fits_S = cell_S + (slots - 1) * cell_S[0] <= GRID
+    step_A = np.flatnonzero(fits_S)
+    left_A = GRID - cell_S[step_A]
+    total_A = weight_S[step_A] + best_JC[slots - 1, left_A]
+    cells_JA = [cell_S[step_A]]
+    for count in range(slots - 1, 0, -1):
+        next_A = cell_S[step_JC[count, left_A]]
+        cells_JA.append(next_A)
+        left_A = left_A - next_A
+    pattern_AJ = -np.sort(-np.column_stack(cells_JA), axis=1)
+    return pattern_AJ, float(total_A.max())
+
+
+def _least(at: _Cells, weight_C: FloatArray) -> float:
+    """Return what all copies weigh at least."""
+    choices = at.choices
+    weight_Q = weight_C[choices.class_Q] * choices.copies_Q
+    starts_E = np.flatnonzero(np.diff(choices.expert_Q, prepend=-1))
+    return float(np.minimum.reduceat(weight_Q, starts_E).sum())
+
+
+def _slots(class_GJ: IntArray, copies_E: IntArray, class_E: IntArray) -> IdArray:
+    """Return experts for the slots of patterns: the greatest copies in the greatest.
+
+    Slots of one class are filled GPU by GPU, so that copies of an expert part.
+    """
+    gpus, slots = class_GJ.shape
+    expert_E = np.argsort(-class_E, kind="stable")
+    expert_P = np.repeat(expert_E, copies_E[expert_E])
+    gpu_P, slot_P = np.indices((gpus, slots)).reshape(2, -1)
+    order_P = np.lexsort((gpu_P, slot_P, -class_GJ.ravel()))
+    slots_GJ = np.empty(gpus * slots, dtype=np.int16)
+    slots_GJ[order_P] = expert_P
+    return slots_GJ.reshape(gpus, slots)
+
+
+def _rounded(cell_C: IntArray, weight_C: FloatArray) -> Weights:
+    whole_C = np.rint(weight_C * ROUNDING).astype(np.int64)
+    first_S = np.flatnonzero(np.diff(whole_C, prepend=whole_C[0] - 1))
+    steps = dict(zip(cell_C[first_S].tolist(), whole_C[first_S].tolist(), strict=True))
+    return Weights(grid=GRID, steps=steps)
+
+
+def patterns_bound(level: Fraction, proof: Weights) -> LayerBound:
+    """Return the bound that a proof gives: every placement exceeds ``level``."""
+    return LayerBound(
+        value=level,
+        method="patterns",
+        certificate={
+            "kind": "patterns",
+            "level": ratio_text(level),
+            **to_json(proof),
+        },
+    )
