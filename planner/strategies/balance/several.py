@@ -25,7 +25,7 @@ SWAP_ROUND = 3
 """A round of swaps counts for so many: a few are enough."""
 SWAP_MOVES = 8_000_000.0
 """Rate of counted work: proposals per second in a layer of 256 GPUs."""
-NEAR = 0.001
+NEAR = 0.003
 """So near the bound patterns are not asked: a level's cells are not much finer."""
 TIMES = 3
 """Bounds and plans by patterns, each from what the last one reached."""
@@ -47,28 +47,24 @@ class Several(ProvingSearch):
         """Anneal; bound; plan by the patterns of the least level that is open."""
         self._prover.deadline = self.deadline
         self._anneal(self.rounds if thorough else EARLY_ROUNDS)
-        if self._bracketed or not self._far:
-            return
         for _ in range(TIMES):
-            value, open_level = self.value, self._bound()
-            if open_level is None or not self.pending:
+            if self._bracketed or not self._far:
                 break
-            self._lay_out(open_level)
-            if self.value == value:
-                break
+            value = self.value
+            self._lay_out(self._bound())
+            self._bracketed = self.value == value and self.left > 0
             self._anneal(self.round + AFTER_ROUNDS)
-        self._bracketed = self.left > 0
 
     @property
     def _far(self) -> bool:
         return self.pending and self.value > self.least * (1 + NEAR)
 
-    def _bound(self) -> float | None:
-        """Raise the bound; return the least level that stays open, None if at once."""
-        step = (self.value - self.least) / LEVEL_STEPS
-        if not self._excluded(self.level(self.least + step)):
-            return None
-        return self.bracket(self._excluded)
+    def _bound(self) -> float:
+        """Raise the bound; return a level close to it that stays open."""
+        first = self.least + (self.value - self.least) / LEVEL_STEPS
+        if self._excluded(self.level(first)):
+            return self.bracket(self._excluded)
+        return first
 
     def _excluded(self, level: Fraction) -> bool:
         proof = self._prover.prove(level)
