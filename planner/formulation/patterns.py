@@ -48,8 +48,12 @@ def pattern_model(
     classes: int,
     experts: int,
     gpus: int,
+    whole: bool = False,
 ) -> PatternModel:
     """Return the linear relaxation; its least value is above G only if nothing fits.
+
+    ``whole``: in integers, G GPUs at most, nothing to minimize. A solution is a plan
+    within the level but for what cells cut off, and for two copies on one GPU.
 
     Parameters
     ----------
@@ -65,10 +69,19 @@ def pattern_model(
     expert_Q, copies_Q = choices.expert_Q[kept_Q], choices.copies_Q[kept_Q]
     slots = gpus * pattern_AJ.shape[1]
     build = ModelBuilder()
-    q_Q = build.variables("q", (kept_Q.size,))
-    x_A = build.variables("x", (len(pattern_AJ),), cost=1.0)
-    over_C = build.variables("over", (classes,))
-    beyond = build.variables("beyond", (1,), cost=gpus)
+    most_q, most = (1, gpus) if whole else (np.inf, np.inf)
+    q_Q = build.variables("q", (kept_Q.size,), upper=most_q, integer=whole)
+    x_A = build.variables(
+        "x", (len(pattern_AJ),), upper=most, cost=not whole, integer=whole
+    )
+    over_C = build.variables(
+        "over", (classes,), upper=slots if whole else np.inf, integer=whole
+    )
+    beyond = build.variables(
+        "beyond", (1,), upper=0.0 if whole else np.inf, cost=gpus, integer=whole
+    )
+    gpus_1 = build.rows("gpus", (1,), upper=gpus if whole else np.inf)
+    build.add(np.broadcast_to(gpus_1, x_A.shape), x_A)
     one_E = build.rows("one", (experts,), lower=1.0, upper=1.0)
     build.add(one_E[expert_Q], q_Q)
     all_1 = build.rows("all", (1,), lower=slots, upper=slots)

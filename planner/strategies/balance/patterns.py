@@ -5,14 +5,14 @@ these weights are the next columns. Weights of any stage, rounded to integers, p
 what :func:`~planner.strategies.balance.proof.proves` confirms.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
 from planner import clock
 from planner.arrays import FloatArray, IdArray, IntArray
-from planner.formulation.mathopt import solve_integer, solve_linear
+from planner.formulation.mathopt import solve_linear, solve_whole
 from planner.formulation.patterns import CellChoices, PatternModel, pattern_model
 from planner.strategies.balance.bound import LayerBound, ratio_text
 from planner.strategies.balance.problem import BalanceLayer
@@ -27,8 +27,10 @@ CLEAR = 1e-6
 """Share of the GPUs that must be lacking before it is worth trying to prove."""
 MOST_ROUNDS = 60
 """Rounds of new patterns at a level."""
-MOST_SECONDS = 10.0
-"""Seconds of branch and bound for a plan."""
+FULL = ((), (0, 1))
+"""Seeds of the full patterns that a plan may take besides those met, by attempt."""
+MOST_SECONDS = 3.0
+"""Seconds that a plan made of patterns may take to find."""
 ENTRIES = 5e8
 """Rate of counted work: entries of the tables of heaviest patterns per second."""
 
@@ -87,27 +89,41 @@ class PatternProver:
         return None
 
     def place(self, level: Fraction) -> IdArray | None:
-        """Return slots made of the patterns met, within about the level, if any."""
-        at = _cells(self._layer, level)
-        built, class_AJ = self._model(at)
-        model = built.model
-        q_Q, x_A = model.variables["q"], model.variables["x"]
-        whole_V = model.integer_V.copy()
-        whole_V[q_Q], whole_V[x_A] = True, True
-        self.solved += 1
-        outcome = solve_integer(
-            replace(model, integer_V=whole_V), min(MOST_SECONDS, self.left)
-        )
-        gpus, found = self._layer.gpus, outcome.solutions[:1]
-        if not found or model.cost_V @ found[0] > gpus + 0.5:
-            return None
-        choices = at.choices
-        taken_Q = built.kept_Q[found[0][q_Q] > 0.5]
-        class_GJ = np.repeat(class_AJ, np.rint(found[0][x_A]).astype(np.int64), axis=0)
-        return _slots(class_GJ, choices.copies_Q[taken_Q], choices.class_Q[taken_Q])
+        """Return slots made of the patterns met, within about the level, if any.
 
-    def _model(self, at: _Cells) -> tuple[PatternModel, IntArray]:
-        class_AJ = np.searchsorted(at.cell_C, self._pattern_AJ, side="right") - 1
+        An expert may be on a GPU twice. If these patterns do not do, more that leave
+        little room are taken besides.
+        """
+        at = _cells(self._layer, level)
+        pattern_AJ = self._pattern_AJ
+        for seeds in FULL:
+            full = [_full(at.cell_C, pattern_AJ.shape[1], seed) for seed in seeds]
+            pattern_AJ = np.unique(np.concatenate([pattern_AJ, *full]), axis=0)
+            found_GJ = self._assembled(at, pattern_AJ)
+            if found_GJ is not None:
+                return found_GJ
+        return None
+
+    def _assembled(self, at: _Cells, pattern_AJ: IntArray) -> IdArray | None:
+        if self.left <= 0:
+            return None
+        built, class_AJ = self._model(at, pattern_AJ, whole=True)
+        q_Q, x_A = (built.model.variables[name] for name in ("q", "x"))
+        self.solved += 1
+        found_V = solve_whole(built.model, min(MOST_SECONDS, self.left))
+        if found_V is None:
+            return None
+        taken_Q = built.kept_Q[found_V[q_Q] > 0.5]
+        return _slots(
+            np.repeat(class_AJ, np.rint(found_V[x_A]).astype(np.int64), axis=0),
+            at.choices.copies_Q[taken_Q],
+            at.choices.class_Q[taken_Q],
+        )
+
+    def _model(
+        self, at: _Cells, pattern_AJ: IntArray, *, whole: bool
+    ) -> tuple[PatternModel, IntArray]:
+        class_AJ = np.searchsorted(at.cell_C, pattern_AJ, side="right") - 1
         class_AJ = np.unique(class_AJ[class_AJ[:, -1] >= 0], axis=0)
         built = pattern_model(
             at.choices,
@@ -115,13 +131,14 @@ class PatternProver:
             classes=at.cell_C.size,
             experts=self._layer.experts,
             gpus=self._layer.gpus,
+            whole=whole,
         )
         return built, class_AJ
 
     def _relax(self, at: _Cells) -> _Relaxed | None:
         if self.left <= 0:
             return None
-        built, _ = self._model(at)
+        built, _ = self._model(at, self._pattern_AJ, whole=False)
         self.solved += 1
         outcome = solve_linear(built.model, min(3600.0, self.left), simplex=True)
         if outcome.reason != "optimal" or outcome.duals_R is None:
@@ -178,6 +195,12 @@ def _heavy(
         left_A = left_A - next_A
     pattern_AJ = -np.sort(-np.column_stack(cells_JA), axis=1)
     return pattern_AJ, float(total_A.max())
+
+
+def _full(cell_C: IntArray, slots: int, seed: int) -> IntArray:
+    """Return patterns that leave little room: what a copy takes, blurred, is weighed."""
+    blur_C = np.random.default_rng(seed).normal(1.0, 0.1, cell_C.size)
+    return _heavy(cell_C, np.maximum.accumulate(cell_C * blur_C), slots)[0]
 
 
 def _least(at: _Cells, weight_C: FloatArray) -> float:

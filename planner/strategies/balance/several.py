@@ -25,10 +25,13 @@ SWAP_ROUND = 3
 """A round of swaps counts for so many: a few are enough."""
 SWAP_MOVES = 8_000_000.0
 """Rate of counted work: proposals per second in a layer of 256 GPUs."""
-NEAR = 0.003
-"""So near the bound patterns are not asked: a level's cells are not much finer."""
-TIMES = 3
-"""Bounds and plans by patterns, each from what the last one reached."""
+NEAR = (0.003, 0.001, 0.001)
+"""So near the bound patterns are not asked, at first and again: where annealing gets to
+the mean they prove nothing."""
+FAR = 0.01
+"""Farther from the mean a plan by patterns pays even where they prove no more."""
+SHARES = (0.0, 0.25, 0.5, 0.75)
+"""Levels at which a plan is looked for: from the least open one to the best plan's."""
 AFTER_ROUNDS = 2
 """Rounds of annealing after a plan by patterns."""
 
@@ -47,24 +50,25 @@ class Several(ProvingSearch):
         """Anneal; bound; plan by the patterns of the least level that is open."""
         self._prover.deadline = self.deadline
         self._anneal(self.rounds if thorough else EARLY_ROUNDS)
-        for _ in range(TIMES):
-            if self._bracketed or not self._far:
+        for near in NEAR:
+            if self._bracketed or not self.pending or self._gap <= near:
                 break
-            value = self.value
-            self._lay_out(self._bound())
+            value, level = self.value, self._bound()
+            if level is not None:
+                self._lay_out(level)
             self._bracketed = self.value == value and self.left > 0
             self._anneal(self.round + AFTER_ROUNDS)
 
     @property
-    def _far(self) -> bool:
-        return self.pending and self.value > self.least * (1 + NEAR)
+    def _gap(self) -> float:
+        return self.value / self.least - 1
 
-    def _bound(self) -> float:
-        """Raise the bound; return a level close to it that stays open."""
+    def _bound(self) -> float | None:
+        """Raise the bound; return a level to plan for, None if annealing does."""
         first = self.least + (self.value - self.least) / LEVEL_STEPS
         if self._excluded(self.level(first)):
             return self.bracket(self._excluded)
-        return first
+        return first if self._gap > FAR else None
 
     def _excluded(self, level: Fraction) -> bool:
         proof = self._prover.prove(level)
@@ -74,9 +78,11 @@ class Several(ProvingSearch):
 
     def _lay_out(self, level: float) -> None:
         """Look for a plan made of whole patterns, at a level and further up."""
-        for share in (0.0, 0.25, 0.5):
+        for share in SHARES:
             at = self.level(level + share * (self.value - level))
-            found_GJ = self._prover.place(at) if self.pending else None
+            if not self.pending or self._excluded(at):
+                continue
+            found_GJ = self._prover.place(at)
             if found_GJ is None:
                 continue
             copies_E = np.bincount(found_GJ.ravel(), minlength=self.layer.experts)
