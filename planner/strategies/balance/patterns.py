@@ -74,13 +74,15 @@ class PatternProver:
         if proves(layer, level, nothing):
             return nothing
         at = _cells(layer, level)
+        if at.cell_C[0] * layer.slots_per_gpu > GRID:
+            # Not even the least copies fit together.
+            return Weights(grid=GRID, steps={int(at.cell_C[0]): 0})
         self._add(_first_patterns(at.cell_C, layer.slots_per_gpu))
         for _ in range(MOST_ROUNDS):
             relaxed = self._relax(at)
             if relaxed is None or relaxed.gpus <= layer.gpus * (1 + CLEAR):
                 break
             found_AJ, most = _heavy(at.cell_C, relaxed.weight_C, layer.slots_per_gpu)
-            clock.spend(at.cell_C.size * GRID * (layer.slots_per_gpu - 1) / ENTRIES)
             if _least(at, relaxed.weight_C) > layer.gpus * most * (1 + CLEAR):
                 weights = _rounded(at.cell_C, relaxed.weight_C)
                 return weights if proves(layer, level, weights) else None
@@ -91,7 +93,7 @@ class PatternProver:
     def place(self, level: Fraction) -> IdArray | None:
         """Return slots made of the patterns met, within about the level, if any.
 
-        An expert may be on a GPU twice. If these patterns do not do, more that leave
+        For levels that :meth:`prove` has left open. An expert may be on a GPU twice. If these patterns do not do, more that leave
         little room are taken besides.
         """
         at = _cells(self._layer, level)
@@ -184,6 +186,7 @@ def _heavy(
     first_S = np.flatnonzero(np.diff(weight_C, prepend=-np.inf) > 0)
     cell_S, weight_S = cell_C[first_S], weight_C[first_S]
     best_JC, step_JC = most_weight(cell_S, weight_S, GRID, slots - 1)
+    clock.spend(cell_S.size * best_JC.size / ENTRIES)
     fits_S = cell_S + (slots - 1) * cell_S[0] <= GRID
     step_A = np.flatnonzero(fits_S)
     left_A = GRID - cell_S[step_A]
@@ -198,7 +201,7 @@ def _heavy(
 
 
 def _full(cell_C: IntArray, slots: int, seed: int) -> IntArray:
-    """Return patterns that leave little room: what a copy takes, blurred, is weighed."""
+    """Return patterns that leave little room: heavy by their cells, blurred."""
     blur_C = np.random.default_rng(seed).normal(1.0, 0.1, cell_C.size)
     return _heavy(cell_C, np.maximum.accumulate(cell_C * blur_C), slots)[0]
 
@@ -238,9 +241,5 @@ def patterns_bound(level: Fraction, proof: Weights) -> LayerBound:
     return LayerBound(
         value=level,
         method="patterns",
-        certificate={
-            "kind": "patterns",
-            "level": ratio_text(level),
-            **to_json(proof),
-        },
+        certificate={"kind": "patterns", "level": ratio_text(level), **to_json(proof)},
     )
