@@ -80,8 +80,9 @@ def pattern_model(
     beyond = build.variables(
         "beyond", (1,), upper=0.0 if whole else np.inf, cost=gpus, integer=whole
     )
-    gpus_1 = build.rows("gpus", (1,), upper=gpus if whole else np.inf)
-    build.add(np.broadcast_to(gpus_1, x_A.shape), x_A)
+    if whole:
+        gpus_1 = build.rows("gpus", (1,), upper=gpus)
+        build.add(np.broadcast_to(gpus_1, x_A.shape), x_A)
     one_E = build.rows("one", (experts,), lower=1.0, upper=1.0)
     build.add(one_E[expert_Q], q_Q)
     all_1 = build.rows("all", (1,), lower=slots, upper=slots)
@@ -91,12 +92,12 @@ def pattern_model(
     build.add(chain_C, over_C, -1.0)
     build.add(chain_C[:-1], over_C[1:])
     build.add(chain_C[-1:], beyond)
-    pattern_B, class_B, count_B = _counted(pattern_AJ, classes)
+    pattern_B, class_B, count_B = counted(pattern_AJ, classes)
     build.add(chain_C[class_B], x_A[pattern_B], count_B)
     return PatternModel(model=build.build(), kept_Q=kept_Q)
 
 
-def _counted(pattern_AJ: IntArray, classes: int) -> tuple[IntArray, IntArray, IntArray]:
+def counted(pattern_AJ: IntArray, classes: int) -> tuple[IntArray, IntArray, IntArray]:
     """Return every pattern's distinct classes and how often it has each."""
     number_AJ = np.arange(len(pattern_AJ))[:, None] * classes + pattern_AJ
     number_B, count_B = np.unique(number_AJ, return_counts=True)

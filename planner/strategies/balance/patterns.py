@@ -12,8 +12,14 @@ import numpy as np
 
 from planner import clock
 from planner.arrays import FloatArray, IdArray, IntArray
-from planner.formulation.mathopt import solve_linear, solve_whole
-from planner.formulation.patterns import CellChoices, PatternModel, pattern_model
+from planner.formulation.mathopt import solve_whole
+from planner.formulation.patterns import (
+    CellChoices,
+    PatternModel,
+    counted,
+    pattern_model,
+)
+from planner.formulation.session import GrowingSession
 from planner.strategies.balance.bound import LayerBound, ratio_text
 from planner.strategies.balance.problem import BalanceLayer
 from planner.strategies.balance.proof import all_ranges, proves, to_json, usable
@@ -78,23 +84,27 @@ class PatternProver:
             # Not even the least copies fit together.
             return Weights(grid=GRID, steps={int(at.cell_C[0]): 0})
         self._add(_first_patterns(at.cell_C, layer.slots_per_gpu))
+        relaxation = _Relaxation(layer, at, self._pattern_AJ)
         for _ in range(MOST_ROUNDS):
-            relaxed = self._relax(at)
+            relaxed = relaxation.solve(self.left)
+            self.solved += 1
             if relaxed is None or relaxed.gpus <= layer.gpus * (1 + CLEAR):
                 break
             found_AJ, most = _heavy(at.cell_C, relaxed.weight_C, layer.slots_per_gpu)
             if _least(at, relaxed.weight_C) > layer.gpus * most * (1 + CLEAR):
                 weights = _rounded(at.cell_C, relaxed.weight_C)
                 return weights if proves(layer, level, weights) else None
-            if not self._add(found_AJ):
+            new_AJ = self._add(found_AJ)
+            if not len(new_AJ):
                 break
+            relaxation.grow(new_AJ)
         return None
 
     def place(self, level: Fraction) -> IdArray | None:
         """Return slots made of the patterns met, within about the level, if any.
 
-        For levels that :meth:`prove` has left open. An expert may be on a GPU twice. If these patterns do not do, more that leave
-        little room are taken besides.
+        For levels that :meth:`prove` has left open. An expert may be on a GPU twice.
+        If these patterns do not do, more that leave little room are taken besides.
         """
         at = _cells(self._layer, level)
         pattern_AJ = self._pattern_AJ
@@ -109,7 +119,7 @@ class PatternProver:
     def _assembled(self, at: _Cells, pattern_AJ: IntArray) -> IdArray | None:
         if self.left <= 0:
             return None
-        built, class_AJ = self._model(at, pattern_AJ, whole=True)
+        built, class_AJ = _model(self._layer, at, pattern_AJ, whole=True)
         q_Q, x_A = (built.model.variables[name] for name in ("q", "x"))
         self.solved += 1
         found_V = solve_whole(built.model, min(MOST_SECONDS, self.left))
@@ -122,41 +132,60 @@ class PatternProver:
             at.choices.class_Q[taken_Q],
         )
 
-    def _model(
-        self, at: _Cells, pattern_AJ: IntArray, *, whole: bool
-    ) -> tuple[PatternModel, IntArray]:
-        class_AJ = np.searchsorted(at.cell_C, pattern_AJ, side="right") - 1
-        class_AJ = np.unique(class_AJ[class_AJ[:, -1] >= 0], axis=0)
-        built = pattern_model(
-            at.choices,
-            class_AJ,
-            classes=at.cell_C.size,
-            experts=self._layer.experts,
-            gpus=self._layer.gpus,
-            whole=whole,
-        )
-        return built, class_AJ
-
-    def _relax(self, at: _Cells) -> _Relaxed | None:
-        if self.left <= 0:
-            return None
-        built, _ = self._model(at, self._pattern_AJ, whole=False)
-        self.solved += 1
-        outcome = solve_linear(built.model, min(3600.0, self.left), simplex=True)
-        if outcome.reason != "optimal" or outcome.duals_R is None:
-            return None
-        families = built.model.families
-        worth_C = outcome.duals_R[families["chain"]]
-        # A copy costs its expert the same whatever its size.
-        weight_C = np.maximum.accumulate(worth_C) - outcome.duals_R[families["all"]]
-        return _Relaxed(gpus=outcome.bound, weight_C=weight_C)
-
-    def _add(self, pattern_AJ: IntArray) -> bool:
-        """Keep patterns, each in descending order; tell whether one is new."""
+    def _add(self, pattern_AJ: IntArray) -> IntArray:
+        """Keep patterns, each in descending order; return those that are new."""
         before = len(self._pattern_AJ)
         together = np.concatenate([self._pattern_AJ, pattern_AJ])
-        self._pattern_AJ = np.unique(together, axis=0)
-        return len(self._pattern_AJ) > before
+        _, first = np.unique(together, axis=0, return_index=True)
+        new_AJ: IntArray = together[np.sort(first[first >= before])]
+        self._pattern_AJ = np.concatenate([self._pattern_AJ, new_AJ])
+        return new_AJ
+
+
+class _Relaxation:
+    """The relaxation at one level, solved again with more patterns."""
+
+    def __init__(self, layer: BalanceLayer, at: _Cells, pattern_AJ: IntArray) -> None:
+        self._at = at
+        built, _ = _model(layer, at, pattern_AJ, whole=False)
+        families = built.model.families
+        self._chain_C = families["chain"]
+        rows = np.concatenate([families["all"], self._chain_C])
+        self._session = GrowingSession(built.model, rows)
+
+    def solve(self, seconds: float) -> _Relaxed | None:
+        """Solve with the patterns so far, None where the time is over."""
+        if seconds <= 0:
+            return None
+        vertex = self._session.solve(min(3600.0, seconds))
+        if vertex is None:
+            return None
+        # A copy costs its expert the same whatever its size.
+        weight_C = np.maximum.accumulate(vertex.dual_C[1:]) - vertex.dual_C[0]
+        return _Relaxed(gpus=vertex.objective, weight_C=weight_C)
+
+    def grow(self, pattern_AJ: IntArray) -> None:
+        """Add patterns, all of cells that occur."""
+        class_AJ = np.searchsorted(self._at.cell_C, pattern_AJ)
+        column_B, class_B, count_B = counted(class_AJ, self._at.cell_C.size)
+        row_B = self._chain_C[class_B]
+        self._session.grow(column_B, row_B, count_B.astype(np.float64), 1.0)
+
+
+def _model(
+    layer: BalanceLayer, at: _Cells, pattern_AJ: IntArray, *, whole: bool
+) -> tuple[PatternModel, IntArray]:
+    class_AJ = np.searchsorted(at.cell_C, pattern_AJ, side="right") - 1
+    class_AJ = np.unique(class_AJ[class_AJ[:, -1] >= 0], axis=0)
+    built = pattern_model(
+        at.choices,
+        class_AJ,
+        classes=at.cell_C.size,
+        experts=layer.experts,
+        gpus=layer.gpus,
+        whole=whole,
+    )
+    return built, class_AJ
 
 
 def _cells(layer: BalanceLayer, level: Fraction) -> _Cells:

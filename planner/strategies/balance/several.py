@@ -68,7 +68,8 @@ class Several(ProvingSearch):
         first = self.least + (self.value - self.least) / LEVEL_STEPS
         if self._excluded(self.level(first)):
             return self.bracket(self._excluded)
-        return first if self._gap > FAR else None
+        far = self._gap > FAR or self.bound.method == "patterns"
+        return first if far else None
 
     def _excluded(self, level: Fraction) -> bool:
         proof = self._prover.prove(level)
