@@ -121,17 +121,16 @@ class GrowingSession:
 
     Parameters
     ----------
-    rows
-        Whose multipliers are wanted, in ascending order.
+    columns, rows
+        Whose values and multipliers are wanted, in ascending order.
     """
 
-    def __init__(self, model: LinearModel, rows: IntArray) -> None:
+    def __init__(self, model: LinearModel, columns: IntArray, rows: IntArray) -> None:
         self._rate, self._columns = simplex_seconds(model), model.cost_V.size
-        nothing = _only(np.zeros(0, dtype=np.int64))
         self._filters = model_parameters_pb2.ModelSolveParametersProto(
-            variable_values_filter=nothing,
+            variable_values_filter=_only(columns),
             dual_values_filter=_only(rows),
-            reduced_costs_filter=nothing,
+            reduced_costs_filter=_only(np.zeros(0, dtype=np.int64)),
         )
         self._solver = core.new(
             parameters_pb2.SOLVER_TYPE_GLOP,
@@ -153,7 +152,7 @@ class GrowingSession:
         found = result.solutions[0]
         return Vertex(
             objective=float(found.primal_solution.objective_value),
-            value_C=np.zeros(0),
+            value_C=as_array(found.primal_solution.variable_values.values),
             dual_C=as_array(found.dual_solution.dual_values.values),
         )
 

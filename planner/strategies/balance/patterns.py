@@ -31,11 +31,13 @@ ROUNDING = 2**20
 """Weights are rounded to this part of what a GPU holds."""
 CLEAR = 1e-6
 """Share of the GPUs that must be lacking before it is worth trying to prove."""
+WHOLE = 1e-6
+"""So close to a whole number the relaxation's copies are one."""
 MOST_ROUNDS = 60
 """Rounds of new patterns at a level."""
 FULL = ((), (0, 1))
 """Seeds of the full patterns that a plan may take besides those met, by attempt."""
-MOST_SECONDS = 3.0
+MOST_SECONDS = 2.0
 """Seconds that a plan made of patterns may take to find."""
 ENTRIES = 5e8
 """Rate of counted work: entries of the tables of heaviest patterns per second."""
@@ -51,21 +53,27 @@ class _Cells:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Relaxed:
-    """GPUs needed with the patterns met so far, and what a copy is worth in them."""
+    """GPUs needed with the patterns met so far, and what a copy is worth in them.
+
+    ``mean_E`` are the copies that experts get.
+    """
 
     gpus: float
     weight_C: FloatArray
+    mean_E: FloatArray
 
 
 class PatternProver:
     """Asks of levels of one layer whether they can be kept, until ``deadline``.
 
-    Patterns are cells, not sizes: those of one level serve the next.
+    Patterns are cells, not sizes: those of one level serve the next. ``copies_E`` are
+    numbers of copies near those that the last level left open asks for.
     """
 
     def __init__(self, layer: BalanceLayer, deadline: float = np.inf) -> None:
         self._layer, self.deadline = layer, deadline
         self._pattern_AJ = np.zeros((0, layer.slots_per_gpu), dtype=np.int64)
+        self.copies_E: IntArray | None = None
         self.solved = 0
 
     @property
@@ -88,7 +96,10 @@ class PatternProver:
         for _ in range(MOST_ROUNDS):
             relaxed = relaxation.solve(self.left)
             self.solved += 1
-            if relaxed is None or relaxed.gpus <= layer.gpus * (1 + CLEAR):
+            if relaxed is None:
+                break
+            if relaxed.gpus <= layer.gpus * (1 + CLEAR):
+                self.copies_E = _whole(relaxed.mean_E, layer.slots)
                 break
             found_AJ, most = _heavy(at.cell_C, relaxed.weight_C, layer.slots_per_gpu)
             if _least(at, relaxed.weight_C) > layer.gpus * most * (1 + CLEAR):
@@ -146,12 +157,14 @@ class _Relaxation:
     """The relaxation at one level, solved again with more patterns."""
 
     def __init__(self, layer: BalanceLayer, at: _Cells, pattern_AJ: IntArray) -> None:
-        self._at = at
+        self._at, self._experts = at, layer.experts
         built, _ = _model(layer, at, pattern_AJ, whole=False)
         families = built.model.families
         self._chain_C = families["chain"]
         rows = np.concatenate([families["all"], self._chain_C])
-        self._session = GrowingSession(built.model, rows)
+        self._kept_Q = built.kept_Q
+        columns = built.model.variables["q"]
+        self._session = GrowingSession(built.model, columns, rows)
 
     def solve(self, seconds: float) -> _Relaxed | None:
         """Solve with the patterns so far, None where the time is over."""
@@ -162,7 +175,11 @@ class _Relaxation:
             return None
         # A copy costs its expert the same whatever its size.
         weight_C = np.maximum.accumulate(vertex.dual_C[1:]) - vertex.dual_C[0]
-        return _Relaxed(gpus=vertex.objective, weight_C=weight_C)
+        choices = self._at.choices
+        mean_E: FloatArray = np.zeros(self._experts)
+        given_Q = vertex.value_C * choices.copies_Q[self._kept_Q]
+        np.add.at(mean_E, choices.expert_Q[self._kept_Q], given_Q)
+        return _Relaxed(gpus=vertex.objective, weight_C=weight_C, mean_E=mean_E)
 
     def grow(self, pattern_AJ: IntArray) -> None:
         """Add patterns, all of cells that occur."""
@@ -233,6 +250,14 @@ def _full(cell_C: IntArray, slots: int, seed: int) -> IntArray:
     """Return patterns that leave little room: heavy by their cells, blurred."""
     blur_C = np.random.default_rng(seed).normal(1.0, 0.1, cell_C.size)
     return _heavy(cell_C, np.maximum.accumulate(cell_C * blur_C), slots)[0]
+
+
+def _whole(mean_E: FloatArray, slots: int) -> IntArray:
+    """Return whole numbers of sum P: the greatest parts are rounded up."""
+    copies_E = np.floor(mean_E + WHOLE).astype(np.int64)
+    more = max(0, slots - int(copies_E.sum()))
+    copies_E[np.argsort(copies_E - mean_E, kind="stable")[:more]] += 1
+    return copies_E
 
 
 def _least(at: _Cells, weight_C: FloatArray) -> float:

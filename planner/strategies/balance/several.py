@@ -30,10 +30,10 @@ NEAR = (0.003, 0.001, 0.001)
 the mean they prove nothing."""
 FAR = 0.01
 """Farther from the mean a plan by patterns pays even where they prove no more."""
-SHARES = (0.0, 0.25, 0.5, 0.75)
+SHARES = (0.0, 0.4, 0.7)
 """Levels at which a plan is looked for: from the least open one to the best plan's."""
-AFTER_ROUNDS = 2
-"""Rounds of annealing after a plan by patterns."""
+AFTER_ROUNDS = 6
+"""Rounds of annealing from what patterns give."""
 
 
 class Several(ProvingSearch):
@@ -45,6 +45,7 @@ class Several(ProvingSearch):
         self._task = Task(self.size_ER[None], np.ones(1), True)
         self._prover = PatternProver(layer)
         self._bracketed = False
+        self._counts_E = self.greedy_E
 
     def advance(self, thorough: bool) -> None:
         """Anneal; bound; plan by the patterns of the least level that is open."""
@@ -54,10 +55,13 @@ class Several(ProvingSearch):
             if self._bracketed or not self.pending or self._gap <= near:
                 break
             value, level = self.value, self._bound()
-            if level is not None:
+            if self._prover.copies_E is not None:
+                self._counts_E = self._prover.copies_E
+                self._anneal_more()
+            if level is not None and self._gap > near:
                 self._lay_out(level)
+                self._anneal_more()
             self._bracketed = self.value == value and self.left > 0
-            self._anneal(self.round + AFTER_ROUNDS)
 
     @property
     def _gap(self) -> float:
@@ -93,6 +97,10 @@ class Several(ProvingSearch):
                 self.offer(slots_GJ)
                 return
 
+    def _anneal_more(self) -> None:
+        self.rounds = max(self.rounds, self.round + AFTER_ROUNDS)
+        self._anneal(self.round + AFTER_ROUNDS)
+
     def _anneal(self, upto: int) -> None:
         """Anneal, every other round anew, so that one bad valley is not the end."""
         while self.more_rounds(upto):
@@ -100,7 +108,7 @@ class Several(ProvingSearch):
             again = self.round % 2 == 1
             _, found_GJ = anneal_slots(
                 self._task,
-                self.slots_GJ if again else self._start(self.greedy_E),
+                self.slots_GJ if again else self._start(self._counts_E),
                 level=self.least * (1 + above),
                 heat=(hot, hot * COOLING),
                 proposals=SWAP_PROPOSALS * self.layer.slots,
