@@ -36,7 +36,7 @@ NONE = -(2**61)
 
 @CHECKERS.register("patterns")
 def patterns(certificate: Certificate, evidence: Evidence) -> Fraction:
-    """``gpu_tokens``, selection ``even``, one EP set (or counts)."""
+    """``gpu_tokens``, :func:`even_loads`."""
     level, grid = Fraction(certificate["level"]), int(certificate["grid"])
     weight_S = {int(cell): int(weight) for cell, weight in certificate["steps"].items()}
     fits = (

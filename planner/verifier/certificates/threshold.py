@@ -31,7 +31,7 @@ _LOW = np.uint64(0xFFFFFFFF)
 
 @CHECKERS.register("threshold")
 def threshold(certificate: Certificate, evidence: Evidence) -> Fraction:
-    """``gpu_tokens``, two slots, selection ``even``, one EP set (or counts)."""
+    """``gpu_tokens``, two slots, :func:`even_loads`."""
     level = Fraction(certificate["level"])
     if not even_loads(evidence) or evidence.slots_per_gpu != 2 or level <= 0:
         return Fraction(0)
@@ -41,11 +41,15 @@ def threshold(certificate: Certificate, evidence: Evidence) -> Fraction:
 
 
 def even_loads(evidence: Evidence) -> bool:
-    """Whether copies carry what :func:`least_sizes` counts, on every GPU."""
+    """Whether copies carry what :func:`least_sizes` counts, on every GPU.
+
+    An expert's only copy carries all of it, whatever chooses among copies.
+    """
     counted = not isinstance(evidence.part, TokenPart)
+    single = evidence.slot_count == evidence.experts
     return (
         evidence.objective == "gpu_tokens"
-        and evidence.selection == "even"
+        and (evidence.selection == "even" or single)
         and (evidence.layout.sets == 1 or counted)
     )
 
