@@ -17,6 +17,7 @@ from planner.arrays import FloatArray, IntArray
 from planner.instance import PlacementInstance
 from planner.strategies.search.choices import Sample
 from planner.strategies.search.network import Classes, Network, network_of
+from planner.strategies.search.resampling import resampled, stays_together
 from planner.strategies.search.serving import homes_of
 from planner.workload.parts import TokenPart
 
@@ -32,6 +33,7 @@ class Guide(NamedTuple):
 
     network: Network
     sample: Sample
+    drawn: bool = False
 
 
 def guide_of(instance: PlacementInstance) -> Guide | None:
@@ -42,12 +44,21 @@ def guide_of(instance: PlacementInstance) -> Guide | None:
     part = instance.planning
     if not isinstance(part, TokenPart) or instance.objective.name == "gpu_tokens":
         return None
-    alike = sources_alike(instance, part)
     chosen = homes_of(instance).domain_H.size > 0
+    if stays_together(part):
+        exact = network_of(instance)
+        if exact.linear:
+            return None
+        return Guide(
+            *resampled(instance, part, exact, _served_alike(instance, chosen)), True
+        )
+    alike = sources_alike(instance, part)
     sample = _sample(instance, part, alike, chosen)
     classes = _classes(instance, part, sample, (alike, chosen))
     network = network_of(instance, classes)
-    return None if network.linear else Guide(network, sample)
+    if network.linear:
+        return None
+    return Guide(network, sample._replace(class_T=classes.class_S[sample.source_T]))
 
 
 def sources_alike(instance: PlacementInstance, part: TokenPart) -> bool:
@@ -75,7 +86,8 @@ def _sample(
     instance: PlacementInstance, part: TokenPart, alike: bool, chosen: bool
 ) -> Sample:
     """Try every token at several sources or ordinals where they decide on a copy."""
-    seen = Sample(np.arange(part.source_T.size), part.source_T, part.ordinal_T)
+    every = np.arange(part.source_T.size)
+    seen = Sample(every, part.source_T, part.ordinal_T, part.source_T)
     if not (_spare(instance) and alike):
         return seen
     gpus = instance.layout.gpu_count
@@ -105,23 +117,32 @@ def _classes(
     """
     alike, chosen = known
     layout = instance.layout
-    gpus = layout.gpu_count
-    key_G = layout.set_G * gpus + layout.domain_G
-    if instance.selection == "nearest" and _spare(instance):
-        key_G = 2 * key_G + np.arange(gpus) % 2
-        if instance.traffic != "dedup_domain":
-            key_G = np.arange(gpus)
-    elif chosen:
-        if instance.traffic != "dedup_domain":
-            key_G = np.arange(gpus)
+    if chosen or (instance.selection == "nearest" and _spare(instance)):
+        key_G = _served_alike(instance, chosen)
     elif alike:
         key_G = layout.set_G
+    else:
+        key_G = layout.set_G * layout.gpu_count + layout.domain_G
     class_S: IntArray = np.unique(key_G, return_inverse=True)[1].astype(np.int64)
-    tokens_S = np.bincount(part.source_T, minlength=gpus).astype(np.float64)
+    tokens_S = np.bincount(part.source_T, minlength=layout.gpu_count).astype(np.float64)
     tried_C = np.bincount(class_S[sample.source_T], minlength=int(class_S.max()) + 1)
     # A class without tokens loads nothing, whatever its shares.
     share_S: FloatArray = tokens_S / np.maximum(tried_C, 1)[class_S]
     return Classes(class_S=class_S, share_S=share_S)
+
+
+def _served_alike(instance: PlacementInstance, chosen: bool) -> IntArray:
+    """Return numbers that GPUs share whose tokens are served by the same copies."""
+    layout = instance.layout
+    gpus = layout.gpu_count
+    key_G = layout.set_G.astype(np.int64)
+    if _spare(instance) and (chosen or instance.selection == "nearest"):
+        key_G = np.arange(gpus)
+        if instance.traffic == "dedup_domain":
+            key_G = layout.set_G * gpus + layout.domain_G
+            if not chosen:
+                key_G = 2 * key_G + np.arange(gpus) % 2
+    return np.unique(key_G, return_inverse=True)[1].astype(np.int64)
 
 
 def by_cells(network: Network) -> Network | None:
