@@ -11,9 +11,9 @@ from planner.arrays import IdArray, IntArray
 from planner.instance import PlacementInstance
 from planner.plan import SplitWeights
 from planner.strategies.search.anneal import anneal, peak_value
+from planner.strategies.search.guide import Guide, by_cells, gpu_places, guide_of
 from planner.strategies.search.joint import joint_network
 from planner.strategies.search.legality import FREE, Rules, begin, rules_of
-from planner.strategies.search.mixing import Guide, by_cells, gpu_places, guide_of
 from planner.strategies.search.moves import fill
 from planner.strategies.search.network import Network
 from planner.strategies.search.pairs import excess_of
@@ -40,8 +40,9 @@ SLACK = 0.8
 
 WORDS_PER_SECOND = 8e9
 """Rate of counted work: words of tokens read, and what else a move looks at."""
-PLACE_WORDS = 60
-"""What a place, looked at once per move, counts in words."""
+PLACE_WORDS, DRAWN_WORDS = 60, 20
+"""What a place, looked at once per move, counts in words, and a place of one draw of
+many."""
 
 
 class Knobs(NamedTuple):
@@ -129,7 +130,7 @@ def stages_of(problem: Problem, layer: int, start_GJ: IdArray) -> list[Stage]:
     last = Stage(exact, tokens, 1.0, COLD, COLD, True)
     if problem.guide is None:
         return [Stage(exact, tokens, 1.0 - EVENING, HOT, COLD, False), last]
-    network, sample, drawn = problem.guide
+    network, sample, to_the_end = problem.guide
     tried = tokens_of(problem.instance, layer, copies, sample)
     if problem.cells is not None:
         state = served_state(network, tried, start_GJ)
@@ -137,7 +138,7 @@ def stages_of(problem: Problem, layer: int, start_GJ: IdArray) -> list[Stage]:
         gpus = time_X[gpu_places(network)].max(initial=0.0)
         if gpus < SLACK * time_X.max(initial=0.0):
             network = problem.cells
-    if drawn:
+    if to_the_end:
         return [
             Stage(network, tried, 1.0 - EVENING, HOT, COLD, False),
             Stage(problem.guide.network, tried, 1.0, COLD, COLD, True),
@@ -200,7 +201,8 @@ class _Climb:
 
 def _step_words(network: Network) -> int:
     """Return what a move costs beside the tokens that it looks at."""
-    return PLACE_WORDS * int(network.cost_X.size)
+    words = PLACE_WORDS if network.draws == 1 else DRAWN_WORDS
+    return words * int(network.cost_X.size)
 
 
 def search_layer(

@@ -28,7 +28,8 @@ class Network(NamedTuple):
     ``place_Y`` and ``share_Y`` list, for every key column · classes + class, the
     places that one token adds to (in the evaluator's network every source GPU is a
     class); with ``cells_only`` GPUs load none. ``cost_X`` turns a load into the
-    objective's unit; places of leg ``i`` lie from ``leg_start[i]`` on.
+    objective's unit; places of leg ``i`` lie from ``leg_start[i]`` on, those of the
+    second of several ``draws`` after those of the first.
     """
 
     linear: bool
@@ -47,6 +48,7 @@ class Network(NamedTuple):
     cost_X: FloatArray
     leg_start: IntArray
     counts_pairs: bool
+    draws: int
 
 
 class Classes(NamedTuple):
@@ -108,6 +110,7 @@ def network_of(instance: PlacementInstance, classes: Classes | None = None) -> N
         cost_X=cost_X[used],
         leg_start=ends[: legs + 1].astype(np.int64),
         counts_pairs=instance.objective.name == "gpu_tokens",
+        draws=1,
     )
 
 

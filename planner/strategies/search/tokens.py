@@ -115,9 +115,9 @@ def tokens_of(
         mask_QW[:] = 0
         for mask_W, uses_T in zip(mask_QW, uses_QT, strict=True):
             np.bitwise_or.at(mask_W, word_T[uses_T], bit_T[uses_T])
-    seen = choices if sample is None else choices_of(instance, layer)
-    drawn = None
+    seen, drawn = choices, None
     if sample is not None and sample.times_KC is not None:
+        seen = choices_of(instance, layer)
         drawn = Drawn(choices, uses_QT, sample.times_KC)
     return Tokens(
         class_L=class_L,
