@@ -110,7 +110,7 @@ def problem(
     gpus: int, slots: int, tokens_LE: IntArray, selection: str = "even"
 ) -> PlacementInstance:
     """Return the placement problem on hosts of eight GPUs with an NVSwitch each."""
-    topology = load_topology(_cluster(gpus))
+    topology = load_topology(cluster(gpus))
     return PlacementInstance(
         topology=topology,
         routes=build_routes(topology),
@@ -138,7 +138,8 @@ def problem(
     )
 
 
-def _cluster(gpus: int) -> dict[str, object]:
+def cluster(gpus: int) -> dict[str, object]:
+    """Return hosts of eight GPUs with an NVSwitch each, all on one rail fabric."""
     return {
         "schema": "moe-topology/1",
         "graph": {

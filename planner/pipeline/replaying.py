@@ -91,13 +91,7 @@ def replay(
     UsageError
         For a combination that does not exist.
     """
-    for name, value, known in (
-        ("part", part, PARTS),
-        ("executor", executor, EXECUTORS),
-        ("gating", gating, GATINGS),
-    ):
-        if value not in known:
-            raise UsageError(f"--{name} {value!r}: choose from {', '.join(known)}")
+    _check_words(part, executor, gating)
     path = Path(plan)
     manifest = read_manifest(path)
     settings = settings_of(manifest, path.parent)
@@ -116,6 +110,16 @@ def replay(
         parts=tuple(parts),
         notes=tuple(notes),
     )
+
+
+def _check_words(part: str, executor: str, gating: str) -> None:
+    for name, value, known in (
+        ("part", part, PARTS),
+        ("executor", executor, EXECUTORS),
+        ("gating", gating, GATINGS),
+    ):
+        if value not in known:
+            raise UsageError(f"--{name} {value!r}: choose from {', '.join(known)}")
 
 
 def _executor(wanted: str, notes: list[str], *, chained: bool) -> str:

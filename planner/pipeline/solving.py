@@ -19,7 +19,7 @@ from planner.pipeline.constraining import (
 )
 from planner.pipeline.dumping import dump_model
 from planner.pipeline.fill import fill_manifest
-from planner.pipeline.freeing import freed, opened
+from planner.pipeline.free import freed, opened
 from planner.pipeline.growing import grown, settled, shifted
 from planner.pipeline.nesting import check_nesting
 from planner.pipeline.placing import check_placing, planned

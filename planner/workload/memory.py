@@ -152,11 +152,7 @@ def memory_bill(
     _check_knobs(kv_tokens, mem_fraction, batch_tokens)
     gpus = cluster.gpus
     slots = model.experts if single else layout.ep * slots_per_gpu
-    per_batch_token = (
-        copies_buffer_bytes(1, slots, messages)
-        if traffic in ("copies", "direct")
-        else dedup_buffer_bytes(1, len(cluster.domains), messages)
-    )
+    per_batch_token = _batch_token_bytes(cluster, traffic, slots, messages)
     slot = (1 if single else len(model.moe_layers)) * model.expert_bytes
     everywhere = {
         "buffers": batch_tokens * per_batch_token,
@@ -168,8 +164,7 @@ def memory_bill(
     terms = {"reserved": np.array([g.reserved_bytes for g in gpus], dtype=np.int64)}
     terms |= {name: np.where(attends_G, count, 0) for name, count in own.items()}
     terms |= {name: np.full(len(gpus), count) for name, count in everywhere.items()}
-    share = Fraction(1) if mem_fraction is None else Fraction(str(mem_fraction))
-    limit_G = np.array([int(g.memory_bytes * share) for g in gpus], dtype=np.int64)
+    limit_G = _limits(cluster, mem_fraction)
     per_kv_token = kv_token_bytes(model, layout.tp)
     if mem_fraction is not None:
         left_G = (limit_G - _sum(terms))[attends_G]
@@ -193,6 +188,22 @@ def memory_bill(
         batch_token_bytes=per_batch_token,
         slot_bytes=slot,
     )
+
+
+def _batch_token_bytes(
+    cluster: Cluster, traffic: str, slots: int, messages: tuple[int, int]
+) -> int:
+    """Return the bytes of buffers per token of a batch."""
+    if traffic in ("copies", "direct"):
+        return copies_buffer_bytes(1, slots, messages)
+    return dedup_buffer_bytes(1, len(cluster.domains), messages)
+
+
+def _limits(cluster: Cluster, mem_fraction: float | None) -> IntArray:
+    """Return the bytes of each GPU that may be filled [G]."""
+    share = Fraction(1) if mem_fraction is None else Fraction(str(mem_fraction))
+    bytes_G = [int(gpu.memory_bytes * share) for gpu in cluster.gpus]
+    return np.array(bytes_G, dtype=np.int64)
 
 
 def _own_terms(model: MoEModelSpec, tp: int) -> dict[str, int]:

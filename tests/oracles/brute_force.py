@@ -78,61 +78,10 @@ def random_case(seed: int) -> Case:
 def _random_topology(
     rng: random.Random, sizes: tuple[int, ...], memory: list[int]
 ) -> dict[str, Any]:
-    nodes: list[dict[str, Any]] = []
-    edges: list[dict[str, Any]] = []
-    groups: dict[str, Any] = {}
-    two_leaves, shared_host = rng.random() < 0.3, rng.random() < 0.3
-    lopsided, shared_nic = rng.random() < 0.3, rng.random() < 0.3
-
-    def connect(a: str, b: str, kind: str, widths: list[float]) -> None:
-        wide = rng.choice(widths)
-        edge = {"source": a, "target": b, "kind": kind, "bandwidth_gbs": wide}
-        if lopsided and rng.random() < 0.5:
-            edges.append(edge)
-            back = {"source": b, "target": a, "bandwidth_gbs": rng.choice(widths)}
-            edges.append({**edge, **back})
-        elif kind == "pcie" and rng.random() < 0.1:
-            name = f"half{len(groups)}"
-            groups[name] = {"bandwidth_gbs": wide}
-            edges.append({**edge, "duplex": "half", "capacity_group": name})
-        else:
-            edges.append({**edge, "duplex": "full"})
-
-    leaves = ["leaf0", "leaf1"] if two_leaves else ["leaf0"]
-    nodes += [{"id": leaf, "kind": "switch", "tier": 0} for leaf in leaves]
-    if two_leaves:
-        nodes.append({"id": "spine", "kind": "switch", "tier": 1})
-        for leaf in leaves:
-            connect(leaf, "spine", "ib", [3, 8, 20, 40])
-    number = 0
+    fabric = _Fabric(rng)
+    fabric.add_switches()
     for domain, size in enumerate(sizes):
-        host = "h0" if shared_host and domain < 2 else f"h{domain}"
-        if size > 1:
-            nodes.append({"id": f"sw{domain}", "kind": "nvswitch", "host": host})
-        if shared_host and domain == 0:
-            nodes.append({"id": "cpu", "kind": "cpu", "host": host})
-        common = f"nic{number}" if shared_nic else ""
-        for _ in range(size):
-            gpu, nic = f"g{number}", common or f"nic{number}"
-            nodes.append(
-                {
-                    "id": gpu,
-                    "kind": "gpu",
-                    "host": host,
-                    "nvlink_domain": f"d{domain}",
-                    "memory_bytes": memory[number],
-                }
-            )
-            if not any(node["id"] == nic for node in nodes):
-                nodes.append({"id": nic, "kind": "nic", "host": host})
-                leaf = leaves[domain % len(leaves)]
-                connect(nic, leaf, "ib", [2, 5, 10, 12.5, 25])
-            connect(gpu, nic, "pcie", [8, 16, 32])
-            if size > 1:
-                connect(gpu, f"sw{domain}", "nvlink", [4, 15, 40, 100])
-            if shared_host and domain < 2:
-                connect(gpu, "cpu", "pcie", [3, 8, 16])
-            number += 1
+        fabric.add_domain(domain, memory[fabric.gpus : fabric.gpus + size])
     return {
         "schema": "moe-topology/1",
         "directed": True,
@@ -140,11 +89,85 @@ def _random_topology(
         "graph": {
             "name": "tiny",
             "bandwidth_basis": "effective",
-            "capacity_groups": groups,
+            "capacity_groups": fabric.groups,
         },
-        "nodes": nodes,
-        "edges": edges,
+        "nodes": fabric.nodes,
+        "edges": fabric.edges,
     }
+
+
+class _Fabric:
+    """A random cluster in the making: nodes, edges and limits that edges share."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self.nodes: list[dict[str, Any]] = []
+        self.edges: list[dict[str, Any]] = []
+        self.groups: dict[str, Any] = {}
+        self.gpus = 0
+        self._two_leaves, self._shared_host = rng.random() < 0.3, rng.random() < 0.3
+        self._lopsided, self._shared_nic = rng.random() < 0.3, rng.random() < 0.3
+        self._leaves = ["leaf0", "leaf1"] if self._two_leaves else ["leaf0"]
+
+    def add_switches(self) -> None:
+        """Add one leaf switch, or two under a spine."""
+        self.nodes += [{"id": at, "kind": "switch", "tier": 0} for at in self._leaves]
+        if self._two_leaves:
+            self.nodes.append({"id": "spine", "kind": "switch", "tier": 1})
+            for leaf in self._leaves:
+                self._connect(leaf, "spine", "ib", [3, 8, 20, 40])
+
+    def add_domain(self, domain: int, memory: list[int]) -> None:
+        """Add GPUs of so much memory; the first two domains may share a host."""
+        hosted = self._shared_host and domain < 2
+        host = "h0" if hosted else f"h{domain}"
+        if len(memory) > 1:
+            switch = {"id": f"sw{domain}", "kind": "nvswitch", "host": host}
+            self.nodes.append(switch)
+        if self._shared_host and domain == 0:
+            self.nodes.append({"id": "cpu", "kind": "cpu", "host": host})
+        common = f"nic{self.gpus}" if self._shared_nic else ""
+        for own in memory:
+            gpu = self._add_gpu(domain, host, own, common)
+            if len(memory) > 1:
+                self._connect(gpu, f"sw{domain}", "nvlink", [4, 15, 40, 100])
+            if hosted:
+                self._connect(gpu, "cpu", "pcie", [3, 8, 16])
+
+    def _add_gpu(self, domain: int, host: str, memory: int, common: str) -> str:
+        """Add a GPU, and its NIC unless that is a common one and already there."""
+        gpu, nic = f"g{self.gpus}", common or f"nic{self.gpus}"
+        self.gpus += 1
+        self.nodes.append(
+            {
+                "id": gpu,
+                "kind": "gpu",
+                "host": host,
+                "nvlink_domain": f"d{domain}",
+                "memory_bytes": memory,
+            }
+        )
+        if not any(node["id"] == nic for node in self.nodes):
+            self.nodes.append({"id": nic, "kind": "nic", "host": host})
+            leaf = self._leaves[domain % len(self._leaves)]
+            self._connect(nic, leaf, "ib", [2, 5, 10, 12.5, 25])
+        self._connect(gpu, nic, "pcie", [8, 16, 32])
+        return gpu
+
+    def _connect(self, a: str, b: str, kind: str, widths: list[float]) -> None:
+        """Add an edge: as wide both ways, lopsided, or half duplex."""
+        rng, wide = self._rng, self._rng.choice(widths)
+        edge = {"source": a, "target": b, "kind": kind, "bandwidth_gbs": wide}
+        if self._lopsided and rng.random() < 0.5:
+            self.edges.append(edge)
+            back = {"source": b, "target": a, "bandwidth_gbs": rng.choice(widths)}
+            self.edges.append({**edge, **back})
+        elif kind == "pcie" and rng.random() < 0.1:
+            name = f"half{len(self.groups)}"
+            self.groups[name] = {"bandwidth_gbs": wide}
+            self.edges.append({**edge, "duplex": "half", "capacity_group": name})
+        else:
+            self.edges.append({**edge, "duplex": "full"})
 
 
 def optimum(case: Case, rows: Any = None) -> Optimum | None:

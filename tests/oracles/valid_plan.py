@@ -116,7 +116,7 @@ def valid_plan(folder: Path, **changes: Any) -> dict[str, Any]:
     message = figures.message_bytes(model, options["traffic"])
     case = Case(topology, routes, layout, options, slots, split, message, homes.ratio)
     counted = case.count(planning)
-    memory_G, limit_G = memory_of_gpus(
+    memory_and_limit = memory_of_gpus(
         model,
         topology,
         layout,
@@ -127,60 +127,26 @@ def valid_plan(folder: Path, **changes: Any) -> dict[str, Any]:
         kv_tokens=options["kv_tokens"],
         mem_fraction=options["mem_fraction"],
     )
-    pairs_G = [
-        Fraction(sum(int(at.pairs_G[gpu]) for at in counted)) for gpu in range(4)
-    ]
-    ids = [gpu.id for gpu in topology.gpus]
     objective, imbalance = case.judge(counted)
-    unseen = case.count(holdout)
     return {
         "schema": "moe-plan/1",
         "inputs": _inputs(folder, options),
-        "gpus": ids,
-        "layers": [
-            {"layer": number, "slots": [list(row) for row in rows], **split_of}
-            for number, rows, split_of in zip(
-                (1, 2), slots, case.split_records(), strict=True
-            )
-        ],
-        "groups": {
-            "attention": [
-                {"dp_rank": rank, "gpus": [gpu]} for rank, gpu in enumerate(ids)
-            ],
-            "ep": 4,
-        },
+        **_placement(case),
         "traffic": options["traffic"],
         "selection": options["selection"],
         "endpoint": options["endpoint"],
         "routing": "ecmp_fractional",
         "homes": "by_token",
         "objective": objective,
-        "bound": {
-            "value": 0.0,
-            "method": "trivial",
-            "of": "any",
-            "certificate": {"kind": "nothing_moves"},
-        },
-        "status": "feasible",
-        "gap": gap_of(Fraction(objective["value_exact"]), 0.0),
-        "termination": {"reason": "complete"},
+        **_evidence(objective),
         "prediction": {
             **case.predict(planning, counted),
             "message_bytes": {"dispatch": message[0], "combine": message[1]},
-            "gpus": [
-                gpu.model_dump(mode="json")
-                for gpu in gpu_predictions(ids, pairs_G, memory_G, limit_G)
-            ],
+            "gpus": _gpus(case, counted, memory_and_limit),
         },
         "imbalance": imbalance,
         "baselines": {},
-        "holdout": {
-            "tokens": float(holdout.token_count),
-            "objective": case.judge(unseen)[0],
-            "imbalance": case.judge(unseen)[1],
-            "baselines": {},
-            "prediction": case.predict(holdout, unseen),
-        },
+        "holdout": _holdout(case, holdout),
         "workloads": {
             "small": {
                 "traffic": options["traffic"],
@@ -196,6 +162,64 @@ def valid_plan(folder: Path, **changes: Any) -> dict[str, Any]:
             "strategy": "by hand",
             "seconds": 0.0,
         },
+    }
+
+
+def _placement(case: "Case") -> dict[str, Any]:
+    """Which GPU holds what, and which attends."""
+    ids = [gpu.id for gpu in case.topology.gpus]
+    attention = [{"dp_rank": rank, "gpus": [gpu]} for rank, gpu in enumerate(ids)]
+    return {
+        "gpus": ids,
+        "layers": [
+            {"layer": number, "slots": [list(row) for row in rows], **split_of}
+            for number, rows, split_of in zip(
+                (1, 2), case.slots, case.split_records(), strict=True
+            )
+        ],
+        "groups": {"attention": attention, "ep": 4},
+    }
+
+
+def _evidence(objective: dict[str, Any]) -> dict[str, Any]:
+    """A bound that holds of anything, and what it says of the plan."""
+    return {
+        "bound": {
+            "value": 0.0,
+            "method": "trivial",
+            "of": "any",
+            "certificate": {"kind": "nothing_moves"},
+        },
+        "status": "feasible",
+        "gap": gap_of(Fraction(objective["value_exact"]), 0.0),
+        "termination": {"reason": "complete"},
+    }
+
+
+def _gpus(
+    case: "Case",
+    counted: list[figures.LayerFigures],
+    memory_and_limit: tuple[Any, Any],
+) -> list[Any]:
+    """Pairs and memory, filled and whole, of every GPU."""
+    ids = [gpu.id for gpu in case.topology.gpus]
+    pairs_G = [
+        Fraction(sum(int(at.pairs_G[gpu]) for at in counted)) for gpu in range(4)
+    ]
+    predicted = gpu_predictions(ids, pairs_G, *memory_and_limit)
+    return [gpu.model_dump(mode="json") for gpu in predicted]
+
+
+def _holdout(case: "Case", part: TokenPart) -> dict[str, Any]:
+    """The plan on what it has not seen."""
+    counted = case.count(part)
+    objective, imbalance = case.judge(counted)
+    return {
+        "tokens": float(part.token_count),
+        "objective": objective,
+        "imbalance": imbalance,
+        "baselines": {},
+        "prediction": case.predict(part, counted),
     }
 
 

@@ -1,5 +1,6 @@
 """The relaxation behind ``gram``: lines under 1/c, loads that are never too high."""
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import permutations
 from typing import Any
@@ -15,6 +16,7 @@ from planner.formulation.gram.problem import groups_of, nets_of, visits_of, why_
 from planner.formulation.gram.solve import Relaxation, solve_nets
 from planner.instance import Caps, PlacementInstance
 from planner.strategies.judging import judged_layer
+from planner.workload.parts import TokenPart
 from tests.instances import instance
 
 KINDS: list[dict[str, Any]] = [
@@ -138,6 +140,39 @@ def test_two_experts_that_all_tokens_want_cost_one_visit_each() -> None:
     nets = nets_of(problem, 0, visits_of(problem))
     found = solve_nets(nets, seconds=60, steps=400)
     assert found.value == pytest.approx(float(best), rel=0.01)
+
+
+def named_twice(kind: int, seed: int) -> tuple[PlacementInstance, PlacementInstance]:
+    """Return tokens that name an expert twice, and with null at the second place."""
+    problem = made(kind, seed)
+    part = problem.planning
+    assert isinstance(part, TokenPart)
+    given = []
+    for second in (part.experts_LTK[:, :, 0], np.int16(-1)):
+        experts_LTK = part.experts_LTK.copy()
+        experts_LTK[:, :, 2] = second
+        workload = replace(
+            problem.workloads[0], planning=replace(part, experts_LTK=experts_LTK)
+        )
+        given.append(replace(problem, workloads=(workload,)))
+    return given[0], given[1]
+
+
+@pytest.mark.parametrize("kind", range(len(KINDS)))
+def test_an_expert_named_twice_by_a_token_causes_no_second_visit(kind: int) -> None:
+    """Law (rules 11, 20): a plan's value and the bound are as with null there."""
+    twice, null = named_twice(kind, seed=5)
+    for slots_GJ in placements(twice)[::5]:
+        value, _ = judged_layer(twice, 0, slots_GJ, {})
+        assert value == judged_layer(null, 0, slots_GJ, {})[0]
+    bounds = [
+        solve_nets(nets_of(each, 0, visits_of(each)), seconds=60, steps=100).value
+        for each in (twice, null)
+    ]
+    best = optimum(twice)
+    assert best is not None
+    assert 0 < bounds[0] <= float(best) * (1 + 1e-9)
+    assert bounds[0] == pytest.approx(bounds[1], rel=1e-9)
 
 
 def test_no_bound_where_its_reasons_do_not_hold() -> None:

@@ -132,6 +132,21 @@ def test_memory_ends_it_and_the_verifier_counts_it(tmp_path: Path) -> None:
         verify_manifest(data, folder=tmp_path)
 
 
+def test_a_gpu_with_less_memory_decides_for_all_and_is_named() -> None:
+    """By hand: room for five slots in two layers on one GPU, for six on the others."""
+    asked_for = given([HOT, FLAT])
+    five = needed([HOT, FLAT], "4") - EXPERT_BYTES
+    for node in asked_for["topology"]["nodes"]:
+        if node["id"] == "h1/g0":
+            node["memory_bytes"] = five
+        elif node["kind"] == "gpu":
+            node["memory_bytes"] = five + EXPERT_BYTES
+    found = planner.solve(**asked_for, options=asked(redundant="4"))
+    assert slots_of(found) == [3, 2]
+    (says,) = [note for note in found.provenance.notes if "decides" in note]
+    assert "h1/g0 with room for 5 in all layers, others for up to 6" in says
+
+
 def test_auto_takes_what_gains() -> None:
     """Law: slots that gain nothing are not taken, in no layer."""
     found = planned([HOT, FLAT])

@@ -73,6 +73,41 @@ def test_a_layer_may_give_way_where_another_makes_up_for_it(
     assert portfolio.value == Fraction(11, 8)
 
 
+@pytest.mark.parametrize("plans", [(FIRST, SECOND), (SECOND, FIRST)])
+def test_of_equally_bad_plans_the_one_that_is_better_elsewhere_is_kept(
+    plans: tuple[list[list[int]], ...],
+) -> None:
+    """By hand: 7 of 8 in the worst workload either way, then 6 and 4, or 5 and 5."""
+    problem = joint([[[6, 1, 1, 0]], [[5, 1, 0, 2]], [[4, 0, 1, 3]]])
+    portfolio = Portfolio(problem)
+    for rows in plans:
+        portfolio.offer(plan([rows]), ("start",))
+    assert portfolio.value == Fraction(7, 8)
+    assert portfolio.plan().slots_LGJ.tolist() == [SECOND]
+
+
+def test_a_layer_that_does_not_decide_is_still_the_best_that_was_seen() -> None:
+    """By hand: layer 1 has 8 of 8 pairs on a GPU, layer 0 has 5 or 4 of them."""
+    uneven, hot = [4, 1, 0, 3], [8, 0, 0, 0]
+    problem = joint([[uneven, hot], [uneven, hot]], layers="worst_layer")
+    portfolio = Portfolio(problem)
+    for rows in (FIRST, SECOND):
+        portfolio.offer(plan([rows, FIRST]), ("start",) * 2)
+    assert portfolio.value == 1
+    assert portfolio.plan().slots_LGJ.tolist() == [SECOND, FIRST]
+
+
+@pytest.mark.parametrize("tables", [1, 2])
+def test_an_offer_that_is_no_better_changes_nothing(tables: int) -> None:
+    """Law: of equal layers the first stays, under the name of who made it."""
+    problem = joint([[[3, 3, 3, 3]]] * tables)
+    portfolio = Portfolio(problem)
+    for rows, name in ((SECOND, "first"), (FIRST, "second"), (SECOND, "third")):
+        portfolio.offer(plan([rows]), (name,))
+    assert portfolio.plan().slots_LGJ.tolist() == [SECOND]
+    assert [choice.origin for choice in portfolio.choices] == ["first"]
+
+
 WAYS = [FIRST, SECOND, [[0, 3], [1, 2]]]
 LOADS = st.lists(st.integers(0, 9), min_size=4, max_size=4).filter(any)
 

@@ -18,7 +18,7 @@ from planner.formulation.gram.solve import solve_nets
 from planner.instance import Caps, PlacementInstance
 from planner.pipeline.certifying import evidence
 from planner.verifier.certificates import proven
-from tests.unit.formulation.test_gram import KINDS, made, optimum
+from tests.unit.formulation.test_gram import KINDS, made, named_twice, optimum
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -84,6 +84,19 @@ def test_whatever_the_multipliers_the_bound_holds(kind: int, seed: int) -> None:
         if experts > 2
     ]
     assert proven(changed, evidence(problem, 0)) <= best
+
+
+@pytest.mark.parametrize("kind", range(len(KINDS)))
+def test_what_is_proven_counts_an_expert_named_twice_once(kind: int) -> None:
+    """Law (rules 11, 20): a certificate proves as much where null stands instead."""
+    twice, null = named_twice(kind, seed=5)
+    value, certificate = certified(null)
+    assert value > 0
+    exact = proven(certificate, evidence(twice, 0))
+    assert exact == proven(certificate, evidence(null, 0))
+    best = optimum(twice)
+    assert best is not None
+    assert exact <= best
 
 
 def share_too_much(certificate: dict[str, Any]) -> None:

@@ -8,10 +8,13 @@ import pytest
 
 from planner.errors import InfeasibleError, UsageError
 from planner.evaluator import evaluate
+from planner.formulation.cut.one_level import OneLevel
 from planner.instance import Caps, Objective, PlacementInstance
 from planner.pipeline.certifying import certified_layers
 from planner.strategies.base import STRATEGIES, Limits, SolveResult
 from planner.strategies.baselines.base import published_plan, repaired
+from planner.strategies.priced import strategy
+from planner.strategies.priced.place import Placement, place
 from tests.instances import instance
 from tests.oracles.one_level import optimum
 
@@ -141,6 +144,24 @@ def test_the_worst_layer_bounds_by_its_largest() -> None:
     found = solve(worst)
     assert found.bound is not None
     assert found.bound.value == max(layer.value for layer in found.bound.layers)
+
+
+def test_no_layer_under_no_seed_is_searched_like_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Law: layers that are alike, and runs under other seeds, are other draws."""
+    drawn: list[int] = []
+
+    def watched(level: OneLevel, limits: Limits, **more: Any) -> Placement:
+        drawn.append(limits.seed)
+        return place(level, limits, **more)
+
+    monkeypatch.setattr(strategy, "place", watched)
+    problem = lone_gpus(layers=3)
+    for seed in range(4):
+        limits = Limits(seconds=0.3, threads=1, seed=seed)
+        STRATEGIES.get("priced")(problem, limits)
+    assert len(drawn) == len(set(drawn)) == 3 * 4
 
 
 @pytest.mark.parametrize(
