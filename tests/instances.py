@@ -147,10 +147,11 @@ def instance(
     caps: Caps | None = None,
     counts: list[list[int]] | None = None,
     nic: list[float] | None = None,
+    nvlink: float = 400,
     seed: int = 0,
 ) -> PlacementInstance:
     """Return an instance on :func:`cluster` with random tokens, or given counts."""
-    topology = load_topology(cluster(domains, nic=nic))
+    topology = load_topology(cluster(domains, nic=nic, nvlink=nvlink))
     gpus = topology.gpu_count
     spec = model(layers=layers, experts=experts, top_k=top_k)
     planning: Part = token_part(

@@ -26,6 +26,8 @@ class TokenPart:
         0-based place among the tokens of its source GPU in this part (rule 15).
     row_T
         Row of the trace file each token comes from.
+    sequence_T, tag_T
+        Number of the sequence, and of the tag, of each token; None where unknown.
     """
 
     experts_LTK: IdArray
@@ -33,6 +35,8 @@ class TokenPart:
     rank_T: IntArray
     ordinal_T: IntArray
     row_T: IntArray
+    sequence_T: IntArray | None = None
+    tag_T: IntArray | None = None
 
     @property
     def token_count(self) -> int:

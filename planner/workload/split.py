@@ -155,6 +155,8 @@ def _part(
         rank_T=rank_T[row_T],
         ordinal_T=running_index(source_T[row_T]),
         row_T=row_T,
+        sequence_T=trace.sequence_T[row_T],
+        tag_T=trace.tag_T[row_T],
     )
 
 

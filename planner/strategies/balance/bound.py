@@ -7,6 +7,9 @@ from typing import Any
 
 from planner.strategies.balance.problem import BalanceLayer
 
+JUST_BELOW = Fraction(1, 2 * 10**9)
+"""A level this much below a load counts as the load (status tolerance 1e-9)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerBound:
@@ -15,7 +18,8 @@ class LayerBound:
     Attributes
     ----------
     method
-        ``mean``, ``count``, ``threshold``, ``covering`` or ``partition``.
+        ``mean``, ``count``, ``threshold``, ``patterns``, ``covering`` or
+        ``partition``.
     certificate
         Plain JSON from which the bound can be checked; rationals are "p/q". None
         where the proof is a search that would have to be repeated.
@@ -36,6 +40,13 @@ def mean_bound(layer: BalanceLayer) -> LayerBound:
         method="mean",
         certificate={"kind": "mean_pairs"},
     )
+
+
+def just_below(load: Fraction) -> Fraction:
+    """Return a rational of few digits slightly below a load."""
+    bits = max(0, 34 - int(load).bit_length())
+    step = Fraction(1, 2**bits)
+    return Fraction((load * (1 - JUST_BELOW)) // step) * step
 
 
 def ratio_text(value: Fraction) -> str:

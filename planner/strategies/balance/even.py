@@ -5,7 +5,7 @@ from functools import partial
 from planner.instance import PlacementInstance
 from planner.strategies.balance.bound import of_one_set
 from planner.strategies.balance.domains import rows_by_domain
-from planner.strategies.balance.layer import Effort, LayerSearch, search_of
+from planner.strategies.balance.layer import Effort, LayerSearch
 from planner.strategies.balance.placed import PlacedLayer
 from planner.strategies.balance.problem import (
     BalanceLayer,
@@ -13,6 +13,7 @@ from planner.strategies.balance.problem import (
     counted_layer,
     hashed_layer,
 )
+from planner.strategies.balance.searches import search_of
 from planner.workload.parts import CountsPart
 
 

@@ -1,5 +1,6 @@
-"""One layer from start to proof, by the number of slots of a GPU."""
+"""One layer's best placement and bound so far, whatever finds them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -7,52 +8,22 @@ import numpy as np
 
 from planner import clock
 from planner.arrays import FloatArray, IdArray, IntArray
-from planner.strategies.balance.bound import LayerBound, mean_bound
+from planner.strategies.balance.bound import LayerBound, just_below, mean_bound
 from planner.strategies.balance.count import count_bound
 from planner.strategies.balance.packing import packed_slots
-from planner.strategies.balance.pairing import (
-    anneal_counts,
-    greedy_counts,
-    paired_slots,
-)
-from planner.strategies.balance.problem import BalanceLayer, counted_layer
-from planner.strategies.balance.swaps import Task, anneal_slots
-from planner.strategies.balance.threshold import (
-    Prover,
-    Verdict,
-    just_below,
-    threshold_bound,
-)
+from planner.strategies.balance.pairing import greedy_counts
+from planner.strategies.balance.problem import BalanceLayer
 
 CLOSE = 1e-4
 """Relative gap at which a search stops looking for better placements."""
-PAIR_ROUNDS = ((0.003, 1e-4), (0.0015, 1e-4), (0.003, 1e-3), (0.0, 1e-5))
-"""Level above the bound and first temperature of the rounds, again and again."""
-PAIR_PROPOSALS = 1_000
-"""Moves of a round for every slot."""
-SWAP_ROUNDS = ((5e-5, 1e-5), (2e-4, 1e-5), (0.0, 1e-4))
-SWAP_PROPOSALS = 700
-SWAP_ROUND = 3
-"""A round of swaps counts for so many: a few are enough."""
 COOLING = 1e-4
 LEVELS = 2e-4
-"""Relative width at which the level of the relaxation is known well enough."""
+"""Relative width at which the level of a relaxation is known well enough."""
 LEVEL_STEPS = 10
 """… or this part of what was open."""
-FIRST_SOLVES = (6, 16)
-"""Relaxations that a proof by cases may take at first; with few by either rule before
-many by either."""
-THOROUGH_SOLVES = (((12, 50), (24, 100)), ((100,), (400,)), ((400,), (1600,)))
-"""… then on the way to the best value, and at it: more where the time allows."""
-HALVINGS = 3
-NEAR = 0.01
-"""So near the bound annealing gives more, at first, than relaxations do."""
-FIRST_ROUNDS, EARLY_ROUNDS = 2, 4
-"""Rounds of annealing before the first relaxation, and before anything thorough."""
+EARLY_ROUNDS = 4
+"""Rounds of annealing before anything thorough."""
 PROVEN = 1e-9
-PAIR_MOVES, SWAP_MOVES = 6_000_000.0, 8_000_000.0
-"""Rates of counted work: proposals per second in a layer of 256 experts or GPUs."""
-USUAL = 256
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,29 +56,6 @@ class Effort:
     rounds: int = 24
     goal: float = 0.0
     seed: int = 0
-
-
-def solve_layer(
-    layer: BalanceLayer, seconds: float, effort: Effort | None = None
-) -> LayerSolution:
-    """Place one layer and bound it, with all the effort that the time allows."""
-    return search_of(layer, effort or Effort()).work(seconds, thorough=True)
-
-
-def search_of(layer: BalanceLayer, effort: Effort) -> "LayerSearch":
-    """Return the search for one slot, two slots, or more."""
-    if layer.total == 0 or layer.slots_per_gpu == 1:
-        return LayerSearch(layer, effort)
-    if layer.slots_per_gpu == 2:
-        return _Pairs(layer, effort)
-    return _Swaps(layer, effort)
-
-
-def compile_searches() -> None:
-    """Solve two toys, which compiles what is not cached yet."""
-    for slots in (2, 3):
-        toy = counted_layer(np.arange(1, 5, dtype=np.int64), 2, slots)
-        solve_layer(toy, 60.0, Effort(rounds=1))
 
 
 class LayerSearch:
@@ -186,127 +134,26 @@ class LayerSearch:
         return True
 
 
-class _Swaps(LayerSearch):
-    """Three and more slots: the mean is close, swaps get there."""
+class ProvingSearch(LayerSearch):
+    """A search that asks of levels whether they can be excluded."""
 
-    def __init__(self, layer: BalanceLayer, effort: Effort) -> None:
-        super().__init__(layer, effort)
-        self.rounds = -(-effort.rounds // SWAP_ROUND)
-        self._task = Task(self.size_ER[None], np.ones(1), True)
-
-    def advance(self, thorough: bool) -> None:
-        """Anneal, every other round anew, so that one bad valley is not the end."""
-        while self.more_rounds(self.rounds if thorough else EARLY_ROUNDS):
-            above, hot = SWAP_ROUNDS[self.round % len(SWAP_ROUNDS)]
-            again = self.round % 2 == 1
-            _, found_GJ = anneal_slots(
-                self._task,
-                self.slots_GJ if again else self._start(self.greedy_E),
-                level=self.least * (1 + above),
-                heat=(hot, hot * COOLING),
-                proposals=SWAP_PROPOSALS * self.layer.slots,
-                seed=self.effort.seed + self.round,
-            )
-            clock.spend(SWAP_PROPOSALS * self.layer.slots / SWAP_MOVES)
-            self.offer(found_GJ)
-            self.round += 1
-
-
-class _Pairs(LayerSearch):
-    """Two slots: anneal the numbers of copies, prove by the relaxation."""
-
-    def __init__(self, layer: BalanceLayer, effort: Effort) -> None:
-        super().__init__(layer, effort)
-        self.offer(paired_slots(self.size_ER, self.greedy_E))
-        self._bracketed = self._split = False
-
-    def advance(self, thorough: bool) -> None:
-        """Find, bound without cases, find more, prove by few cases, then by more."""
-        # Its solver ends with this piece of work: the next may run elsewhere.
-        prover = Prover(self.layer, self.deadline)
-        self._anneal(FIRST_ROUNDS)
-        proves = thorough or self.value > self.least * (1 + NEAR)
-        if proves and self.pending and not self._bracketed:
-            self._bracket(prover)
-            self._bracketed = self.left > 0
-        self._anneal(EARLY_ROUNDS)
-        if proves and self.pending and not self._split:
-            self._split = True
-            self._excluded(prover, 1.0, FIRST_SOLVES)
-        if thorough:
-            self._anneal(self.rounds)
-            for on_the_way, at_last in THOROUGH_SOLVES:
-                while self.pending and self._prove(prover, on_the_way, at_last):
-                    pass
-                if prover.hopeless:
-                    break
-
-    def _anneal(self, upto: int) -> None:
-        while self.more_rounds(upto):
-            above, hot = PAIR_ROUNDS[self.round % len(PAIR_ROUNDS)]
-            again = self.round % 2 == 1
-            _, copies_E = anneal_counts(
-                self.size_ER,
-                self.copies_E if again else self.greedy_E,
-                self.least * (1 + above),
-                (hot, hot * COOLING),
-                PAIR_PROPOSALS * self.layer.slots,
-                self.effort.seed + self.round,
-            )
-            proposals = PAIR_PROPOSALS * self.layer.slots
-            clock.spend(proposals * self.layer.experts / USUAL / PAIR_MOVES)
-            self.offer(paired_slots(self.size_ER, copies_E))
-            self.round += 1
-
-    def _level(self, value: float) -> Fraction:
+    def level(self, value: float) -> Fraction:
+        """Return the level just below a load in means."""
         return just_below(Fraction(value * self.unit))
 
-    def _take(self, level: Fraction, verdict: Verdict) -> bool:
-        """Keep what a verdict proves or finds; tell whether it proves."""
-        if verdict.copies_E is not None:
-            self.offer(paired_slots(self.size_ER, verdict.copies_E))
-        if verdict.proof is None:
-            return False
-        if level > self.bound.value:
-            self.bound = threshold_bound(level, verdict.proof)
-        return True
+    def bracket(self, excluded: Callable[[Fraction], bool]) -> float:
+        """Find the highest level that is excluded; return one that is not.
 
-    def _bracket(self, prover: Prover) -> None:
-        """Find the highest level that the relaxation excludes without cases."""
+        ``excluded`` keeps what it proves.
+        """
         low, high = self.least, self.value
-        if self._take(self._level(high), prover.root(self._level(high))):
-            return
+        if excluded(self.level(high)):
+            return high
         width = max(LEVELS * high, (high - low) / LEVEL_STEPS)
         while high - low > width and self.left > 0:
             middle = (low + high) / 2
-            level = self._level(middle)
-            if self._take(level, prover.root(level)):
+            if excluded(self.level(middle)):
                 low = middle
             else:
                 high = middle
-
-    def _excluded(self, prover: Prover, share: float, budgets: tuple[int, ...]) -> bool:
-        """Try to exclude, by cases, a level between the bound (0) and the value (1)."""
-        level = self._level(self.least + share * (self.value - self.least))
-        return any(
-            self._take(level, prover.split(level, solves, by_size=by_size))
-            for solves in budgets
-            for by_size in (False, True)
-            if self.pending
-        )
-
-    def _prove(
-        self, prover: Prover, on_the_way: tuple[int, ...], at_last: tuple[int, ...]
-    ) -> bool:
-        """Halve the way to the best value; at last try the value itself.
-
-        Returns whether a better placement turned up, which makes another try worth.
-        """
-        value, share = self.value, 0.5
-        for _ in range(HALVINGS):
-            if not self._excluded(prover, share, on_the_way):
-                share /= 2
-            if not self.pending or self.value < value:
-                return self.value < value
-        self._excluded(prover, 1.0, at_last)
-        return self.value < value
+        return high

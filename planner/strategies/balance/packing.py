@@ -69,3 +69,27 @@ def _make_room(
                 slots_GJ[gpu, slots - 1] = -1
                 return gpu
     return -1
+
+
+def parted(slots_GJ: IdArray, size_E: FloatArray) -> IdArray | None:
+    """Return slots in which no GPU holds an expert twice; None where none is near.
+
+    A second copy trades places with the one elsewhere that makes the lesser greatest
+    load of the two GPUs.
+    """
+    slots_GJ = slots_GJ.copy()
+    order_GJ = np.sort(slots_GJ, axis=1)
+    for gpu in np.flatnonzero((order_GJ[:, 1:] == order_GJ[:, :-1]).any(axis=1)):
+        _, first = np.unique(slots_GJ[gpu], return_index=True)
+        for slot in np.setdiff1d(np.arange(slots_GJ.shape[1]), first):
+            twin = slots_GJ[gpu, slot]
+            size_GJ = size_E[slots_GJ]
+            load_G, moved_GJ = size_GJ.sum(axis=1), size_E[twin] - size_GJ
+            made_GJ = np.maximum(load_G[gpu] - moved_GJ, load_G[:, None] + moved_GJ)
+            made_GJ[(slots_GJ == twin).any(axis=1)] = np.inf
+            made_GJ[np.isin(slots_GJ, slots_GJ[gpu])] = np.inf
+            row, column = divmod(int(np.argmin(made_GJ)), slots_GJ.shape[1])
+            if not np.isfinite(made_GJ[row, column]):
+                return None
+            slots_GJ[gpu, slot], slots_GJ[row, column] = slots_GJ[row, column], twin
+    return slots_GJ

@@ -21,6 +21,7 @@ import numpy as np
 from planner.arrays import BoolArray, ExactArray, IntArray
 from planner.strategies.balance.bound import ratio_text
 from planner.strategies.balance.problem import BalanceLayer
+from planner.strategies.balance.weighing import Weights, outweighs
 
 INT64_BITS = 62
 
@@ -43,7 +44,7 @@ class Split:
     high: "Proof"
 
 
-Proof: TypeAlias = Farkas | Split
+Proof: TypeAlias = Farkas | Weights | Split
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,6 +87,18 @@ def tightened(layer: BalanceLayer, level: Fraction, ranges: Ranges) -> Ranges:
     return Ranges(low_E=low_E, high_E=np.minimum(ranges.high_E, low_E + spare))
 
 
+def usable(layer: BalanceLayer, level: Fraction, ranges: Ranges) -> BoolArray:
+    """Return which numbers of copies a placement within the level may have [E, R]."""
+    allowed = tightened(layer, level, ranges)
+    numbers_R = np.arange(1, layer.most_copies + 1)
+    usable_ER: BoolArray = (
+        at_most(layer, level)
+        & (numbers_R >= allowed.low_E[:, None])
+        & (numbers_R <= allowed.high_E[:, None])
+    )
+    return usable_ER
+
+
 def at_most(layer: BalanceLayer, limit: Fraction) -> BoolArray:
     """Return which sizes are at most ``limit``, exactly [E, R]."""
     left_ER, right_R = _products(layer, limit.numerator, limit.denominator)
@@ -113,6 +126,8 @@ def proves(
     ranges = all_ranges(layer) if ranges is None else ranges
     if isinstance(proof, Farkas):
         return _farkas_proves(layer, level, proof, ranges)
+    if isinstance(proof, Weights):
+        return _weights_prove(layer, level, proof, ranges)
     low, high = ranges.split(proof.expert, proof.at_most)
     return proves(layer, level, proof.low, low) and proves(
         layer, level, proof.high, high
@@ -126,19 +141,22 @@ def _farkas_proves(
         return False
     if any(y < 0 or s < 0 or 2 * s >= level for s, y in proof.rows.items()):
         return False
-    allowed = tightened(layer, level, ranges)
-    numbers_R = np.arange(1, layer.most_copies + 1)
-    usable_ER = (
-        at_most(layer, level)
-        & (numbers_R >= allowed.low_E[:, None])
-        & (numbers_R <= allowed.high_E[:, None])
-    )
+    usable_ER = usable(layer, level, ranges)
     if not usable_ER.any(axis=1).all():
         return True
     cost_ER, per_slot = _costs(layer, level, proof)
     never = int(abs(cost_ER).max()) + 1
     least = int(np.where(usable_ER, cost_ER, never).min(axis=1).sum())
     return least + per_slot * layer.slots > 0
+
+
+def _weights_prove(
+    layer: BalanceLayer, level: Fraction, proof: Weights, ranges: Ranges
+) -> bool:
+    usable_ER = usable(layer, level, ranges)
+    if not usable_ER.any(axis=1).all():
+        return True
+    return outweighs(layer, level, proof, usable_ER)
 
 
 def _costs(
@@ -159,7 +177,10 @@ def _costs(
 
 
 def to_json(proof: Proof) -> dict[str, Any]:
-    """Return a proof as plain JSON, the body of a ``threshold`` certificate."""
+    """Return a proof as plain JSON, the body of its certificate."""
+    if isinstance(proof, Weights):
+        steps = {str(cell): weight for cell, weight in sorted(proof.steps.items())}
+        return {"grid": proof.grid, "steps": steps}
     if isinstance(proof, Farkas):
         rows = {ratio_text(s): ratio_text(y) for s, y in sorted(proof.rows.items())}
         return {"rows": rows, "copies": ratio_text(proof.copies)}
@@ -180,5 +201,8 @@ def from_json(body: Mapping[str, Any]) -> Proof:
             low=from_json(body["low"]),
             high=from_json(body["high"]),
         )
+    if "steps" in body:
+        steps = {int(cell): int(weight) for cell, weight in body["steps"].items()}
+        return Weights(grid=int(body["grid"]), steps=steps)
     rows = {Fraction(s): Fraction(y) for s, y in body["rows"].items()}
     return Farkas(rows=rows, copies=Fraction(body["copies"]))

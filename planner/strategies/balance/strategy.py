@@ -24,9 +24,10 @@ from planner.plan import PlacementPlan, SplitWeights
 from planner.strategies.balance.bound import LayerBound
 from planner.strategies.balance.even import place_even
 from planner.strategies.balance.joint import solve_joint, why_not_joint
-from planner.strategies.balance.layer import Effort, compile_searches
+from planner.strategies.balance.layer import Effort
 from planner.strategies.balance.nested import place_nested, why_not_nested
 from planner.strategies.balance.placed import PlacedLayer, counted_value
+from planner.strategies.balance.searches import compile_searches
 from planner.strategies.balance.weighted.placing import place_weighted
 from planner.strategies.base import (
     STRATEGIES,
@@ -45,6 +46,8 @@ Placer = Callable[[PlacementInstance, int, Effort, float], PlacedLayer]
 PLACERS: dict[str, Placer] = {"even": place_even, "weighted": place_weighted}
 """How a layer with spare copies is placed, by selection: where selections part."""
 RESERVE = 0.97
+AGAIN = 0.03
+"""Share of the limit that must be left for another turn of unfinished layers."""
 """Share of the time that layers may use; judging takes the rest."""
 
 
@@ -150,24 +153,30 @@ class _Run:
         # Compiling must not eat the time of the first layers.
         compile_searches()
         self._each(self._first, list(range(self._instance.layer_count)))
-        layers = [layer for layer in self._layers if layer is not None]
-        open_layers = [
-            (at, layer)
-            for at, layer in enumerate(layers)
-            if layer.placed.more is not None
-        ]
-        open_layers.sort(key=lambda each: -each[1].gap)
-        self._each(self._more, open_layers)
+        waiting = self._waiting(lambda layer: True)
+        while waiting and self._left() > AGAIN * self._limits.seconds:
+            self._each(self._more, waiting)
+            # What some layers did not need is for those whose share ran out.
+            waiting = self._waiting(lambda layer: not layer.placed.finished)
         return [layer for layer in self._layers if layer is not None]
+
+    def _waiting(self, wanted: Callable[[_Layer], bool]) -> list[tuple[int, _Layer]]:
+        """Return the layers that more work may help, the widest gaps first."""
+        waiting = [
+            (at, layer)
+            for at, layer in enumerate(self._layers)
+            if layer is not None and layer.placed.more is not None and wanted(layer)
+        ]
+        return sorted(waiting, key=lambda each: -each[1].gap)
+
+    def _left(self) -> float:
+        """Return the seconds left for layers."""
+        spent = clock.now() - self._begun
+        return max(0.0, self._limits.seconds * RESERVE - spent)
 
     def _each(self, work: Work, items: Sequence[Any]) -> None:
         """Work on layers side by side, each with its share of the time left."""
-
-        def left() -> float:
-            spent = clock.now() - self._begun
-            return max(0.0, self._limits.seconds * RESERVE - spent)
-
-        share = Share(workers=self._limits.threads, left=left)
+        share = Share(workers=self._limits.threads, left=self._left)
         ENGINES.get(self._limits.engine)(work, items, share, self._keep)
 
     def _first(self, index: int, seconds: float) -> tuple[int, _Layer]:

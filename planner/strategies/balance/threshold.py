@@ -21,10 +21,10 @@ from planner.strategies.balance.proof import (
     Ranges,
     Split,
     all_ranges,
-    at_most,
     proves,
     tightened,
     to_json,
+    usable,
 )
 
 ROUNDING = 2**20
@@ -36,8 +36,6 @@ MOST_OPEN = 20
 """With more undecided experts than this, few cases prove nothing."""
 CANDIDATES = 4
 """Experts tried at a split by size."""
-JUST_BELOW = Fraction(1, 2 * 10**9)
-"""A level this much below a load counts as the load (status tolerance 1e-9)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,19 +53,11 @@ class Relaxed:
     v: float = 1.0
 
 
-def just_below(load: Fraction) -> Fraction:
-    """Return a rational of few digits slightly below a load."""
-    bits = max(0, 34 - int(load).bit_length())
-    step = Fraction(1, 2**bits)
-    return Fraction((load * (1 - JUST_BELOW)) // step) * step
-
-
 class _Level:
     """The relaxation at one level, solved within any ranges of copies."""
 
     def __init__(self, layer: BalanceLayer, level: Fraction) -> None:
         self._layer, self.level = layer, level
-        self._allowed = tightened(layer, level, all_ranges(layer))
         self._built: tuple[Choices, ThresholdModel, LinearSession] | None = None
 
     def relax(self, ranges: Ranges, seconds: float) -> Relaxed:
@@ -100,7 +90,7 @@ class _Level:
     def _session(self) -> tuple[Choices, ThresholdModel, LinearSession]:
         if self._built is None:
             layer = self._layer
-            choices = _choices(layer, self.level, self._allowed)
+            choices = _choices(layer, self.level)
             built = threshold_model(
                 choices,
                 level=float(self.level),
@@ -140,14 +130,8 @@ class _Level:
         return Farkas(rows=rows, copies=per_slot)
 
 
-def _choices(layer: BalanceLayer, level: Fraction, allowed: Ranges) -> Choices:
-    numbers_R = np.arange(1, layer.most_copies + 1)
-    usable_ER = (
-        at_most(layer, level)
-        & (numbers_R >= allowed.low_E[:, None])
-        & (numbers_R <= allowed.high_E[:, None])
-    )
-    expert_Q, at_Q = np.nonzero(usable_ER)
+def _choices(layer: BalanceLayer, level: Fraction) -> Choices:
+    expert_Q, at_Q = np.nonzero(usable(layer, level, all_ranges(layer)))
     return Choices(
         expert_Q=expert_Q,
         copies_Q=at_Q + 1,

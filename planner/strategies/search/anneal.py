@@ -17,6 +17,7 @@ from planner.strategies.search.moves import (
     try_swap,
 )
 from planner.strategies.search.nearest import prepare_choice
+from planner.strategies.search.pairs import excess_of
 from planner.strategies.search.serving import may_serve
 
 SLACK = 0.5
@@ -60,10 +61,10 @@ def scales_of(network: Any, state: Any) -> Any:
     unit = peak_value(network, state.load_X, state.pairs_G)
     if network.cost_X.size and (unit == 0.0 or network.counts_pairs):
         unit = network.cost_X.max()
-    gpus = state.pairs_G.size
+    gpus = network.domain_G.size
     return (
         network.cost_X / (unit if unit > 0.0 else 1.0),
-        np.full(gpus, gpus / max(state.pairs_G.sum(), 1.0)),
+        np.full(gpus, gpus / max(state.pairs_G[:gpus].sum(), 1.0)),
     )
 
 
@@ -93,27 +94,6 @@ def smooth_value(
         start, end = leg_start[leg], leg_start[leg + 1]
         total += norm(load_X[start:end], scale_X[start:end], doublings, power_X)
     return float(total)
-
-
-@bare()  # type: ignore[untyped-decorator]
-def excess_of(
-    pairs_G: Any, pairs_N: Any, domain_G: Any, caps_G: Any, caps_N: Any
-) -> float:
-    """Return by how many pairs GPUs and domains exceed their caps, summed.
-
-    ``pairs_N`` is scratch.
-    """
-    excess = 0.0
-    if caps_G[0] < np.inf:
-        for gpu in range(pairs_G.size):
-            excess += max(0.0, pairs_G[gpu] - caps_G[gpu])
-    if caps_N[0] < np.inf:
-        pairs_N[:] = 0.0
-        for gpu in range(pairs_G.size):
-            pairs_N[domain_G[gpu]] += pairs_G[gpu]
-        for domain in range(caps_N.size):
-            excess += max(0.0, pairs_N[domain] - caps_N[domain])
-    return excess
 
 
 @lean  # type: ignore[untyped-decorator]
@@ -208,12 +188,12 @@ def _walk(
     scale_X, scale_G = scales
     rules, doublings, balance = knobs.rules, knobs.doublings, knobs.balance
     # Only the arrays needed are passed on: whole states cost more than the work.
-    pairs_G, pairs_N, domain_G = state.pairs_G, state.pairs_N, network.domain_G
-    caps_G, caps_N, power_X = tokens.caps_G, tokens.caps_N, state.power_X
+    pairs_G, pairs_M, caps = state.pairs_G, state.pairs_M, tokens.pairs.caps
+    seen_G, power_X = pairs_G[: network.domain_G.size], state.power_X
     leg_start, trial_X = network.leg_start, state.trial_X
     links = smooth_value(state.load_X, scale_X, leg_start, doublings, power_X)
-    pairs = norm(pairs_G, scale_G, doublings, power_X)
-    excess = excess_of(pairs_G, pairs_N, domain_G, caps_G, caps_N)
+    pairs = norm(seen_G, scale_G, doublings, power_X)
+    excess, margin = excess_of(pairs_G, pairs_M, caps)
     new_links, new_pairs = links, pairs
     for _ in range(knobs.proposals):
         move = propose(network, tokens, state, random_1, spare)
@@ -223,7 +203,7 @@ def _walk(
         single = network.alike and move[3] >= 0
         single = single and state.count_E[one] == 1 and state.count_E[two] == 1
         carry_pairs(network, tokens, state, move, single, 1)
-        new_excess = excess_of(pairs_G, pairs_N, domain_G, caps_G, caps_N)
+        new_excess, new_margin = excess_of(pairs_G, pairs_M, caps)
         taken = new_excess < SLACK or new_excess < excess
         if taken:
             if single:
@@ -231,16 +211,17 @@ def _walk(
             else:
                 try_move(network, tokens, state, (one, two))
             new_links = smooth_value(trial_X, scale_X, leg_start, doublings, power_X)
-            new_pairs = norm(pairs_G, scale_G, doublings, power_X)
+            new_pairs = norm(seen_G, scale_G, doublings, power_X)
             if knobs.evening:
-                value = peak_value(network, trial_X, pairs_G)
+                value = peak_value(network, trial_X, seen_G) * (1.0 + new_margin)
                 taken = new_pairs <= pairs and new_links <= links * (1 + 1e-9)
                 taken = taken and value <= best_value and new_excess <= excess
             else:
                 # exp(−rise / T) > chance, turned round: the most it may become.
                 chance = (draw(random_1, 1 << 30) + 1.0) / (1 << 30)
                 most = 1.0 - knobs.temperature * np.log(chance)
-                now, new = links + balance * pairs, new_links + balance * new_pairs
+                now = links + balance * pairs + margin
+                new = new_links + balance * new_pairs + new_margin
                 taken = new <= now * most or new_excess < excess
         if not taken:
             carry_pairs(network, tokens, state, move, single, -1)
@@ -253,8 +234,9 @@ def _walk(
             carry_out(network, tokens, state, move, one)
         copy_over(trial_X, state.load_X)
         evener = knobs.evening and new_pairs < pairs
-        links, pairs, excess = new_links, new_pairs, new_excess
-        value = peak_value(network, state.load_X, pairs_G)
+        links, pairs = new_links, new_pairs
+        excess, margin = new_excess, new_margin
+        value = peak_value(network, state.load_X, seen_G) * (1.0 + margin)
         if evener or (excess, value) < (best_excess, best_value * (1 - 1e-12)):
             best_excess, best_value = excess, min(value, best_value)
             keep(state, best_GJ, best_EH)
@@ -268,7 +250,8 @@ def anneal(
     """Try ``knobs.proposals`` moves at one temperature; return (value, excess).
 
     ``best`` is (slots_GJ, choice_EH, value, excess) of the best state so far; its
-    arrays are overwritten when a better one is met. While the caps are exceeded only
+    arrays are overwritten when a better one is met. Values are raised by what draws
+    of sequences exceed the caps. While the caps are exceeded only
     moves towards them are taken. The state descends on the smooth value plus a small
     weight on the norm of pairs per GPU; with ``knobs.evening`` it is the best one, and
     only moves are taken that make GPUs more even and raise neither value.

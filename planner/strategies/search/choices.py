@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.arrays import IdArray, IntArray
+from planner.arrays import FloatArray, IdArray, IntArray
 from planner.instance import PlacementInstance
 from planner.traffic.base import TRAFFIC
 from planner.workload.parts import TokenPart
@@ -17,19 +17,25 @@ NOTHING = -1
 
 
 class Sample(NamedTuple):
-    """Tokens of a part to look at: which, from which source, with which ordinal."""
+    """Tokens of a part to look at: which, source, ordinal, class (of the network).
+
+    ``times_KC`` is how often draw k of sequences takes each class, if any is drawn.
+    """
 
     index_T: IntArray
     source_T: IntArray
     ordinal_T: IntArray
+    class_T: IntArray
+    times_KC: FloatArray | None = None
 
 
 class Choices(NamedTuple):
-    """Experts (-1: none), source and ordinal of each token that chose any."""
+    """Experts (-1: none), source, ordinal and class of each token that chose any."""
 
     experts_TK: IdArray
     source_T: IntArray
     ordinal_T: IntArray
+    class_T: IntArray
 
 
 def choices_of(
@@ -49,7 +55,11 @@ def choices_of(
         if apart and TRAFFIC.get(view.traffic).linear:
             found = _one_by_one(found)
         shift = number * instance.layout.gpu_count
-        made.append(found._replace(source_T=found.source_T + shift))
+        made.append(
+            found._replace(
+                source_T=found.source_T + shift, class_T=found.class_T + shift
+            )
+        )
     return made[0] if len(made) == 1 else _joined(made)
 
 
@@ -63,10 +73,15 @@ def _of_one(part: object, layer: int, sample: Sample | None) -> Choices:
         raise TypeError("a counts table has no tokens")
     if sample is None:
         every = np.arange(part.source_T.size)
-        sample = Sample(every, part.source_T, part.ordinal_T)
+        sample = Sample(every, part.source_T, part.ordinal_T, part.source_T)
     ids_TK = part.experts_LTK[layer, sample.index_T]
     known_T = np.flatnonzero((ids_TK >= 0).any(axis=1))
-    return Choices(ids_TK[known_T], sample.source_T[known_T], sample.ordinal_T[known_T])
+    return Choices(
+        ids_TK[known_T],
+        sample.source_T[known_T],
+        sample.ordinal_T[known_T],
+        sample.class_T[known_T],
+    )
 
 
 def _one_by_one(choices: Choices) -> Choices:
@@ -78,6 +93,7 @@ def _one_by_one(choices: Choices) -> Choices:
         ids_T[known_T, np.newaxis],
         np.repeat(choices.source_T, width)[known_T],
         np.repeat(choices.ordinal_T, width)[known_T],
+        np.repeat(choices.class_T, width)[known_T],
     )
 
 
@@ -95,4 +111,5 @@ def _joined(made: list[Choices]) -> Choices:
         np.concatenate(rows),
         np.concatenate([each.source_T for each in made]),
         np.concatenate([each.ordinal_T for each in made]),
+        np.concatenate([each.class_T for each in made]),
     )

@@ -20,22 +20,20 @@ from planner.strategies.search.compiling import inlined, lean
 
 
 @inlined  # type: ignore[untyped-decorator]
-def add_change(
-    network: Any, column: int, source: int, change: Any, load_X: Any
-) -> None:
-    """Carry tokens of a source's class, gained by a column, to the links."""
+def add_change(network: Any, column: int, kind: int, change: Any, load_X: Any) -> None:
+    """Carry tokens of a class, gained by a column, to the links."""
     if change != 0:
-        key = column * network.classes + network.class_S[source]
+        key = column * network.classes + kind
         for entry in range(network.first_K[key], network.first_K[key + 1]):
             load_X[network.place_Y[entry]] += change * network.share_Y[entry]
 
 
 @inlined  # type: ignore[untyped-decorator]
-def class_end(class_S: Any, source_L: Any, lane: int, end: int) -> Any:
+def class_end(class_L: Any, lane: int, end: int) -> Any:
     """Return the lane, ``end`` at most, up to which all have the class of ``lane``."""
-    group = class_S[source_L[lane]]
+    kind = class_L[lane]
     lane += 1
-    while lane < end and class_S[source_L[lane]] == group:
+    while lane < end and class_L[lane] == kind:
         lane += 1
     return lane
 
@@ -46,13 +44,13 @@ def try_trade(network: Any, tokens: Any, state: Any, where: Any, experts: Any) -
     column, lane, end = where
     out_W, into_W = tokens.chose_FW[experts[0]], tokens.chose_FW[experts[1]]
     any_W, many_W = state.any_CW[column], state.many_CW[column]
-    class_S, source_L, first_L = network.class_S, tokens.source_L, tokens.first_L
+    class_L, first_L = tokens.class_L, tokens.first_L
     state.read_1[0] += 4 * (first_L[end] - first_L[lane])
     while lane < end:
-        after = class_end(class_S, source_L, lane, end)
+        after = class_end(class_L, lane, end)
         a, b = first_L[lane], first_L[after]
         change = judge_trade(out_W[a:b], into_W[a:b], any_W[a:b], many_W[a:b])
-        add_change(network, column, source_L[lane], change, state.trial_X)
+        add_change(network, column, class_L[lane], change, state.trial_X)
         lane = after
 
 
@@ -65,16 +63,16 @@ def try_both(
     one_W, two_W = tokens.chose_FW[experts[0]], tokens.chose_FW[experts[1]]
     any_W, many_W = state.any_CW[column], state.many_CW[column]
     three_W = state.three_CW[column]
-    class_S, source_L, first_L = network.class_S, tokens.source_L, tokens.first_L
+    class_L, first_L = tokens.class_L, tokens.first_L
     state.read_1[0] += 4 * (first_L[end] - first_L[lane])
     while lane < end:
-        after = class_end(class_S, source_L, lane, end)
+        after = class_end(class_L, lane, end)
         a, b = first_L[lane], first_L[after]
         if come:
             change = judge_coming(one_W[a:b], two_W[a:b], any_W[a:b])
         else:
             change = -judge_leaving(one_W[a:b], two_W[a:b], many_W[a:b], three_W[a:b])
-        add_change(network, column, source_L[lane], change, state.trial_X)
+        add_change(network, column, class_L[lane], change, state.trial_X)
         lane = after
 
 

@@ -38,7 +38,9 @@ def move_hashed_pairs(
     for row in range(4):
         way, expert = sign if row % 2 else -sign, experts[row // 2]
         ranks = state.rank_4M[row, : state.count_4[row]]
-        add_hashed_pairs(network.ep, ranks, tokens.load_CQE, expert, way, state.pairs_G)
+        add_hashed_pairs(
+            network.ep, ranks, tokens.pairs.load_CQE, expert, way, state.pairs_G
+        )
 
 
 @lean  # type: ignore[untyped-decorator]
@@ -96,14 +98,14 @@ def try_users(network: Any, tokens: Any, state: Any, experts: Any, column: int) 
     one_W, two_W = tokens.chose_FW[experts[0]], tokens.chose_FW[experts[1]]
     used_4W, any_W, many_W = state.used_4W, state.any_CW[column], state.many_CW[column]
     three_W = state.three_CW[column]
-    class_S, source_L, first_L = network.class_S, tokens.source_L, tokens.first_L
+    class_L, first_L = tokens.class_L, tokens.first_L
     used_0_W, used_1_W, used_2_W, used_3_W = (
         used_4W[0], used_4W[1], used_4W[2], used_4W[3],
     )  # fmt: skip
     state.read_1[0] += 9 * any_W.size
-    lane, end = 0, source_L.size
+    lane, end = 0, class_L.size
     while lane < end:
-        after = class_end(class_S, source_L, lane, end)
+        after = class_end(class_L, lane, end)
         a, b = first_L[lane], first_L[after]
         used = used_0_W[a:b], used_1_W[a:b], used_2_W[a:b], used_3_W[a:b]
         if network.linear:
@@ -112,7 +114,7 @@ def try_users(network: Any, tokens: Any, state: Any, experts: Any, column: int) 
         else:
             served = (any_W[a:b], many_W[a:b], three_W[a:b])
             change = judge_users((one_W[a:b], two_W[a:b]), used, served)
-        add_change(network, column, source_L[lane], change, state.trial_X)
+        add_change(network, column, class_L[lane], change, state.trial_X)
         lane = after
 
 
@@ -155,10 +157,10 @@ def carry_hashed(network: Any, tokens: Any, state: Any, experts: Any) -> None:
 def serve_hashed(network: Any, tokens: Any, state: Any, expert: int) -> None:
     """Let the columns serve an expert that none of them serves yet."""
     ranks, used_W = state.rank_EM[expert, : state.count_E[expert]], state.used_4W[1]
-    add_hashed_pairs(network.ep, ranks, tokens.load_CQE, expert, 1, state.pairs_G)
-    chose_W, source_L, first_L = (
+    add_hashed_pairs(network.ep, ranks, tokens.pairs.load_CQE, expert, 1, state.pairs_G)
+    chose_W, class_L, first_L = (
         tokens.chose_FW[expert],
-        tokens.source_L,
+        tokens.class_L,
         tokens.first_L,
     )
     state.used_4W[0] = ZERO
@@ -172,6 +174,6 @@ def serve_hashed(network: Any, tokens: Any, state: Any, expert: int) -> None:
         moved_W = state.moved_W
         for at in range(moved_W.size):
             moved_W[at] = chose_W[at] & used_W[at]
-        for lane in range(source_L.size):
+        for lane in range(class_L.size):
             pairs = count_bits(moved_W[first_L[lane] : first_L[lane + 1]])
-            add_change(network, column, source_L[lane], pairs, state.load_X)
+            add_change(network, column, class_L[lane], pairs, state.load_X)

@@ -46,7 +46,6 @@ def joint_network(instance: PlacementInstance) -> Network:
         cell_CR=cell_CR,
         alike=bool((cell_CR == cell_CR[0]).all()),
         classes=sum(classes),
-        class_S=_apart([each.class_S for each in networks], classes),
     )
     return _with_loads(joint, networks, _legs(instance, networks))
 

@@ -10,12 +10,13 @@ from planner import clock
 from planner.arrays import IdArray, IntArray
 from planner.instance import PlacementInstance
 from planner.plan import SplitWeights
-from planner.strategies.search.anneal import anneal, excess_of, peak_value
+from planner.strategies.search.anneal import anneal, peak_value
+from planner.strategies.search.guide import Guide, by_cells, gpu_places, guide_of
 from planner.strategies.search.joint import joint_network
 from planner.strategies.search.legality import FREE, Rules, begin, rules_of
-from planner.strategies.search.mixing import Guide, by_cells, gpu_places, guide_of
 from planner.strategies.search.moves import fill
 from planner.strategies.search.network import Network
+from planner.strategies.search.pairs import excess_of
 from planner.strategies.search.serving import choice_of, split_of
 from planner.strategies.search.tokens import State, Tokens, empty_state, tokens_of
 
@@ -39,8 +40,9 @@ SLACK = 0.8
 
 WORDS_PER_SECOND = 8e9
 """Rate of counted work: words of tokens read, and what else a move looks at."""
-PLACE_WORDS = 60
-"""What a place, looked at once per move, counts in words."""
+PLACE_WORDS, DRAWN_WORDS = 60, 20
+"""What a place, looked at once per move, counts in words, and a place of one draw of
+many."""
 
 
 class Knobs(NamedTuple):
@@ -128,14 +130,19 @@ def stages_of(problem: Problem, layer: int, start_GJ: IdArray) -> list[Stage]:
     last = Stage(exact, tokens, 1.0, COLD, COLD, True)
     if problem.guide is None:
         return [Stage(exact, tokens, 1.0 - EVENING, HOT, COLD, False), last]
-    network, sample = problem.guide
-    tried = tokens_of(problem.instance, layer, copies, sample, network.class_S)
+    network, sample, to_the_end = problem.guide
+    tried = tokens_of(problem.instance, layer, copies, sample)
     if problem.cells is not None:
         state = served_state(network, tried, start_GJ)
         time_X = state.load_X * network.cost_X
         gpus = time_X[gpu_places(network)].max(initial=0.0)
         if gpus < SLACK * time_X.max(initial=0.0):
             network = problem.cells
+    if to_the_end:
+        return [
+            Stage(network, tried, 1.0 - EVENING, HOT, COLD, False),
+            Stage(problem.guide.network, tried, 1.0, COLD, COLD, True),
+        ]
     return [
         Stage(network, tried, MIXED, HOT, WARM, False),
         Stage(exact, tokens, 1.0 - EVENING, WARM, COLD, False),
@@ -167,16 +174,13 @@ class _Climb:
             stage.network, stage.tokens, self.best_GJ, self.best_EH
         )
         self.best_EH[:] = self.state.choice_EH
-        state, tokens = self.state, stage.tokens
-        self.value = peak_value(stage.network, state.load_X, state.pairs_G)
+        state = self.state
+        seen_G = state.pairs_G[: stage.network.domain_G.size]
         # The first legal state counts as better than any start that breaks a cap.
-        self.excess = excess_of(
-            state.pairs_G,
-            state.pairs_N,
-            stage.network.domain_G,
-            tokens.caps_G,
-            tokens.caps_N,
-        )
+        caps = stage.tokens.pairs.caps
+        self.excess, margin = excess_of(state.pairs_G, state.pairs_M, caps)
+        value = peak_value(stage.network, state.load_X, seen_G)
+        self.value = value * (1.0 + margin)
 
     def work(self, proposals: int, share: float) -> None:
         """Try some moves; ``share`` of the stage is done."""
@@ -197,7 +201,8 @@ class _Climb:
 
 def _step_words(network: Network) -> int:
     """Return what a move costs beside the tokens that it looks at."""
-    return PLACE_WORDS * int(network.cost_X.size)
+    words = PLACE_WORDS if network.draws == 1 else DRAWN_WORDS
+    return words * int(network.cost_X.size)
 
 
 def search_layer(

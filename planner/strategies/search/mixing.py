@@ -1,15 +1,10 @@
-"""What a placement is guided by where the tokens to come are others than those seen.
+"""The mixed network: tokens of a class of sources leave from all of them.
 
-Which token leaves from which GPU is chance: the busiest link of the tokens seen is
-partly luck that unseen sequences will not repeat, and a search that looks at every
-GPU on its own learns the luck. The *mixed* network lets the tokens of a class of
-sources leave from all of them, in proportion to how many each has, whatever they
-chose; a class is a domain, or all GPUs where domains cannot be told apart by what
-their tokens choose. Where the source or the hash decides on a copy, a token is tried
-at several sources, or with several ordinals.
+They do so in proportion to how many tokens each source has, whatever they chose; a
+class is a domain, or all GPUs where domains cannot be told apart by what their tokens
+choose. Where the source or the hash decides on a copy, a token is tried at several
+sources, or with several ordinals.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +12,7 @@ from planner.arrays import FloatArray, IntArray
 from planner.instance import PlacementInstance
 from planner.strategies.search.choices import Sample
 from planner.strategies.search.network import Classes, Network, network_of
-from planner.strategies.search.serving import homes_of
+from planner.strategies.search.serving import has_spare, homes_of, served_alike
 from planner.workload.parts import TokenPart
 
 TRIES = 4
@@ -27,27 +22,14 @@ ALIKE = 2.0
 are taken for draws from one population: chance alone gives 1."""
 
 
-class Guide(NamedTuple):
-    """A mixed network and the tokens to look at with it."""
-
-    network: Network
-    sample: Sample
-
-
-def guide_of(instance: PlacementInstance) -> Guide | None:
-    """Return what to follow instead of the tokens as seen; None where that is no help.
-
-    Linear traffic has bounds to be compared with, and pairs do not have sources.
-    """
-    part = instance.planning
-    if not isinstance(part, TokenPart) or instance.objective.name == "gpu_tokens":
-        return None
+def mixed(instance: PlacementInstance, part: TokenPart) -> tuple[Network, Sample]:
+    """Return the mixed network and the tokens to look at with it."""
     alike = sources_alike(instance, part)
     chosen = homes_of(instance).domain_H.size > 0
     sample = _sample(instance, part, alike, chosen)
     classes = _classes(instance, part, sample, (alike, chosen))
-    network = network_of(instance, classes)
-    return None if network.linear else Guide(network, sample)
+    sample = sample._replace(class_T=classes.class_S[sample.source_T])
+    return network_of(instance, classes), sample
 
 
 def sources_alike(instance: PlacementInstance, part: TokenPart) -> bool:
@@ -67,21 +49,23 @@ def sources_alike(instance: PlacementInstance, part: TokenPart) -> bool:
     return bool(np.mean(ratios) < ALIKE) if ratios else True
 
 
-def _spare(instance: PlacementInstance) -> bool:
-    return instance.slot_count > instance.model.experts
-
-
 def _sample(
     instance: PlacementInstance, part: TokenPart, alike: bool, chosen: bool
 ) -> Sample:
     """Try every token at several sources or ordinals where they decide on a copy."""
-    seen = Sample(np.arange(part.source_T.size), part.source_T, part.ordinal_T)
-    if not (_spare(instance) and alike):
+    every = np.arange(part.source_T.size)
+    seen = Sample(every, part.source_T, part.ordinal_T, part.source_T)
+    if not (has_spare(instance) and alike):
         return seen
     gpus = instance.layout.gpu_count
     tries = min(TRIES, gpus)
     moved = np.repeat(np.arange(tries), part.source_T.size)
-    sample = Sample(*(np.tile(seen_T, tries) for seen_T in seen))
+    sample = Sample(
+        index_T=np.tile(seen.index_T, tries),
+        source_T=np.tile(seen.source_T, tries),
+        ordinal_T=np.tile(seen.ordinal_T, tries),
+        class_T=np.tile(seen.class_T, tries),
+    )
     if not (instance.selection == "nearest" or chosen):
         return sample._replace(ordinal_T=sample.ordinal_T + moved)
     # One more, so that sources in turn are tried as well as domains.
@@ -105,44 +89,15 @@ def _classes(
     """
     alike, chosen = known
     layout = instance.layout
-    gpus = layout.gpu_count
-    key_G = layout.set_G * gpus + layout.domain_G
-    if instance.selection == "nearest" and _spare(instance):
-        key_G = 2 * key_G + np.arange(gpus) % 2
-        if instance.traffic != "dedup_domain":
-            key_G = np.arange(gpus)
-    elif chosen:
-        if instance.traffic != "dedup_domain":
-            key_G = np.arange(gpus)
+    if chosen or (instance.selection == "nearest" and has_spare(instance)):
+        key_G = served_alike(instance)
     elif alike:
         key_G = layout.set_G
+    else:
+        key_G = layout.set_G * layout.gpu_count + layout.domain_G
     class_S: IntArray = np.unique(key_G, return_inverse=True)[1].astype(np.int64)
-    tokens_S = np.bincount(part.source_T, minlength=gpus).astype(np.float64)
+    tokens_S = np.bincount(part.source_T, minlength=layout.gpu_count).astype(np.float64)
     tried_C = np.bincount(class_S[sample.source_T], minlength=int(class_S.max()) + 1)
     # A class without tokens loads nothing, whatever its shares.
     share_S: FloatArray = tokens_S / np.maximum(tried_C, 1)[class_S]
     return Classes(class_S=class_S, share_S=share_S)
-
-
-def by_cells(network: Network) -> Network | None:
-    """Return the network without what GPUs load; None where no cell loads anything."""
-    start = network.first_K[network.ep * network.classes]
-    if network.cell_CR.min() < 0 or not network.alike or start == network.place_Y.size:
-        return None
-    place_Y = network.place_Y[start:]
-    used = np.unique(place_Y)
-    return network._replace(
-        cells_only=True,
-        first_K=np.maximum(network.first_K - start, 0),
-        place_Y=np.searchsorted(used, place_Y),
-        share_Y=network.share_Y[start:],
-        cost_X=network.cost_X[used],
-        leg_start=np.searchsorted(used, network.leg_start),
-    )
-
-
-def gpu_places(network: Network) -> IntArray:
-    """Return the places that GPUs load."""
-    start = network.first_K[network.ep * network.classes]
-    places: IntArray = np.unique(network.place_Y[:start])
-    return places

@@ -111,7 +111,7 @@ def carry_out(network: Any, tokens: Any, state: Any, move: Any, one: int) -> Non
 @inlined  # type: ignore[untyped-decorator]
 def swap_pairs(network: Any, tokens: Any, state: Any, move: Any, sign: int) -> None:
     """Move the pairs of two single-copy experts between their GPUs."""
-    one, load_CQE = move[5], tokens.load_CQE
+    one, load_CQE = move[5], tokens.pairs.load_CQE
     for group in range(load_CQE.shape[0]):
         base = group * network.ep
         moved = sign * (load_CQE[group, 0, one] - load_CQE[group, 0, move[2]])
@@ -125,8 +125,9 @@ def try_swap(network: Any, tokens: Any, state: Any, move: Any) -> None:
     copy_over(state.load_X, state.trial_X)
     one, two, lanes = np.int64(move[5]), np.int64(move[2]), tokens.source_L.size
     if network.linear:
-        for source in range(network.class_S.size):
-            change = tokens.load_ES[two, source] - tokens.load_ES[one, source]
+        load_ES = tokens.pairs.load_EU
+        for source in range(load_ES.shape[1]):
+            change = load_ES[two, source] - load_ES[one, source]
             add_change(network, move[0], source, change, state.trial_X)
             add_change(network, move[3], source, -change, state.trial_X)
         return
@@ -157,7 +158,7 @@ def swap_single(network: Any, tokens: Any, state: Any, move: Any) -> None:
 @entry  # type: ignore[untyped-decorator]
 def fill(network: Any, tokens: Any, state: Any) -> None:
     """Serve every expert of an empty state from its slots."""
-    slots_GJ, source_L, first_L = state.slots_GJ, tokens.source_L, tokens.first_L
+    slots_GJ, class_L, first_L = state.slots_GJ, tokens.class_L, tokens.first_L
     for gpu in range(slots_GJ.shape[0]):
         for slot in range(slots_GJ.shape[1]):
             expert = np.int64(slots_GJ[gpu, slot])
@@ -175,6 +176,6 @@ def fill(network: Any, tokens: Any, state: Any) -> None:
         any_W, many_W = state.any_CW[column], state.many_CW[column]
         served = (any_W, many_W, state.three_CW[column])
         summarize(state.count_CBW[column], served, 0, any_W.size)
-        for lane in range(source_L.size):
+        for lane in range(class_L.size):
             tokens_here = count_bits(any_W[first_L[lane] : first_L[lane + 1]])
-            add_change(network, column, source_L[lane], tokens_here, state.load_X)
+            add_change(network, column, class_L[lane], tokens_here, state.load_X)

@@ -82,16 +82,20 @@ def move_near_pairs(
     network: Any, tokens: Any, state: Any, experts: Any, sign: int
 ) -> None:
     """Carry the pairs of a prepared move over, or back (sign −1)."""
-    ep, pairs_G = network.ep, state.pairs_G
+    pairs_G, source_U, base_U = (
+        state.pairs_G,
+        tokens.pairs.source_U,
+        tokens.pairs.base_U,
+    )
     for side in range(2):
         before_S, after_S = state.near_ES[experts[side]], state.near_2S[side]
-        load_S = tokens.load_ES[experts[side]]
-        for source in range(load_S.size):
-            before, after = before_S[source], after_S[source]
+        load_U = tokens.pairs.load_EU[experts[side]]
+        for at in range(load_U.size):
+            before, after = before_S[source_U[at]], after_S[source_U[at]]
             if before != after:
-                base, pairs = source - source % ep, sign * load_S[source]
-                pairs_G[base + before] -= pairs
-                pairs_G[base + after] += pairs
+                pairs = sign * load_U[at]
+                pairs_G[base_U[at] + before] -= pairs
+                pairs_G[base_U[at] + after] += pairs
 
 
 @inlined  # type: ignore[untyped-decorator]
@@ -205,7 +209,7 @@ def try_near_copies(network: Any, tokens: Any, state: Any, experts: Any) -> None
     """Add to ``trial_X`` what a prepared move changes where every pair is sent."""
     for side in range(2):
         before_S, after_S = state.near_ES[experts[side]], state.near_2S[side]
-        load_S = tokens.load_ES[experts[side]]
+        load_S = tokens.pairs.load_EU[experts[side]]
         for source in range(load_S.size):
             before, after = before_S[source], after_S[source]
             if before == after or load_S[source] == 0:
@@ -227,12 +231,12 @@ def serve_near(network: Any, tokens: Any, state: Any, expert: int) -> None:
     else:
         near_ranks(network.domain_G, network.ep, ranks, expert, near_S)
     nobody = tokens.chose_FW.shape[0] - 1
-    for source in range(near_S.size):
-        base = source - source % network.ep
-        state.pairs_G[base + near_S[source]] += tokens.load_ES[expert, source]
+    load_U, source_U = tokens.pairs.load_EU[expert], tokens.pairs.source_U
+    for at in range(load_U.size):
+        state.pairs_G[tokens.pairs.base_U[at] + near_S[source_U[at]]] += load_U[at]
     if network.linear:
         for source in range(near_S.size):
-            load = tokens.load_ES[expert, source]
+            load = load_U[source]
             add_change(network, near_S[source], source, load, state.load_X)
         return
     for level in levels_of(network):

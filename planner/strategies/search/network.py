@@ -24,11 +24,12 @@ class Network(NamedTuple):
     ``by_source`` says that who serves a token depends on its source alone: by the rule
     of ``nearest`` or, where there are ``homes``, by what the plan says of them.
     ``cell_CR`` is the column of the cell of each EP rank in each EP set, -1 where
-    cells do not matter; ``alike`` says that all sets have the same. ``class_S`` is the
-    class of each source GPU. ``first_K``, ``place_Y`` and ``share_Y`` list, for every
-    key column · classes + class, the places that one token adds to; with
-    ``cells_only`` GPUs load none. ``cost_X`` turns a load into the objective's unit;
-    places of leg ``i`` lie from ``leg_start[i]`` on.
+    cells do not matter; ``alike`` says that all sets have the same. ``first_K``,
+    ``place_Y`` and ``share_Y`` list, for every key column · classes + class, the
+    places that one token adds to (in the evaluator's network every source GPU is a
+    class); with ``cells_only`` GPUs load none. ``cost_X`` turns a load into the
+    objective's unit; places of leg ``i`` lie from ``leg_start[i]`` on, those of the
+    second of several ``draws`` after those of the first.
     """
 
     linear: bool
@@ -41,13 +42,13 @@ class Network(NamedTuple):
     alike: bool
     cells_only: bool
     classes: int
-    class_S: IntArray
     first_K: IntArray
     place_Y: IntArray
     share_Y: FloatArray
     cost_X: FloatArray
     leg_start: IntArray
     counts_pairs: bool
+    draws: int
 
 
 class Classes(NamedTuple):
@@ -103,13 +104,13 @@ def network_of(instance: PlacementInstance, classes: Classes | None = None) -> N
         alike=bool((cell_CR == cell_CR[0]).all()),
         cells_only=False,
         classes=count,
-        class_S=classes.class_S,
         first_K=np.searchsorted(entries.key_Z, keys),
         place_Y=np.searchsorted(used, entries.place_Z),
         share_Y=entries.share_Z,
         cost_X=cost_X[used],
         leg_start=ends[: legs + 1].astype(np.int64),
         counts_pairs=instance.objective.name == "gpu_tokens",
+        draws=1,
     )
 
 

@@ -52,11 +52,10 @@ def homes_of(instance: PlacementInstance) -> Homes:
     """
     layout = instance.layout
     merged = not all(TRAFFIC.get(view.traffic).linear for view in instance.views)
-    spare = instance.slot_count > instance.model.experts
     weighed = instance.selection == "weighted" and instance.objective.name != (
         "gpu_tokens"
     )
-    if not (merged and spare and weighed):
+    if not (merged and has_spare(instance) and weighed):
         return NO_HOMES
     # Sets number their copies alike, but a rank has one choice for all of its GPUs.
     if any(len({*layout.set_G[list(g)]}) > 1 for g in layout.attention_groups):
@@ -76,6 +75,25 @@ def homes_of(instance: PlacementInstance) -> Homes:
 def sources_decide(instance: PlacementInstance, homes: Homes) -> bool:
     """Whether who serves a token depends on its source alone, not on a hash."""
     return instance.selection == "nearest" or homes.domain_H.size > 0
+
+
+def has_spare(instance: PlacementInstance) -> bool:
+    """Whether some experts have several copies."""
+    return instance.slot_count > instance.model.experts
+
+
+def served_alike(instance: PlacementInstance) -> IntArray:
+    """Return numbers that GPUs share whose tokens are served by the same copies."""
+    layout = instance.layout
+    gpus, chosen = layout.gpu_count, homes_of(instance).domain_H.size > 0
+    key_G = layout.set_G.astype(np.int64)
+    if has_spare(instance) and (chosen or instance.selection == "nearest"):
+        key_G = np.arange(gpus)
+        if instance.traffic == "dedup_domain":
+            key_G = layout.set_G * gpus + layout.domain_G
+            if not chosen:
+                key_G = 2 * key_G + np.arange(gpus) % 2
+    return np.unique(key_G, return_inverse=True)[1].astype(np.int64)
 
 
 def dp_ranks(layout: ParallelLayout) -> IntArray:

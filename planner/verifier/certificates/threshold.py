@@ -31,21 +31,27 @@ _LOW = np.uint64(0xFFFFFFFF)
 
 @CHECKERS.register("threshold")
 def threshold(certificate: Certificate, evidence: Evidence) -> Fraction:
-    """``gpu_tokens``, two slots, selection ``even``, one EP set (or counts)."""
-    counted = not isinstance(evidence.part, TokenPart)
-    fits = (
-        evidence.objective == "gpu_tokens"
-        and evidence.selection == "even"
-        and evidence.slots_per_gpu == 2
-        and (evidence.layout.sets == 1 or counted)
-    )
+    """``gpu_tokens``, two slots, :func:`even_loads`."""
     level = Fraction(certificate["level"])
-    if not fits or level <= 0:
+    if not even_loads(evidence) or evidence.slots_per_gpu != 2 or level <= 0:
         return Fraction(0)
     sizes = least_sizes(evidence)
-    whole = np.ones(evidence.experts, dtype=np.int64)
-    case = _Case(low_E=whole, high_E=whole * sizes.copies)
+    case = all_cases(evidence.experts, sizes.copies)
     return level if _refuted(certificate, sizes, level, case) else Fraction(0)
+
+
+def even_loads(evidence: Evidence) -> bool:
+    """Whether copies carry what :func:`least_sizes` counts, on every GPU.
+
+    An expert's only copy carries all of it, whatever chooses among copies.
+    """
+    counted = not isinstance(evidence.part, TokenPart)
+    single = evidence.slot_count == evidence.experts
+    return (
+        evidence.objective == "gpu_tokens"
+        and (evidence.selection == "even" or single)
+        and (evidence.layout.sets == 1 or counted)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -77,11 +83,30 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Case:
+class Case:
     """Copies that each expert may have."""
 
     low_E: IntArray
     high_E: IntArray
+
+    def can(self, sizes: Sizes, level: Fraction) -> BoolArray | None:
+        """Return the numbers of copies of plans within the level; None without one."""
+        number_R = np.arange(1, sizes.copies + 1)
+        can_ER = sizes.at_most(level) & (number_R >= self.low_E[:, None])
+        can_ER &= number_R <= self.high_E[:, None]
+        if not can_ER.any(axis=1).all():
+            return None
+        # The others need their least, so an expert has at most that and what is left.
+        least_E = 1 + can_ER.argmax(axis=1)
+        left = sizes.slots - int(least_E.sum())
+        can_ER &= number_R <= (least_E + left)[:, None]
+        return None if left < 0 else can_ER
+
+
+def all_cases(experts: int, copies: int) -> Case:
+    """Return 1 … R copies for every expert."""
+    whole = np.ones(experts, dtype=np.int64)
+    return Case(low_E=whole, high_E=whole * copies)
 
 
 def least_sizes(evidence: Evidence) -> Sizes:
@@ -114,7 +139,7 @@ def least_sizes(evidence: Evidence) -> Sizes:
 
 
 def _refuted(
-    proof: Mapping[str, Any], sizes: Sizes, level: Fraction, case: _Case
+    proof: Mapping[str, Any], sizes: Sizes, level: Fraction, case: Case
 ) -> bool:
     """Whether the proof shows that no plan of this case stays within the level."""
     if "expert" not in proof:
@@ -123,30 +148,23 @@ def _refuted(
     few_E, many_E = case.high_E.copy(), case.low_E.copy()
     few_E[expert] = min(few_E[expert], most)
     many_E[expert] = max(many_E[expert], most + 1)
-    few = _Case(low_E=case.low_E, high_E=few_E)
-    many = _Case(low_E=many_E, high_E=case.high_E)
+    few = Case(low_E=case.low_E, high_E=few_E)
+    many = Case(low_E=many_E, high_E=case.high_E)
     return _refuted(proof["low"], sizes, level, few) and _refuted(
         proof["high"], sizes, level, many
     )
 
 
-def _leaf(proof: Mapping[str, Any], sizes: Sizes, level: Fraction, case: _Case) -> bool:
+def _leaf(proof: Mapping[str, Any], sizes: Sizes, level: Fraction, case: Case) -> bool:
     rows = [(Fraction(s), Fraction(y)) for s, y in proof["rows"].items()]
     if any(y < 0 or s < 0 or 2 * s >= level for s, y in rows):
         return False
     copies = Fraction(proof["copies"])
     common = lcm(copies.denominator, *(y.denominator for _, y in rows))
+    can_ER = case.can(sizes, level)
+    if can_ER is None:
+        return True
     number_R = np.arange(1, sizes.copies + 1)
-    can_ER = sizes.at_most(level) & (number_R >= case.low_E[:, None])
-    can_ER &= number_R <= case.high_E[:, None]
-    if not can_ER.any(axis=1).all():
-        return True
-    # The others need their least, so an expert has at most that and what is left.
-    least_E = 1 + can_ER.argmax(axis=1)
-    left = sizes.slots - int(least_E.sum())
-    can_ER &= number_R <= (least_E + left)[:, None]
-    if left < 0:
-        return True
     price_ER = np.full(can_ER.shape, -int(copies * common), dtype=object)
     for s, y in rows:
         sign_ER = sizes.at_least(level - s).astype(int) - sizes.at_most(s).astype(int)

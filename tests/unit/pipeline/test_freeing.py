@@ -18,7 +18,7 @@ from planner.pipeline import explain, export, load
 from planner.verifier import verify_manifest
 from tests.instances import cluster, small_model
 
-HOT = [40, 9, 7, 5, 3, 2, 2, 1]
+HOT = [60, 1, 1, 1, 1, 1, 1, 1]
 FLAT = [4] * 8
 AMPLE = 10**9
 EXPERT_BYTES = 196_608
@@ -71,13 +71,15 @@ def needed(loads: Sequence[Sequence[int]], redundant: str) -> int:
 def test_the_hot_layer_gets_the_copies() -> None:
     """By hand: equal loads gain nothing from a third slot, the hot layer from a fourth.
 
-    Equal slots give 18 + 8 pairs; 4 + 2 slots give 17 5/6 + 8.
+    Expert 0 is everywhere, 15 each. Equal slots leave eight for seven experts: six stay
+    whole, two of them on one GPU, 17 + 8 pairs. With 4 + 2 slots one expert is
+    quartered, two are halved and four whole: 15 + 1/4 + 1/2 + 1 + 8.
     """
     found = planned([HOT, FLAT], redundant="4")
     assert slots_of(found) == [4, 2]
-    assert Fraction(found.objective.value_exact) == Fraction(107, 6) + 8
+    assert Fraction(found.objective.value_exact) == Fraction(67, 4) + 8
     uniform = planned([HOT, FLAT], redundant="4", policy="uniform")
-    assert Fraction(uniform.objective.value_exact) == 26
+    assert Fraction(uniform.objective.value_exact) == 25
     assert found.inputs.options.values["redundant"] == 4
     assert any("4 in layers 0" in note for note in found.provenance.notes)
 

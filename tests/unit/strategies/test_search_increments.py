@@ -10,9 +10,10 @@ from planner.evaluator import layer_loads, layer_value
 from planner.instance import Caps, PlacementInstance
 from planner.strategies.base import STRATEGIES, Limits
 from planner.strategies.baselines.base import published_plan, repaired
-from planner.strategies.search.anneal import anneal, excess_of, peak_value
+from planner.strategies.search.anneal import anneal, peak_value
 from planner.strategies.search.layer import BALANCE, DOUBLINGS, Knobs, served_state
 from planner.strategies.search.network import Network, network_of
+from planner.strategies.search.pairs import excess_of
 from planner.strategies.search.serving import split_of
 from planner.strategies.search.tokens import State, tokens_of
 from tests.instances import instance
@@ -134,6 +135,6 @@ def test_caps_are_kept_once_they_can_be() -> None:
     result = STRATEGIES.get("search")(problem, QUICK)
     network, tokens = network_of(problem), tokens_of(problem, 0, copies=4)
     state = served_state(network, tokens, result.plan.slots_LGJ[0])
-    pairs_N = np.zeros(tokens.caps_N.size)
-    caps = tokens.caps_G, tokens.caps_N
-    assert excess_of(state.pairs_G, pairs_N, network.domain_G, *caps) == 0
+    caps = tokens.pairs.caps
+    pairs_M = np.zeros(caps.most_M.size)
+    assert excess_of(state.pairs_G, pairs_M, caps) == (0, 0)

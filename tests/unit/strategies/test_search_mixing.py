@@ -10,8 +10,9 @@ from planner.instance import Caps, PlacementInstance
 from planner.strategies.base import STRATEGIES, Limits
 from planner.strategies.baselines.base import published_plan, repaired
 from planner.strategies.judging import judged_layer
+from planner.strategies.search.guide import guide_of
 from planner.strategies.search.layer import problem_of, served_state
-from planner.strategies.search.mixing import guide_of, sources_alike
+from planner.strategies.search.mixing import sources_alike
 from planner.strategies.search.network import network_of
 from planner.strategies.search.tokens import tokens_of
 from planner.workload.parts import TokenPart

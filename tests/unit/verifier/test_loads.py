@@ -1,11 +1,14 @@
-"""Certificates of kinds ``count`` and ``threshold`` against every placement."""
+"""Certificates of the loads of GPUs against every placement, one by one."""
 
 import itertools
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from planner.errors import ManifestError
 from planner.evaluator import evaluate
@@ -14,7 +17,9 @@ from planner.pipeline.certifying import evidence
 from planner.plan import PlacementPlan
 from planner.strategies.base import STRATEGIES, Limits
 from planner.verifier.certificates import proven
+from planner.workload.parts import CountsPart
 from tests import instances
+from tests.unit.strategies.balance.enumeration import least_load
 
 
 def random_instance(seed: int, *, slots: int) -> PlacementInstance:
@@ -52,7 +57,7 @@ def optimum(instance: PlacementInstance) -> Fraction:
 
 
 @pytest.mark.parametrize("seed", range(12))
-@pytest.mark.parametrize("slots", [1, 2])
+@pytest.mark.parametrize("slots", [1, 2, 3])
 def test_what_balance_proves_is_proven_again_and_true(seed: int, slots: int) -> None:
     """Law: the checker proves the strategy's bound; no placement is below it."""
     instance = random_instance(seed, slots=slots)
@@ -91,12 +96,102 @@ def test_certificates_for_other_questions_prove_nothing() -> None:
     two = random_instance(1, slots=2)
     result = STRATEGIES.get("balance")(two, Limits(seconds=5, threads=1))
     assert result.bound is not None
-    weak = {"kind": "threshold", "level": "1/1", "rows": {}, "copies": "0/1"}
+    weak: dict[str, Any] = {
+        "level": "1/1",
+        "rows": {},
+        "copies": "0/1",
+        "grid": 8,
+        "steps": {"0": 1},
+    }
     one = random_instance(1, slots=1)
-    assert proven(weak, evidence(one, 0)) == 0
+    assert proven({**weak, "kind": "threshold"}, evidence(one, 0)) == 0
     links = instances.instance([1, 1], experts=4, slots=2, traffic="copies")
-    for kind in ("count", "mean_pairs", "threshold"):
+    for kind in ("count", "mean_pairs", "threshold", "patterns"):
         certificate = {**weak, "kind": kind}
         assert proven(certificate, evidence(links, 0)) == 0
     with pytest.raises(ManifestError, match="threshold"):
         proven({"kind": "threshold", "level": "high"}, evidence(two, 0))
+
+
+def crowded(seed: int, *, slots: int) -> PlacementInstance:
+    """Return three GPUs of three or four slots and as many heavy experts, and more."""
+    rng = np.random.default_rng(seed)
+    heavy, light = rng.integers(30, 60, 4), rng.integers(1, 8, 3 * slots - 5)
+    return instances.instance(
+        [1, 1, 1],
+        experts=3 * slots - 1,
+        slots=slots,
+        traffic="copies",
+        selection="even",
+        objective="gpu_tokens",
+        counts=[[*heavy.tolist(), *light.tolist()]],
+    )
+
+
+@pytest.mark.parametrize(("seed", "slots"), [(0, 3), (1, 3), (2, 3), (0, 4), (1, 4)])
+def test_patterns_are_proven_again_and_true(seed: int, slots: int) -> None:
+    """Law: two of four heavy experts share a GPU, which the mean does not know."""
+    instance = crowded(seed, slots=slots)
+    result = STRATEGIES.get("balance")(instance, Limits(seconds=5, threads=1))
+    assert result.bound is not None
+    layer = result.bound.layers[0]
+    assert layer.method == "patterns"
+    assert layer.certificate is not None
+    found = proven(layer.certificate, evidence(instance, 0))
+    assert float(found) == pytest.approx(layer.value, rel=1e-12)
+    part = instance.planning
+    assert isinstance(part, CountsPart)
+    best = least_load(part.tokens_LE[0].tolist(), 3, slots)
+    assert found < best <= found * Fraction(101, 100)
+
+
+@cache
+def known_optimum(seed: int, slots: int) -> Fraction:
+    """Return the optimum of :func:`random_instance`, computed once."""
+    return optimum(random_instance(seed, slots=slots))
+
+
+@given(
+    st.integers(0, 30),
+    st.integers(3, 64),
+    st.dictionaries(st.integers(0, 64), st.integers(-9, 9), min_size=1, max_size=6),
+)
+def test_no_weights_prove_what_is_not_true(
+    seed: int, grid: int, steps: dict[int, int]
+) -> None:
+    """Law: at the optimum and above, whatever the weights, nothing is proven."""
+    instance = random_instance(seed % 4, slots=3 if seed % 2 else 2)
+    certificate: dict[str, Any] = {
+        "kind": "patterns",
+        "level": str(known_optimum(seed % 4, 3 if seed % 2 else 2)),
+        "grid": grid,
+        "steps": {str(cell): weight for cell, weight in steps.items()},
+    }
+    assert proven(certificate, evidence(instance, 0)) == 0
+
+
+def test_tampered_weights_prove_nothing() -> None:
+    """Law: a higher level, another grid, no step or one beyond the level: nothing."""
+    instance = crowded(0, slots=3)
+    result = STRATEGIES.get("balance")(instance, Limits(seconds=5, threads=1))
+    assert result.bound is not None
+    good = result.bound.layers[0].certificate
+    assert good is not None
+    assert proven(good, evidence(instance, 0)) > 0
+    steps = {str(cell): weight for cell, weight in good["steps"].items()}
+    first = min(steps, key=int)
+    without = {cell: weight for cell, weight in steps.items() if cell != first}
+    heaviest = max(steps, key=lambda cell: steps[cell])
+    for change in (
+        {"level": str(Fraction(good["level"]) * Fraction(11, 10))},
+        {"grid": 2**17},
+        {"grid": 0},
+        {"steps": {}},
+        {"steps": without},
+        {"steps": {**steps, heaviest: 0}},
+        {"steps": {**steps, "5000": 1}},
+        {"steps": {**steps, heaviest: 2**80}},
+    ):
+        assert proven({**good, **change}, evidence(instance, 0)) == 0, change
+    with pytest.raises(ManifestError, match="patterns"):
+        proven({**good, "steps": [1, 2]}, evidence(instance, 0))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.strategies.balance.bound import mean_bound
+from planner.strategies.balance.bound import just_below, mean_bound
 from planner.strategies.balance.count import count_bound
 from planner.strategies.balance.problem import BalanceLayer, counted_layer
 from planner.strategies.balance.proof import (
@@ -18,7 +18,7 @@ from planner.strategies.balance.proof import (
     proves,
     to_json,
 )
-from planner.strategies.balance.threshold import Prover, just_below, threshold_bound
+from planner.strategies.balance.threshold import Prover, threshold_bound
 from tests.unit.strategies.balance.enumeration import least_load
 
 TINY = [
