@@ -68,7 +68,7 @@ def freed(
     growth, room = Growth(strategy, limits, progress), Room(problem)
     scouts = Scouts(growth, problem, room)
     scouts.send()
-    chosen, why = _worth_more_time(scouts, room)
+    chosen = _worth_more_time(scouts, room)
     total = None if room.asked is not None else sum(rung.slots for rung in chosen)
     if scouts.limited():
         _go_on(growth, limits, problem, chosen, scouts)
@@ -82,28 +82,17 @@ def freed(
         bound=scouts.bound(),
         history=tuple(event for step in steps for event in step.result.history),
         layer_strategies=tuple(rung.origin for rung in chosen),
-        notes=(*steps[-1].result.notes, *_notes(problem, room, scouts, chosen), *why),
+        notes=(*steps[-1].result.notes, *_notes(problem, room, scouts, chosen)),
     )
     return _final(problem, build, room, chosen), result
 
 
-def _worth_more_time(scouts: Scouts, room: Room) -> tuple[list[Rung], list[str]]:
-    """Return the layers to go on with, and why they have equal slots if they do."""
+def _worth_more_time(scouts: Scouts, room: Room) -> list[Rung]:
+    """Return the layers to go on with: equal slots where others promise too little."""
     equal = scouts.rungs.equal(room.mean)
-    if room.asked is None or equal is None:
-        return scouts.rungs.best(room), []
-    if not room.is_shared:
-        return equal, [
-            f"planned as with --policy uniform: all layers have {room.mean} slots per "
-            "GPU, and no layer can have more unless another has fewer than it needs"
-        ]
-    promise = scouts.rungs.promise(room)
-    if promise > PROMISE:
-        return scouts.rungs.best(room), []
-    return equal, [
-        f"other shares of the slots promised {100 * promise:.2f} %, under "
-        f"{100 * PROMISE:.1f} %: the rest of the time went on with equal slots"
-    ]
+    if room.asked is None or equal is None or scouts.rungs.promise(room) > PROMISE:
+        return scouts.rungs.best(room)
+    return equal
 
 
 def _go_on(
@@ -165,6 +154,8 @@ def _notes(
         f"slots per GPU: {total} in all {len(chosen)} layers, of {room.slots(most)}: "
         f"{shares} (equal in all layers, at first: {given})"
     ]
+    if room.asked is not None and len(by_slots) == 1:
+        notes.append(f"no other shares of the slots were better: {scouts.why_equal()}")
     held, tight = room.in_memory(most), room.tightest(most)
     wanted = None if room.asked is None else len(chosen) * room.asked
     if wanted is not None and held < wanted:

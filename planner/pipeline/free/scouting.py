@@ -56,6 +56,23 @@ class Scouts:
         if not self._by_slots and self._failed is not None:
             raise self._failed
 
+    def why_equal(self) -> str:
+        """Say why all layers have as many slots, where they have."""
+        mean, least = self._room.mean, f"{100 * PROMISE:.1f} %"
+        if not self._room.is_shared:
+            return "no layer can have more unless another has fewer than it needs"
+        if self._near_bound():
+            return f"equal ones are within {least} of a bound for any number of slots"
+        if len(self._by_slots) == 1:
+            return "the time limit left none to try them"
+        if self._too_short(mean):
+            return (
+                f"a short plan with {mean + 1} slots was no better than with {mean}; "
+                "the time limit is too short to tell"
+            )
+        promise = max(0.0, 100 * self.rungs.promise(self._room))
+        return f"they promised {promise:.2f} %"
+
     def bound(self) -> Bound | None:
         """Return the bound of any number of slots: loads shared by all GPUs."""
         for step in self.steps:
