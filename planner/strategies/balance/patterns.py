@@ -25,7 +25,7 @@ from planner.strategies.balance.problem import BalanceLayer
 from planner.strategies.balance.proof import all_ranges, proves, to_json, usable
 from planner.strategies.balance.weighing import Weights, cells, most_weight
 
-GRID = 4096
+GRID = 16_384
 """Cells of a level: a copy's size is read as up to this part of the level less."""
 ROUNDING = 2**20
 """Weights are rounded to this part of what a GPU holds."""

@@ -189,7 +189,7 @@ def test_tampered_weights_prove_nothing() -> None:
         {"steps": {}},
         {"steps": without},
         {"steps": {**steps, heaviest: 0}},
-        {"steps": {**steps, "5000": 1}},
+        {"steps": {**steps, "20000": 1}},
         {"steps": {**steps, heaviest: 2**80}},
     ):
         assert proven({**good, **change}, evidence(instance, 0)) == 0, change
