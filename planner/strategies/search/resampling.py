@@ -19,9 +19,9 @@ from planner.strategies.search.serving import served_alike
 from planner.workload.parts import TokenPart
 
 SEED = 0
-MOST_DRAWS, LEAST_DRAWS = 32, 4
+MOST_DRAWS, LEAST_DRAWS = 64, 8
 """Draws of sequences: the more there are, the less of one is learnt by heart."""
-MOST_PLACES, MOST_DRAWN = 8192, 4096
+MOST_PLACES, MOST_DRAWN = 16384, 8192
 """Places, and sequences, of all draws together: what a move has to look at."""
 BALANCED = 16
 """Draws whose loads of GPUs and domains are compared with the caps."""
