@@ -32,10 +32,11 @@ class Guide(NamedTuple):
     last: bool
 
 
-def guide_of(instance: PlacementInstance) -> Guide | None:
+def guide_of(instance: PlacementInstance, seconds: float = np.inf) -> Guide | None:
     """Return what to follow instead of the tokens as seen; None where that is no help.
 
     Linear traffic has bounds to be compared with, and pairs do not have sources.
+    ``seconds`` is the limit's share of a layer.
     """
     part = instance.planning
     if not isinstance(part, TokenPart) or instance.objective.name == "gpu_tokens":
@@ -43,7 +44,7 @@ def guide_of(instance: PlacementInstance) -> Guide | None:
     if TRAFFIC.get(instance.traffic).linear:
         return None
     if stays_together(part):
-        return Guide(*resampled(instance, part), last=True)
+        return Guide(*resampled(instance, part, seconds), last=True)
     return Guide(*mixed(instance, part), last=False)
 
 

@@ -92,8 +92,10 @@ class LayerResult:
     finished: bool
 
 
-def problem_of(instance: PlacementInstance) -> Problem:
+def problem_of(instance: PlacementInstance, seconds: float = np.inf) -> Problem:
     """Return what guides the search of every layer of an instance.
+
+    ``seconds`` is the limit's share of a layer.
 
     Raises
     ------
@@ -101,7 +103,7 @@ def problem_of(instance: PlacementInstance) -> Problem:
         If the cluster is too large to write all its routes out.
     """
     alone = len(instance.workloads) == 1
-    guide = guide_of(instance) if instance.unseen and alone else None
+    guide = guide_of(instance, seconds) if instance.unseen and alone else None
     cells = by_cells(guide.network) if guide is not None else None
     return Problem(instance, joint_network(instance), guide, cells)
 

@@ -21,6 +21,8 @@ from planner.workload.parts import TokenPart
 SEED = 0
 MOST_DRAWS, LEAST_DRAWS = 64, 8
 """Draws of sequences: the more there are, the less of one is learnt by heart."""
+DRAWS_PER_SECOND = 14.0
+"""Draws for every second of the limit and layer: each makes every move slower."""
 MOST_PLACES, MOST_DRAWN = 16384, 8192
 """Places, and sequences, of all draws together: what a move has to look at."""
 BALANCED = 16
@@ -142,12 +144,18 @@ def stays_together(part: TokenPart) -> bool:
     return bool(together) and 0 < first_Q.size <= MOST_DRAWN // LEAST_DRAWS
 
 
-def resampled(instance: PlacementInstance, part: TokenPart) -> tuple[Network, Sample]:
-    """Return the network of several draws and the tokens to look at with it."""
+def resampled(
+    instance: PlacementInstance, part: TokenPart, seconds: float = np.inf
+) -> tuple[Network, Sample]:
+    """Return the network of several draws and the tokens to look at with it.
+
+    ``seconds`` is the limit's share of a layer, whatever the number of threads.
+    """
     exact, sequences = network_of(instance), Sequences(instance, part)
     classes, places = sequences.source_C.size, exact.cost_X.size
     most = min(MOST_PLACES // max(places, 1), MOST_DRAWN // sequences.count)
-    draws = min(MOST_DRAWS, max(LEAST_DRAWS, most))
+    draws = int(min(MOST_DRAWS, most, DRAWS_PER_SECOND * seconds))
+    draws = max(LEAST_DRAWS, draws)
     random = np.random.default_rng(SEED)
     times_KC, loads = np.zeros((draws, classes)), []
     for draw in range(draws):

@@ -95,7 +95,7 @@ def solve_search(
     problem = None
     if note is None:
         try:
-            problem = problem_of(instance)
+            problem = problem_of(instance, limits.seconds / len(layers))
         except ValueError as error:
             note = f"search left out: {error}"
     bound = dedup_bound(instance, limits)

@@ -239,3 +239,12 @@ def test_what_is_returned_keeps_the_caps_of_the_tokens_seen() -> None:
     assert judged_layer(problem, 0, start.slots_LGJ[0], {})[1] > 0
     result = STRATEGIES.get("search")(problem, Limits(seconds=2.0, threads=1), [start])
     assert judged_layer(problem, 0, result.plan.slots_LGJ[0], {})[1] == 0
+
+
+def test_the_less_time_a_layer_has_the_fewer_draws_are_followed() -> None:
+    """Every draw makes moves slower: 8 at least, 64 at most, 14 per second between."""
+    problem = with_sequences(instance([2, 2], experts=8, slots=2))
+    part = problem.planning
+    assert isinstance(part, TokenPart)
+    draws = [resampled(problem, part, s)[0].draws for s in (0.0, 0.5, 2.0, 100.0)]
+    assert draws == [8, 8, 28, 64]
