@@ -268,10 +268,10 @@ def crash() -> None:
 @harmless("every layer's judge is called through a wrapper")
 def judge_wrapped() -> None:
     """A refactoring that calls differently."""
-    from planner.strategies import auto
+    from planner.strategies.search import strategy
 
-    judge = auto.judged_layer
-    auto.judged_layer = lambda *given: judge(*given)
+    judge = strategy.judged_layer
+    strategy.judged_layer = lambda *given: judge(*given)
 
 
 @harmless("a new strategy is registered")

@@ -148,7 +148,9 @@ def _edit_cases(edit: Callable[[str], str]) -> Callable[[Path], None]:
 
 def _options_reversed(text: str) -> str:
     head, mark, options = text.partition("[options]\n")
-    return head + mark + "\n".join(reversed(options.strip().splitlines())) + "\n"
+    own, table, tables = options.partition("\n[")
+    lines = reversed(own.strip().splitlines())
+    return head + mark + "\n".join(lines) + "\n" + table + tables
 
 
 def _commented(text: str) -> str:
@@ -184,7 +186,7 @@ def _move_files(suite: Path) -> None:
 
 
 def _with_options(lines: str) -> Callable[[str], str]:
-    return lambda text: text.rstrip() + "\n" + lines
+    return lambda text: text.replace("[options]\n", "[options]\n" + lines)
 
 
 REWRITES: dict[str, tuple[str, Callable[[Path], None]]] = {
