@@ -63,16 +63,7 @@ class LinearSession:
         self._column_C, self._upper_C = columns, model.upper_V[columns]
         self._column_order, self._row_order = _ranks(columns), _ranks(rows)
         self._closed_C = np.zeros(columns.size, dtype=np.bool_)
-        self._filters = model_parameters_pb2.ModelSolveParametersProto(
-            variable_values_filter=_only(columns),
-            dual_values_filter=_only(rows),
-            reduced_costs_filter=_only(np.zeros(0, dtype=np.int64)),
-        )
-        self._solver = core.new(
-            parameters_pb2.SOLVER_TYPE_GLOP,
-            to_proto(model),
-            parameters_pb2.SolverInitializerProto(),
-        )
+        self._solver, self._filters = _started(model, columns, rows)
 
     def solve(self, closed_C: BoolArray, seconds: float) -> Vertex | None:
         """Solve with the columns ``closed_C`` (of those asked for) at 0.
@@ -127,16 +118,7 @@ class GrowingSession:
 
     def __init__(self, model: LinearModel, columns: IntArray, rows: IntArray) -> None:
         self._rate, self._columns = simplex_seconds(model), model.cost_V.size
-        self._filters = model_parameters_pb2.ModelSolveParametersProto(
-            variable_values_filter=_only(columns),
-            dual_values_filter=_only(rows),
-            reduced_costs_filter=_only(np.zeros(0, dtype=np.int64)),
-        )
-        self._solver = core.new(
-            parameters_pb2.SOLVER_TYPE_GLOP,
-            to_proto(model),
-            parameters_pb2.SolverInitializerProto(),
-        )
+        self._solver, self._filters = _started(model, columns, rows)
 
     def solve(self, seconds: float) -> Vertex | None:
         """Solve; None where there is no solution, or none was found in time.
@@ -179,6 +161,23 @@ class GrowingSession:
         if not self._solver.update(update):
             raise SolverError("GLOP refused new columns")
         self._columns += count
+
+
+def _started(
+    model: LinearModel, columns: IntArray, rows: IntArray
+) -> tuple[core.Solver, model_parameters_pb2.ModelSolveParametersProto]:
+    """Return a solver that holds the model, and what of its answers is wanted."""
+    filters = model_parameters_pb2.ModelSolveParametersProto(
+        variable_values_filter=_only(columns),
+        dual_values_filter=_only(rows),
+        reduced_costs_filter=_only(np.zeros(0, dtype=np.int64)),
+    )
+    solver = core.new(
+        parameters_pb2.SOLVER_TYPE_GLOP,
+        to_proto(model),
+        parameters_pb2.SolverInitializerProto(),
+    )
+    return solver, filters
 
 
 def _solved(

@@ -97,7 +97,12 @@ def _tried(
     rungs: Sequence[int],
 ) -> list[list[_Rung]]:
     """Return, for every layer, what rising numbers of moves more reach."""
-    problems = _problems(instance, moves_by_layer(instance, plan), rungs[1:])
+    fewest = moves_by_layer(instance, plan)
+    # A rung has this part of a layer's share of the limit, whatever the threads.
+    share_of_one = (
+        SHARE * limits.seconds / instance.layer_count / max(1, len(rungs) - 1)
+    )
+    problems = _problems(instance, fewest, rungs[1:], share_of_one)
     tries = instance.layer_count * max(1, len(problems))
     seconds = SHARE * limits.seconds * max(1, limits.threads) / tries
 
@@ -122,16 +127,22 @@ def _tried(
 
 
 def _problems(
-    instance: PlacementInstance, needed_L: Sequence[int], rungs: Sequence[int]
+    instance: PlacementInstance,
+    needed_L: Sequence[int],
+    rungs: Sequence[int],
+    seconds: float,
 ) -> list[Problem]:
-    """Return what to search for every number of moves; nothing where none can be."""
+    """Return what to search for every number of moves; nothing where none can be.
+
+    ``seconds`` is the limit's share of a layer and number.
+    """
     constraints = instance.constraints
     assert constraints is not None
     counts = any(isinstance(view.planning, CountsPart) for view in instance.views)
     if counts or instance.layout.ep == 1:
         return []
     try:
-        problem = problem_of(instance)
+        problem = problem_of(instance, seconds)
     except ValueError:
         return []
     shared = (constraints.shared_out([n + rung for n in needed_L]) for rung in rungs)
