@@ -9,7 +9,9 @@ from torch import Tensor
 
 from planner.arrays import FloatArray, IdArray, IntArray
 from planner.errors import TraceError
-from planner.executor.model import TinyMoE, swiglu
+from planner.executor.model.decoder import Decoder
+from planner.executor.model.feed_forward import swiglu
+from planner.executor.model.moe import at_once
 from planner.executor.placement import (
     TINIEST,
     Placement,
@@ -78,7 +80,7 @@ def replay_real(
     placement: Placement,
     part: TokenPart,
     *,
-    model: TinyMoE,
+    model: Decoder,
     model_spec: MoEModelSpec,
     token_ids: IntArray,
     seq_ids: IntArray,
@@ -101,18 +103,18 @@ def replay_real(
         As :func:`replay_forced`.
     """
     numbers = placement.plan.layer_numbers
-    if tuple(model.spec.moe_layers) != numbers:
+    if model.config.moe_layers != numbers:
         raise TraceError(
-            f"has MoE layers {model.spec.moe_layers}, the plan has {list(numbers)}",
+            f"has MoE layers {list(model.config.moe_layers)}, the plan has {list(numbers)}",
             where="gating real",
             fix="replay with forced routing",
         )
     if (
         token_ids.size
-        and not 0 <= token_ids.min() <= token_ids.max() < model.spec.vocab
+        and not 0 <= token_ids.min() <= token_ids.max() < model.config.vocab
     ):
         raise TraceError(
-            f"must be from 0 to {model.spec.vocab - 1}",
+            f"must be from 0 to {model.config.vocab - 1}",
             where="column token_id",
             value=int(token_ids.max()),
         )
@@ -135,7 +137,7 @@ class _RealRun:
     are among its padded positions.
     """
 
-    def __init__(self, placement: Placement, part: TokenPart, model: TinyMoE) -> None:
+    def __init__(self, placement: Placement, part: TokenPart, model: Decoder) -> None:
         self._placement, self._part, self._model = placement, part, model
         self._layers = [model.moe[number] for number in placement.plan.layer_numbers]
         self.placed = [
@@ -157,10 +159,10 @@ class _RealRun:
         logits = []
         for combine in (self._unsharded, self._spread):
             for index, layer in enumerate(self._layers):
-                layer.combine_fn = partial(combine, index)
+                layer.routed = at_once(partial(combine, index))
             logits.append(self._model(tokens).flatten(0, 1)[self._kept])
         for layer in self._layers:
-            layer.combine_fn = layer.combine_local
+            layer.compute_here()
         return relative_error(logits[1], logits[0])
 
     def _unsharded(self, index: int, x: Tensor, ids: Tensor, gates: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from planner.arrays import IdArray
-from planner.executor.model import swiglu
+from planner.executor.model.feed_forward import swiglu
 from planner.executor.wire import ANY_RANK, Messages
 
 
