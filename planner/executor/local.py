@@ -104,8 +104,9 @@ def replay_real(
     """
     numbers = placement.plan.layer_numbers
     if model.config.moe_layers != numbers:
+        own = list(model.config.moe_layers)
         raise TraceError(
-            f"has MoE layers {list(model.config.moe_layers)}, the plan has {list(numbers)}",
+            f"has MoE layers {own}, the plan has {list(numbers)}",
             where="gating real",
             fix="replay with forced routing",
         )
