@@ -193,3 +193,16 @@ def test_what_cannot_be_run_is_refused() -> None:
         finish(generate(model, tokens, mask.flip(1), 1))
     with pytest.raises(ModelError, match="at most 4"):
         finish(generate(model, *text_of(3), 3))
+
+
+def test_a_mask_outweighs_the_positions_given() -> None:
+    """Law: padding is unseen, whatever number its position has."""
+    model = model_of("latent")
+    tokens, mask = text_of(6, 3)
+    positions = torch.arange(6).expand(2, 6) - torch.tensor([[0], [3]])
+    with torch.no_grad():
+        wanted = model(tokens, mask_BS=mask)
+        for number in (-3, 0, 5):
+            given_BS = torch.where(mask, positions, number)
+            found = model(tokens, mask_BS=mask, positions_BS=given_BS)
+            assert torch.equal(found[mask], wanted[mask])
