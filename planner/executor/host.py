@@ -1,0 +1,127 @@
+"""What a process of a back end is: the ranks it hosts, its wires, sums over all.
+
+``local`` hosts every rank in one process; ``distributed`` hosts one rank in each.
+A program written against :class:`Host` runs on both.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from planner.arrays import BoolArray, FloatArray, IntArray
+from planner.executor.wire.base import Wire
+from planner.executor.wire.delay import Delay
+from planner.executor.wire.local import LocalWire
+from planner.executor.wire.processes import ProcessWire
+
+
+class Host(Protocol):
+    """One process of a back end.
+
+    Attributes
+    ----------
+    ranks
+        G, all ranks there are.
+    hosted
+        Those of this process.
+    device
+        Where its tensors are.
+    """
+
+    ranks: int
+    hosted: range
+    device: torch.device
+
+    def wire(self) -> Wire:
+        """Return a wire for one layer."""
+        ...
+
+    def total(self, counts: IntArray) -> IntArray:
+        """Add up an array over all processes."""
+        ...
+
+    def worst(self, values: FloatArray) -> FloatArray:
+        """Return the greatest of each value over all processes."""
+        ...
+
+
+class LocalHost:
+    """All ranks in this process."""
+
+    def __init__(self, ranks: int, device: torch.device | None = None) -> None:
+        self.ranks, self.hosted = ranks, range(ranks)
+        self.device = device or torch.device("cpu")
+
+    def wire(self) -> Wire:
+        """Return a wire for one layer."""
+        return LocalWire(self.ranks)
+
+    def total(self, counts: IntArray) -> IntArray:
+        """Add up an array over all processes."""
+        return counts
+
+    def worst(self, values: FloatArray) -> FloatArray:
+        """Return the greatest of each value over all processes."""
+        return values
+
+
+class ProcessHost:
+    """One rank of a process group.
+
+    Parameters
+    ----------
+    group
+        Its ranks are the GPUs of the plan, in EP order.
+    delay
+        A slower network than there is.
+    """
+
+    def __init__(
+        self, group: Any, device: torch.device, delay: Delay | None = None
+    ) -> None:
+        self._group, self._delay = group, delay
+        self.ranks, self.device = group.size(), device
+        self.hosted = range(group.rank(), group.rank() + 1)
+
+    def wire(self) -> Wire:
+        """Return a wire for one layer."""
+        return ProcessWire(self._group, self._delay)
+
+    def total(self, counts: IntArray) -> IntArray:
+        """Add up an array over all processes."""
+        return self._reduced(counts, dist.ReduceOp.SUM)
+
+    def worst(self, values: FloatArray) -> FloatArray:
+        """Return the greatest of each value over all processes."""
+        found: FloatArray = self._reduced(values, dist.ReduceOp.MAX)
+        return found
+
+    def _reduced(self, array: Any, op: Any) -> Any:
+        tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        dist.all_reduce(tensor, op, group=self._group)
+        return tensor.cpu().numpy()
+
+
+def tokens_of(host: Host, source_T: IntArray) -> IntArray:
+    """Return the tokens that leave from ranks hosted here, in order."""
+    mine_T: BoolArray = (source_T >= host.hosted.start) & (source_T < host.hosted.stop)
+    found: IntArray = np.flatnonzero(mine_T)
+    return found
+
+
+def batches_of(host: Host, source_T: IntArray, most: int) -> list[IntArray]:
+    """Cut the tokens of this process into batches, as many as any other process has.
+
+    Parameters
+    ----------
+    most
+        Most tokens of a batch.
+    """
+    own = tokens_of(host, source_T)
+    if len(host.hosted) == host.ranks:
+        longest = source_T.size
+    else:
+        longest = int(np.bincount(source_T, minlength=host.ranks).max(initial=0))
+    return np.array_split(own, max(1, -(-longest // most)))
