@@ -124,7 +124,7 @@ def _moved_by_torch(
 ) -> Moved:
     # torch is an extra: the counter must work where it is absent.
     from planner.executor.local import replay_forced, replay_real
-    from planner.executor.model import load_model
+    from planner.executor.model.weights import load_model
     from planner.executor.placement import Placement
 
     traffic, selection, endpoint = rules

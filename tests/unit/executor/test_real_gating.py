@@ -8,8 +8,8 @@ import pytest
 
 from planner.errors import TraceError
 from planner.executor.counter import count
+from planner.executor.model.tiny import TinyMoESpec
 from planner.executor.result import Moved
-from planner.executor.spec import TinyMoESpec
 from planner.plan import PlacementPlan
 from planner.workload.parts import TokenPart
 from tests.unit.executor.placed import layout_of, part_of, random_slots
@@ -18,7 +18,8 @@ from tests.unit.executor.test_replay import SPEC
 torch = pytest.importorskip("torch")
 
 from planner.executor.local import replay_real  # noqa: E402
-from planner.executor.model import TinyMoE  # noqa: E402
+from planner.executor.model.decoder import Decoder  # noqa: E402
+from planner.executor.model.moe import at_once  # noqa: E402
 from planner.executor.placement import Placement  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -33,7 +34,7 @@ class Text:
 
     def __init__(self) -> None:
         torch.manual_seed(11)
-        self.model = TinyMoE(DIMENSIONS).eval()
+        self.model = Decoder(DIMENSIONS.config).eval()
         rng = np.random.default_rng(12)
         lengths = [1, 7, 7, 30, 12, 3]
         rows = np.repeat(np.arange(6), lengths)
@@ -55,7 +56,7 @@ class Text:
                 found.append(ids.numpy())
                 return layer.combine_local(x, ids, gates)
 
-            layer.combine_fn = note
+            layer.routed = at_once(note)
         with torch.no_grad():
             self.model(torch.from_numpy(tokens)[None])
         return np.stack(found)
@@ -116,7 +117,7 @@ def test_the_model_is_left_as_it_was(text: Text) -> None:
     """Law: after a replay the model computes its experts itself again."""
     text.replay()
     for layer in text.model.moe.values():
-        assert layer.combine_fn == layer.combine_local
+        assert layer.routed.__wrapped__ == layer.combine_local
 
 
 def test_a_plan_of_other_layers_is_refused(text: Text) -> None:
