@@ -90,7 +90,9 @@ class SlotChoice:
         first_T = torch.div(source_T, self._ep, rounding_mode="floor")
         assert self._rule is not None
         copy_TK = self._rule(expert_TK, source_T, rank_T, ordinal_T)
-        slot_TK = self._copies[expert_TK, copy_TK] + (first_T * self._set_slots)[:, None]
+        slot_TK = (
+            self._copies[expert_TK, copy_TK] + (first_T * self._set_slots)[:, None]
+        )
         return torch.where(used_TK, slot_TK, -1)
 
     def _tensor(self, array: IntArray) -> Tensor:

@@ -88,7 +88,12 @@ class DirectExperts:
         )
         x_PH, slots_P1, gates_P1, token_P, merge_P, first_P, *carried = sent.columns
         done_PH = self.bank.compute(
-            Rows(payload_NH=x_PH, slots_NM=slots_P1, gates_NM=gates_P1, rank_N=sent.rank_N)
+            Rows(
+                payload_NH=x_PH,
+                slots_NM=slots_P1,
+                gates_NM=gates_P1,
+                rank_N=sent.rank_N,
+            )
         )
         met = yield from self.wire.gather((done_PH, token_P), sent.rank_N, merge_P)
         arrived = _standing([x_PH, token_P, sent.rank_N, *carried]).take(first_P)
@@ -108,9 +113,7 @@ class DirectExperts:
 
 def _standing(columns: Sequence[Tensor]) -> Standing:
     x_NH, token_N, rank_N, *carried = columns
-    return Standing(
-        x_NH=x_NH, token_N=token_N, rank_N=rank_N, carried=tuple(carried)
-    )
+    return Standing(x_NH=x_NH, token_N=token_N, rank_N=rank_N, carried=tuple(carried))
 
 
 def _summed(standing: Standing, done_PH: Tensor, token_P: Tensor) -> Tensor:

@@ -4,14 +4,17 @@
 A program written against :class:`Host` runs on both.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from planner.arrays import BoolArray, FloatArray, IntArray
-from planner.executor.wire.base import Wire
+from planner.executor.stepping import Steps
+from planner.executor.wire.base import Columns, Wire
 from planner.executor.wire.delay import Delay
 from planner.executor.wire.local import LocalWire
 from planner.executor.wire.processes import ProcessWire
@@ -46,6 +49,23 @@ class Host(Protocol):
         """Return the greatest of each value over all processes."""
         ...
 
+    def from_first(self, compute: Callable[[], Tensor], like: Tensor) -> Tensor:
+        """Compute something in the first process and tell all.
+
+        Parameters
+        ----------
+        like
+            A tensor of the result's shape and type.
+        """
+        ...
+
+    def gathered(self, rows_BS: Columns) -> Steps[Columns]:
+        """Return the tensors of all processes side by side along dimension 1.
+
+        They must have the same shape everywhere.
+        """
+        ...
+
 
 class LocalHost:
     """All ranks in this process."""
@@ -65,6 +85,15 @@ class LocalHost:
     def worst(self, values: FloatArray) -> FloatArray:
         """Return the greatest of each value over all processes."""
         return values
+
+    def from_first(self, compute: Callable[[], Tensor], like: Tensor) -> Tensor:
+        """Compute something here."""
+        return compute()
+
+    def gathered(self, rows_BS: Columns) -> Steps[Columns]:
+        """Return what there is: all of it is here."""
+        yield from ()
+        return rows_BS
 
 
 class ProcessHost:
@@ -97,6 +126,27 @@ class ProcessHost:
         """Return the greatest of each value over all processes."""
         found: FloatArray = self._reduced(values, dist.ReduceOp.MAX)
         return found
+
+    def from_first(self, compute: Callable[[], Tensor], like: Tensor) -> Tensor:
+        """Compute something in the first process and tell all."""
+        value = compute().contiguous() if self._group.rank() == 0 else like.clone()
+        dist.broadcast(value, group=self._group, group_src=0)
+        return value
+
+    def gathered(self, rows_BS: Columns) -> Steps[Columns]:
+        """Return the tensors of all processes side by side along dimension 1."""
+        found, posted = [], []
+        for rows in rows_BS:
+            parts = [torch.empty_like(rows) for _ in range(self.ranks)]
+            posted.append(
+                dist.all_gather(
+                    parts, rows.contiguous(), group=self._group, async_op=True
+                )
+            )
+            found.append(parts)
+        for work in posted:
+            yield work
+        return tuple(torch.cat(parts, dim=1) for parts in found)
 
     def _reduced(self, array: Any, op: Any) -> Any:
         tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self.device)

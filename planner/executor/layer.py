@@ -12,9 +12,7 @@ from planner.executor.wire.base import Columns, Shipment, Wire
 class PlacedExperts:
     """The routed experts of one layer, placed by a plan on the ranks of a wire."""
 
-    def __init__(
-        self, *, bank: SlotBank, mode: Mode, stops: Stops, wire: Wire
-    ) -> None:
+    def __init__(self, *, bank: SlotBank, mode: Mode, stops: Stops, wire: Wire) -> None:
         self._mode, self._stops = mode, stops
         self.bank, self.wire = bank, wire
 

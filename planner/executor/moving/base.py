@@ -155,4 +155,3 @@ def unmerged_onward(
         weight_N=None,
         to_N=final_N[owner_N],
     ).by_stop()
-

@@ -32,12 +32,12 @@ class DedupDomain:
         token_N = torch.cat([near_token, far_token])
         relay = stops.relay(rank_T[far_token], domain)
         return Packed(
-                owner_N=token_N,
-                slots_NM=torch.where(meant, slots_TK[token_N], -1),
-                gates_NM=gates_TK[token_N],
-                weight_N=None,
-                to_N=torch.cat([gpu, relay]),
-            ).by_stop()
+            owner_N=token_N,
+            slots_NM=torch.where(meant, slots_TK[token_N], -1),
+            gates_NM=gates_TK[token_N],
+            weight_N=None,
+            to_N=torch.cat([gpu, relay]),
+        ).by_stop()
 
     def relays(self, stops: Stops) -> bool:
         """Always."""
@@ -58,9 +58,9 @@ class DedupDomain:
         owner_P, gpu_P = distinct(torch.where(wanted_NM, holder_NM, -1))
         meant_PM = holder_NM[owner_P] == gpu_P[:, None]
         return Packed(
-                owner_N=owner_P,
-                slots_NM=torch.where(meant_PM, slots_NM[owner_P], -1),
-                gates_NM=None if gates_NM is None else gates_NM[owner_P],
-                weight_N=None,
-                to_N=gpu_P,
-            ).by_stop()
+            owner_N=owner_P,
+            slots_NM=torch.where(meant_PM, slots_NM[owner_P], -1),
+            gates_NM=None if gates_NM is None else gates_NM[owner_P],
+            weight_N=None,
+            to_N=gpu_P,
+        ).by_stop()

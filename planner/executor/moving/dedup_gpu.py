@@ -22,12 +22,12 @@ class DedupGpu:
         token_N, gpu_N = distinct(holder_TK)
         meant_NK = holder_TK[token_N] == gpu_N[:, None]
         return Packed(
-                owner_N=token_N,
-                slots_NM=torch.where(meant_NK, slots_TK[token_N], -1),
-                gates_NM=gates_TK[token_N],
-                weight_N=None,
-                to_N=stops.first_stop(rank_T[token_N], gpu_N),
-            ).by_stop()
+            owner_N=token_N,
+            slots_NM=torch.where(meant_NK, slots_TK[token_N], -1),
+            gates_NM=gates_TK[token_N],
+            weight_N=None,
+            to_N=stops.first_stop(rank_T[token_N], gpu_N),
+        ).by_stop()
 
     def relays(self, stops: Stops) -> bool:
         """Only as the endpoint mode asks (rule 7)."""

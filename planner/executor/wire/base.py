@@ -71,9 +71,7 @@ class Wire(Protocol):
         """
         ...
 
-    def gather(
-        self, columns: Columns, from_N: Tensor, to_N: Tensor
-    ) -> Steps[Shipment]:
+    def gather(self, columns: Columns, from_N: Tensor, to_N: Tensor) -> Steps[Shipment]:
         """Carry rows that no answer will follow (leg combine, traffic ``direct``)."""
         ...
 

@@ -25,9 +25,7 @@ class LocalWire:
         self.dispatch_GG += counted(shipment.from_N, shipment.rank_N, self.ranks)
         return shipment
 
-    def gather(
-        self, columns: Columns, from_N: Tensor, to_N: Tensor
-    ) -> Steps[Shipment]:
+    def gather(self, columns: Columns, from_N: Tensor, to_N: Tensor) -> Steps[Shipment]:
         """Carry rows that no answer will follow (leg combine)."""
         yield from ()
         shipment = self._moved(columns, from_N, to_N, in_order(to_N))

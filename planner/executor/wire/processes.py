@@ -73,9 +73,7 @@ class ProcessWire:
         """Carry rows (leg dispatch)."""
         return (yield from self._carried(columns, to_N, self.dispatch_GG))
 
-    def gather(
-        self, columns: Columns, from_N: Tensor, to_N: Tensor
-    ) -> Steps[Shipment]:
+    def gather(self, columns: Columns, from_N: Tensor, to_N: Tensor) -> Steps[Shipment]:
         """Carry rows that no answer will follow (leg combine)."""
         return (yield from self._carried(columns, to_N, self.combine_GG))
 
@@ -96,9 +94,7 @@ class ProcessWire:
         def back(answers: Columns) -> Steps[Columns]:
             if any(len(rows) != sum(coming) for rows in answers):
                 raise ReplayMismatch(["a message was not answered exactly once"])
-            rows = yield from self._exchanged(
-                answers, coming, leaving, self.combine_GG
-            )
+            rows = yield from self._exchanged(answers, coming, leaving, self.combine_GG)
             if order_N is None:
                 return rows
             home_N = inverse(order_N)
@@ -125,9 +121,7 @@ class ProcessWire:
         received = packed.new_empty(sum(coming), packed.shape[1])
         yield self._posted(received, packed, coming, leaving)
         arrived = _unpacked(received, columns)
-        learning = [
-            at for at, column in enumerate(columns) if column.requires_grad
-        ]
+        learning = [at for at, column in enumerate(columns) if column.requires_grad]
         if learning:
             through = _Through.apply(
                 self._group,
@@ -196,7 +190,10 @@ def _packed(columns: Sequence[Tensor]) -> Tensor:
     """Return all columns as bytes, one row each."""
     return torch.cat(
         [
-            rows.detach().contiguous().view(torch.uint8).reshape(len(rows), _width(rows))
+            rows.detach()
+            .contiguous()
+            .view(torch.uint8)
+            .reshape(len(rows), _width(rows))
             if len(rows)
             else torch.empty(0, _width(rows), dtype=torch.uint8, device=rows.device)
             for rows in columns

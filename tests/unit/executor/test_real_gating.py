@@ -18,6 +18,7 @@ from tests.unit.executor.test_replay import SPEC
 torch = pytest.importorskip("torch")
 
 from planner.executor.local import replay_real  # noqa: E402
+
 from planner.executor.model.decoder import Decoder  # noqa: E402
 from planner.executor.model.moe import at_once  # noqa: E402
 from planner.executor.placement import Placement  # noqa: E402
