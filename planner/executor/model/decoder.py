@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from planner.errors import ModelError
 from planner.executor.model.attention.grouped import GroupedAttention
-from planner.executor.model.config import DecoderConfig
+from planner.executor.model.attention.latent import LatentAttention
+from planner.executor.model.config import DecoderConfig, LatentDims
 from planner.executor.model.context import (
     POSITIONS,
     Context,
@@ -52,7 +53,7 @@ class Block(nn.Module):
         super().__init__()
         self.layer = layer
         self.norm_attn = nn.RMSNorm(config.hidden, eps=1e-5)
-        self.attn = GroupedAttention(config.hidden, config.attention, layer)
+        self.attn = _attention(config, layer)
         self.norm_ffn = nn.RMSNorm(config.hidden, eps=1e-5)
         self.ffn = (
             MoELayer(config)
@@ -210,3 +211,9 @@ class Decoder(nn.Module):
                 where="sequence",
                 value=length,
             )
+
+
+def _attention(config: DecoderConfig, layer: int) -> GroupedAttention | LatentAttention:
+    if isinstance(config.attention, LatentDims):
+        return LatentAttention(config.hidden, config.attention, layer)
+    return GroupedAttention(config.hidden, config.attention, layer)

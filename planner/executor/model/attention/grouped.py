@@ -25,12 +25,9 @@ class GroupedAttention(nn.Module):
     def __init__(self, hidden: int, dims: GroupedDims, layer: int) -> None:
         super().__init__()
         self.dims, self.layer = dims, layer
-        self._widths = [
-            heads * dims.head_dim
-            for heads in (dims.heads, dims.kv_heads, dims.kv_heads)
-        ]
+        inner, shared = dims.heads * dims.head_dim, dims.kv_heads * dims.head_dim
+        self._widths = [inner, shared, shared]
         self.w_qkv = nn.Parameter(torch.randn(hidden, sum(self._widths)) * hidden**-0.5)
-        inner = self._widths[0]
         self.w_o = nn.Parameter(torch.randn(inner, hidden) * 0.3 * inner**-0.5)
 
     def steps(
