@@ -38,16 +38,17 @@ class Standing:
     carried: Columns = ()
 
     @property
-    def _columns(self) -> Columns:
+    def columns(self) -> Columns:
+        """All of the above, one after the other."""
         return (self.x_NH, self.token_N, self.rank_N, *self.carried)
 
     def take(self, index_N: Tensor) -> "Standing":
         """Return some of the tokens."""
-        return _standing([rows[index_N] for rows in self._columns])
+        return _standing([rows[index_N] for rows in self.columns])
 
     def and_also(self, others: "Standing") -> "Standing":
         """Return these and other tokens, in this order."""
-        both = zip(self._columns, others._columns, strict=True)
+        both = zip(self.columns, others.columns, strict=True)
         return _standing([torch.cat(pair) for pair in both])
 
 

@@ -120,7 +120,8 @@ class ProcessHost:
 
     def total(self, counts: IntArray) -> IntArray:
         """Add up an array over all processes."""
-        return self._reduced(counts, dist.ReduceOp.SUM)
+        found: IntArray = self._reduced(counts, dist.ReduceOp.SUM)
+        return found
 
     def worst(self, values: FloatArray) -> FloatArray:
         """Return the greatest of each value over all processes."""
@@ -144,8 +145,7 @@ class ProcessHost:
                 )
             )
             found.append(parts)
-        for work in posted:
-            yield work
+        yield from posted
         return tuple(torch.cat(parts, dim=1) for parts in found)
 
     def _reduced(self, array: Any, op: Any) -> Any:

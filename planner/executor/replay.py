@@ -145,7 +145,10 @@ def _moved_by_torch(
         endpoint=endpoint,
     )
     if text is None:
-        return replay_forced(host, placement, part, model_spec=model_spec, seed=seed)
+        forced: Moved = replay_forced(
+            host, placement, part, model_spec=model_spec, seed=seed
+        )
+        return forced
     weights, token_ids, seq_ids = text
     if weights is None or token_ids is None or seq_ids is None:
         raise UsageError(

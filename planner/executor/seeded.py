@@ -4,6 +4,8 @@ Every rank draws the values of its own tokens and gets those that one process
 would have drawn for all.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -29,14 +31,14 @@ def uniform(seed: int, stream: int, row_N: IntArray, width: int) -> Tensor:
     """
     with np.errstate(over="ignore"):
         start = _mixed(_mixed(np.uint64(seed)) + np.uint64(stream) * _GOLDEN)
-        place = row_N.astype(np.uint64)[:, None] * np.uint64(width)
-        place = place + np.arange(width, dtype=np.uint64)
-        bits = _mixed(start + place * _GOLDEN)
+        first_N = row_N.astype(np.uint64)[:, None] * np.uint64(width)
+        place_NW = first_N + np.arange(width, dtype=np.uint64)
+        bits = _mixed(start + place_NW * _GOLDEN)
     # The upper 24 bits are what a float32 can hold.
     return torch.from_numpy((bits >> np.uint64(40)).astype(np.float32) * 2.0**-24)
 
 
-def _mixed(value: "np.uint64 | np.ndarray[tuple[int, ...], np.dtype[np.uint64]]"):  # type: ignore[no-untyped-def]
+def _mixed(value: Any) -> Any:
     value = (value ^ (value >> np.uint64(30))) * _MIX_1
     value = (value ^ (value >> np.uint64(27))) * _MIX_2
     return value ^ (value >> np.uint64(31))

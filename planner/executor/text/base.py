@@ -1,5 +1,6 @@
 """What both ways through the model share: a batch, its reference, its context."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,9 @@ import torch
 from torch import Tensor
 
 from planner.arrays import IntArray
+from planner.executor.direct import DirectExperts
 from planner.executor.host import Host
+from planner.executor.layer import PlacedExperts
 from planner.executor.model.decoder import Decoder
 from planner.executor.model.moe import MoELayer, RoutedFn, at_once
 from planner.executor.placement import Homes, Placement, Tally
@@ -71,6 +74,8 @@ class TextPass:
         Recorded choices that the router made again, and all that were recorded.
     """
 
+    placed: Sequence[PlacedExperts | DirectExperts]
+
     def __init__(
         self,
         host: Host,
@@ -85,11 +90,6 @@ class TextPass:
         self.numbers = placement.plan.layer_numbers
         layers = range(len(self.numbers))
         self.choices = [placement.choice(layer, host) for layer in layers]
-        make = placement.direct if placement.chained else placement.experts
-        self.placed = [
-            make(index, layer.expert_weights, layer.apply_expert, host)
-            for index, layer in enumerate(self.layers)
-        ]
         self.agreeing = self.ids = 0
 
     @property
@@ -103,11 +103,10 @@ class TextPass:
 
     def agreed(self, layer: int, token_N: Tensor, ids_NK: Tensor) -> None:
         """Compare what the router chose with what the trace recorded."""
-        recorded = self.part.experts_LTK[layer][token_N.cpu().numpy()].astype(np.int64)
-        same = (
-            torch.from_numpy(recorded).to(ids_NK.device)[:, :, None] == ids_NK[:, None]
-        )
-        self.agreeing += int(same.any(dim=2).sum())
+        recorded = self.part.experts_LTK[layer][token_N.cpu().numpy()]
+        recorded_NK = torch.from_numpy(recorded.astype(np.int64)).to(ids_NK.device)
+        same_NKK = recorded_NK[:, :, None] == ids_NK[:, None]
+        self.agreeing += int(same_NKK.any(dim=2).sum())
         self.ids += recorded.size
 
     def reference(self, batch: TextBatch) -> Reference:

@@ -12,13 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from planner.errors import ReplayMismatch
-from planner.executor.direct import Standing
+from planner.executor.direct import DirectExperts, Standing
+from planner.executor.host import Host
 from planner.executor.model.context import POSITIONS, visible
-from planner.executor.model.decoder import Block
+from planner.executor.model.decoder import Block, Decoder
 from planner.executor.model.moe import MoELayer
-from planner.executor.placement import relative_error
+from planner.executor.placement import Placement, relative_error
 from planner.executor.stepping import Steps
 from planner.executor.text.base import GatheredContext, Reference, TextBatch, TextPass
+from planner.workload.model_spec import MoEModelSpec
+from planner.workload.parts import TokenPart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +35,20 @@ class Text:
 
 class ChainedPass(TextPass):
     """Tokens go straight to the next layer's experts, and home at the end."""
+
+    def __init__(
+        self,
+        host: Host,
+        placement: Placement,
+        part: TokenPart,
+        model: Decoder,
+        model_spec: MoEModelSpec,
+    ) -> None:
+        super().__init__(host, placement, part, model, model_spec)
+        self.placed: list[DirectExperts] = [
+            placement.direct(index, layer.expert_weights, layer.apply_expert, host)
+            for index, layer in enumerate(self.layers)
+        ]
 
     def through(self, batch: TextBatch) -> Steps[float]:
         """Run a batch unsharded and placed; return how far the logits are apart."""

@@ -17,7 +17,7 @@ from planner.executor.model.decoder import Decoder
 from planner.executor.placement import Placement, one_thread
 from planner.executor.result import Moved
 from planner.executor.stepping import interleave
-from planner.executor.text.base import TextBatch
+from planner.executor.text.base import TextBatch, TextPass
 from planner.executor.text.chained import ChainedPass
 from planner.executor.text.round_trips import RoundTripPass
 from planner.workload.model_spec import MoEModelSpec
@@ -57,7 +57,7 @@ def replay_text(
         If a chosen expert has no copy.
     """
     _check_text(placement, model, token_ids)
-    kind = ChainedPass if placement.chained else RoundTripPass
+    kind: type[TextPass] = ChainedPass if placement.chained else RoundTripPass
     run = kind(host, placement, part, model, model_spec)
     batches = (
         TextBatch.of(rows_BS, token_ids, host.device) for rows_BS in _batches(seq_ids)

@@ -156,7 +156,7 @@ class _Through(torch.autograd.Function):
     """Puts a finished exchange into the graph: gradients take the way back."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         context: Any,
         group: Any,
         leaving: list[int],
@@ -183,19 +183,14 @@ def _width(rows: Tensor) -> int:
     values = 1
     for size in rows.shape[1:]:
         values *= size
-    return values * rows.element_size()
+    return values * int(rows.element_size())
 
 
 def _packed(columns: Sequence[Tensor]) -> Tensor:
     """Return all columns as bytes, one row each."""
     return torch.cat(
         [
-            rows.detach()
-            .contiguous()
-            .view(torch.uint8)
-            .reshape(len(rows), _width(rows))
-            if len(rows)
-            else torch.empty(0, _width(rows), dtype=torch.uint8, device=rows.device)
+            rows.detach().reshape(-1).view(torch.uint8).view(len(rows), _width(rows))
             for rows in columns
         ],
         dim=1,
