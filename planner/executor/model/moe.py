@@ -103,7 +103,12 @@ class MoELayer(nn.Module):
         total = torch.zeros_like(x, dtype=weighted.dtype)
         return total.index_add(0, rows, weighted).to(x.dtype)
 
-    def steps(self, x_TH: Tensor, rows_N: Tensor | None = None) -> Steps[Tensor]:
+    def steps(
+        self,
+        x_TH: Tensor,
+        rows_N: Tensor | None = None,
+        routed: RoutedFn | None = None,
+    ) -> Steps[Tensor]:
         """Return shared plus routed outputs ``[T, H]``.
 
         The shared experts compute while the first rows travel.
@@ -113,9 +118,11 @@ class MoELayer(nn.Module):
         rows_N
             The tokens that routed experts see; None: all. The others (padding)
             are sent nowhere and get the shared part alone.
+        routed
+            Computes the routed experts this once; None: as the layer is set.
         """
         some = x_TH if rows_N is None else x_TH[rows_N]
-        travelling = self.routed(some, *self.route(some))
+        travelling = (routed or self.routed)(some, *self.route(some))
         y_TH, shared_TH = yield from _meanwhile(travelling, lambda: self._shared(x_TH))
         if rows_N is not None:
             y_TH = torch.zeros_like(x_TH).index_copy(0, rows_N, y_TH)
