@@ -45,11 +45,16 @@ def replay(
     gating: Annotated[
         str, typer.Option(help="auto, real (the model's router) or forced (the trace).")
     ] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="What travels and is held: fp32, bf16 or fp8.")
+    ] = "fp32",
     output_format: flags.Format = "human",
 ) -> None:
     """Move a trace through the plan and compare with what it predicted."""
     flags.check_format(output_format)
-    report = pipeline.replay(plan, part=part, executor=executor, gating=gating)
+    report = pipeline.replay(
+        plan, part=part, executor=executor, gating=gating, precision=precision
+    )
     if output_format == "json":
         print(json.dumps(pipeline.plain(report), indent=2))
         return

@@ -255,6 +255,11 @@ def show_replay(report: ReplayReport, console: Console) -> None:
     }[report.executor]
     gating = "by the model's own router" if report.gating == "real" else "as traced"
     console.print(f"[bold green]predicted = moved[/]: {how}, experts chosen {gating}")
+    if report.precision != "fp32":
+        console.print(
+            f"rows travel and weights are held in {report.precision}; outputs are "
+            "compared with the unsharded float32 model's"
+        )
     table = Table()
     table.add_column("part")
     columns = ("tokens", "transfers", "GPU pairs equal", "link loads equal", "outputs")
@@ -268,14 +273,15 @@ def show_replay(report: ReplayReport, console: Console) -> None:
             f"{part.transfers:,}",
             f"{part.pairs:,}",
             f"{part.links:,}",
-            "-" if error is None else f"within {error:.1e}",
+            "-" if error is None else f"within {error:.1e} (<= {part.tolerance:.0e})",
             f"{part.seconds:.1f}",
         )
     console.print(table)
     for part in report.parts:
         if part.ids_agreeing is not None:
+            chose = "chose" if report.precision == "fp32" else "would have chosen"
             console.print(
-                f"{part.part}: the router chose {part.ids_agreeing:.3%} of the "
+                f"{part.part}: the router {chose} {part.ids_agreeing:.3%} of the "
                 "recorded experts again"
             )
     for note in report.notes:

@@ -19,6 +19,8 @@ from planner.executor.moving.base import Mode, Stops
 from planner.executor.moving.copies import Copies
 from planner.executor.moving.dedup_domain import DedupDomain
 from planner.executor.moving.dedup_gpu import DedupGpu
+from planner.executor.precision.base import Precision
+from planner.executor.precision.named import FP32
 from planner.executor.result import Moved, OutputCheck
 from planner.executor.slots import Expert, SlotBank
 from planner.layout import ParallelLayout
@@ -36,13 +38,14 @@ MODES: dict[str, type[Mode]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """A plan with the rules that say how tokens reach its slots."""
+    """A plan with the rules that say how tokens reach its slots, and as what."""
 
     plan: PlacementPlan
     layout: ParallelLayout
     traffic: str
     selection: str
     endpoint: str
+    precision: Precision = FP32
 
     @property
     def chained(self) -> bool:
@@ -71,6 +74,7 @@ class Placement:
             mode=MODES[self.traffic](),
             stops=self._stops(host),
             wire=host.wire(),
+            wire_format=self.precision.wire,
         )
 
     def direct(
@@ -81,12 +85,19 @@ class Placement:
             bank=self._bank(layer, weights_E, expert, host),
             stops=self._stops(host),
             wire=host.wire(),
+            wire_format=self.precision.wire,
         )
 
     def _bank(
         self, layer: int, weights_E: tuple[Tensor, Tensor], expert: Expert, host: Host
     ) -> SlotBank:
-        return SlotBank(self.plan.slots_LGJ[layer], weights_E, host.hosted, expert)
+        return SlotBank(
+            self.plan.slots_LGJ[layer],
+            weights_E,
+            host.hosted,
+            expert,
+            self.precision.weights,
+        )
 
     def _stops(self, host: Host) -> Stops:
         slots = self.plan.slots_LGJ.shape[2]

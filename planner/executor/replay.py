@@ -41,6 +41,7 @@ def replay(
     token_ids: IntArray | None = None,
     seq_ids: IntArray | None = None,
     seed: int = 0,
+    precision: str = "fp32",
     host: "Host | None" = None,
 ) -> ReplayResult:
     """Move a part's tokens through a plan and count every transfer and link.
@@ -59,6 +60,8 @@ def replay(
         Columns of the whole trace file, one value per row; ``real`` only.
     seed
         Of hidden states, gates and expert weights under ``forced``.
+    precision
+        What rows travel as and slots hold: ``fp32``, ``bf16`` or ``fp8``.
     host
         This process's rank, for ``distributed`` only.
 
@@ -83,6 +86,11 @@ def replay(
                 "real gating runs the model: install the extra [executor] and use "
                 "--executor local, or take --gating forced"
             )
+        if precision != "fp32":
+            raise UsageError(
+                f"--precision {precision}: the counter moves no values; use "
+                "--executor local"
+            )
         moved = count(
             plan,
             part,
@@ -101,6 +109,7 @@ def replay(
             rules=(traffic, selection, endpoint),
             text=None if gating == "forced" else (weights, token_ids, seq_ids),
             seed=seed,
+            precision=precision,
             host=host,
         )
     if traffic != "direct":
@@ -113,6 +122,7 @@ def replay(
         numerators_L2A=link_numerators(moved.dispatch_LGG, moved.combine_LGG, routes),
         q=routes.q,
         message_bytes=message_bytes,
+        precision=precision,
         seconds=time.perf_counter() - start,
     )
 
@@ -126,6 +136,7 @@ def _moved_by_torch(
     rules: tuple[str, str, str],
     text: tuple[Path | None, IntArray | None, IntArray | None] | None,
     seed: int,
+    precision: str,
     host: "Host | None",
 ) -> Moved:
     # torch is an extra: the counter must work where it is absent.
@@ -133,6 +144,7 @@ def _moved_by_torch(
     from planner.executor.host import LocalHost
     from planner.executor.model.weights import load_model
     from planner.executor.placement import Placement
+    from planner.executor.precision.named import precision_named
     from planner.executor.text.run import replay_text
 
     traffic, selection, endpoint = rules
@@ -143,6 +155,7 @@ def _moved_by_torch(
         traffic=traffic,
         selection=selection,
         endpoint=endpoint,
+        precision=precision_named(precision),
     )
     if text is None:
         forced: Moved = replay_forced(

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from planner.arrays import ExactArray, FloatArray, IntArray
+from planner.executor.precision.tolerance import TOLERANCES
 
-OUTPUT_TOLERANCE = 1e-5
+OUTPUT_TOLERANCE = TOLERANCES["fp32"]
 """Greatest relative difference from the unsharded model's outputs, in float32."""
 
 
@@ -49,8 +50,8 @@ class Moved:
     outputs
         None without tensors.
     ids_agreeing
-        Share of the trace's expert ids that the model's router chose for the same
-        token and layer; None where routing was forced.
+        Share of the trace's expert ids that the model's router chose, or would have
+        chosen, for the same token and layer; None where routing was forced.
     """
 
     dispatch_LGG: IntArray
@@ -73,6 +74,8 @@ class ReplayResult:
         are not divided out.
     message_bytes
         Bytes of one dispatch and one combine transfer.
+    precision
+        What rows travelled as and slots held.
     seconds
         Wall time of moving and counting; not part of any digest.
     """
@@ -85,6 +88,7 @@ class ReplayResult:
     q: int
     message_bytes: tuple[int, int]
     seconds: float
+    precision: str = "fp32"
 
     @property
     def transfers_L2GG(self) -> tuple[IntArray, IntArray]:
@@ -105,6 +109,11 @@ class ReplayResult:
         """Greatest difference of an output; None without tensors."""
         outputs = self.moved.outputs
         return None if outputs is None else outputs.max_relative_error
+
+    @property
+    def tolerance(self) -> float:
+        """Greatest difference that the precision allows."""
+        return TOLERANCES[self.precision]
 
     @property
     def ids_agreeing(self) -> float | None:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from planner.arrays import IdArray, IntArray
+from planner.executor.precision.base import Codec
+from planner.executor.wire.base import Columns
 
 Expert: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Maps tokens [N, H] and the weights of one expert to its outputs [N, H]."""
@@ -51,11 +53,13 @@ class SlotBank:
         Weights of the logical experts, stacked: SwiGLU's [E, H, 2F] and [E, F, H].
     ranks
         The ranks hosted here.
+    codec
+        How weights are held; experts compute with what it decodes.
 
     Attributes
     ----------
     weights_P
-        Weights by hosted slot; NaN where there is no slot, so that a wrong address
+        Encoded weights by hosted slot; they stand for NaN where there is no slot, so that a wrong address
         cannot go unseen.
     pairs_G
         (token, expert) pairs computed so far by each hosted rank.
@@ -67,14 +71,19 @@ class SlotBank:
         weights_E: tuple[Tensor, Tensor],
         ranks: range,
         expert: Expert,
+        codec: Codec,
     ) -> None:
-        self._expert, self._ranks = expert, ranks
+        self._expert, self._ranks, self._codec = expert, ranks, codec
         ep, self.slots = slots_GJ.shape
         held_GJ = slots_GJ[np.asarray(ranks) % ep].astype(np.int64)
         expert_P = torch.from_numpy(held_GJ.reshape(-1)).to(weights_E[0].device)
         empty_P = expert_P < 0
-        self.weights_P = tuple(
-            rows[expert_P.clamp(min=0)].masked_fill(empty_P[:, None, None], torch.nan)
+        self.weights_P: tuple[Columns, ...] = tuple(
+            codec.encode(
+                rows[expert_P.clamp(min=0)].masked_fill(
+                    empty_P[:, None, None], torch.nan
+                )
+            )
             for rows in weights_E
         )
         self._first = ranks.start * self.slots
@@ -83,9 +92,18 @@ class SlotBank:
     @property
     def held_G(self) -> IntArray:
         """Slots of each hosted rank whose weights are there."""
-        there_P = ~self.weights_P[0].isnan().any(dim=2).any(dim=1)
-        held: IntArray = there_P.view(len(self._ranks), -1).sum(dim=1).cpu().numpy()
+        there_P = [
+            not bool(self._weights(slot)[0].isnan().any())
+            for slot in range(len(self.weights_P[0][0]))
+        ]
+        held: IntArray = np.reshape(there_P, (len(self._ranks), -1)).sum(axis=1)
         return held
+
+    @property
+    def bytes_G(self) -> IntArray:
+        """Bytes of all slots of each hosted rank, empty ones too, as they are held."""
+        held = sum(rows.nbytes for columns in self.weights_P for rows in columns)
+        return np.full(len(self._ranks), held // len(self._ranks), dtype=np.int64)
 
     def compute(self, rows: Rows) -> Tensor:
         """Return one row per row: the sum over its slots on its own rank.
@@ -94,12 +112,13 @@ class SlotBank:
         zeros. Each expert runs once, on all its rows.
         """
         row_P, column_P, place_P = self._to_compute(rows)
-        sizes_P = torch.bincount(place_P, minlength=len(self.weights_P[0])).tolist()
-        self._count(sizes_P)
-        batches = rows.payload_NH[row_P].split(sizes_P)
+        sizes_P = torch.bincount(place_P, minlength=len(self.weights_P[0][0]))
+        sizes = sizes_P.tolist()
+        self._count(sizes)
+        batches = rows.payload_NH[row_P].split(sizes)
         done_PH = torch.cat(
             [
-                self._expert(batch, *(weight[slot] for weight in self.weights_P))
+                self._expert(batch, *self._weights(slot))
                 for slot, batch in enumerate(batches)
                 if len(batch)
             ]
@@ -108,6 +127,13 @@ class SlotBank:
         if rows.gates_NM is not None:
             done_PH = done_PH * rows.gates_NM[row_P, column_P][:, None]
         return torch.zeros_like(rows.payload_NH).index_add(0, row_P, done_PH)
+
+    def _weights(self, slot: int) -> list[Tensor]:
+        """Return the weights that a hosted slot computes with."""
+        return [
+            self._codec.decode(tuple(rows[slot] for rows in columns))
+            for columns in self.weights_P
+        ]
 
     def _to_compute(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
         """Return row, column and hosted slot of every pair, sorted by slot."""

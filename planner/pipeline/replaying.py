@@ -8,8 +8,9 @@ from pathlib import Path
 
 from planner import bundled
 from planner.errors import ReplayMismatch, UsageError
+from planner.executor.precision.tolerance import TOLERANCES
 from planner.executor.replay import replay as move
-from planner.executor.result import OUTPUT_TOLERANCE, ReplayResult
+from planner.executor.result import ReplayResult
 from planner.manifest import Manifest, digest_of_counts, read_manifest
 from planner.manifest.schema import PartPrediction
 from planner.pipeline.evaluating import plan_of
@@ -35,11 +36,14 @@ class ReplayedPart:
         GPU pairs and link loads compared with the prediction, all equal: every
         ordered pair and every link, both legs, in every layer.
     max_relative_error
-        Greatest difference of an output from the unsharded model's, relative; None
-        without tensors.
+        Greatest difference of an output from the unsharded float32 model's,
+        relative; None without tensors.
+    tolerance
+        The greatest that the precision allows; None without tensors.
     ids_agreeing
         Share of expert ids that the model's router chose as recorded; None where
-        routing was forced.
+        routing was forced. In bf16 and fp8 tokens go to the unsharded pass's
+        experts, and this is what the router would have chosen.
     """
 
     part: str
@@ -48,6 +52,7 @@ class ReplayedPart:
     pairs: int
     links: int
     max_relative_error: float | None
+    tolerance: float | None
     ids_agreeing: float | None
     seconds: float
 
@@ -59,6 +64,7 @@ class ReplayReport:
     plan: str
     executor: str
     gating: str
+    precision: str
     parts: tuple[ReplayedPart, ...]
     notes: tuple[str, ...]
 
@@ -69,6 +75,7 @@ def replay(
     part: str = "both",
     executor: str = "auto",
     gating: str = "auto",
+    precision: str = "fp32",
 ) -> ReplayReport:
     """Move a plan's trace and compare every GPU pair and link with the prediction.
 
@@ -82,51 +89,61 @@ def replay(
     gating
         ``real`` lets the bundled model's router choose, ``forced`` takes the
         trace's ids; ``auto`` takes ``real`` for the bundled trace.
+    precision
+        ``fp32``, ``bf16`` or ``fp8``: what rows travel as and slots hold.
 
     Raises
     ------
     ReplayMismatch
         If a count differs from the prediction, or an output from the unsharded
-        model's.
+        model's by more than the precision's tolerance.
     UsageError
         For a combination that does not exist.
     """
-    _check_words(part, executor, gating)
+    _check_words(part, executor, gating, precision)
     path = Path(plan)
     manifest = read_manifest(path)
     settings = settings_of(manifest, path.parent)
     notes: list[str] = []
-    chosen = _executor(executor, notes)
+    chosen = _executor(executor, precision, notes)
     mode = _gating(gating, manifest, chosen)
     parts = []
     for name, setting, predicted, tokens in _parts(part, manifest, settings):
-        result = _moved(setting, tokens, chosen, mode)
+        result = _moved(setting, tokens, chosen, mode, precision)
         parts.append(_compared(name, predicted, setting, tokens, result))
     return ReplayReport(
         plan=str(path),
         executor=chosen,
         gating=mode,
+        precision=precision,
         parts=tuple(parts),
         notes=tuple(notes),
     )
 
 
-def _check_words(part: str, executor: str, gating: str) -> None:
+def _check_words(part: str, executor: str, gating: str, precision: str) -> None:
     for name, value, known in (
         ("part", part, PARTS),
         ("executor", executor, EXECUTORS),
         ("gating", gating, GATINGS),
+        ("precision", precision, tuple(TOLERANCES)),
     ):
         if value not in known:
             raise UsageError(f"--{name} {value!r}: choose from {', '.join(known)}")
 
 
-def _executor(wanted: str, notes: list[str]) -> str:
+def _executor(wanted: str, precision: str, notes: list[str]) -> str:
     has_torch = find_spec("torch") is not None
     if wanted == "local" and not has_torch:
         raise UsageError(
             "--executor local needs torch: pip install "
             "'moe-placement-planner[executor]', or use --executor counter"
+        )
+    if precision != "fp32" and (wanted == "counter" or not has_torch):
+        raise UsageError(
+            f"--precision {precision} needs tensors, and the counter has none: use "
+            "--executor local, with torch (pip install "
+            "'moe-placement-planner[executor]')"
         )
     if wanted != "auto":
         return wanted
@@ -182,7 +199,7 @@ def _parts(
 
 
 def _moved(
-    setting: Setting, part: TokenPart, executor: str, gating: str
+    setting: Setting, part: TokenPart, executor: str, gating: str, precision: str
 ) -> ReplayResult:
     manifest = setting.manifest
     text: RoutingTrace | None = None
@@ -205,6 +222,7 @@ def _moved(
         token_ids=None if text is None else text.token_id_T,
         seq_ids=None if text is None else text.sequence_T,
         seed=manifest.provenance.seed,
+        precision=precision,
     )
 
 
@@ -235,10 +253,10 @@ def _compared(
         ):
             findings.append(f"{where}: link loads differ from the predicted ones")
     error = result.max_relative_error
-    if error is not None and not error <= OUTPUT_TOLERANCE:
+    if error is not None and not error <= result.tolerance:
         findings.append(
             f"{name} part: outputs differ from the unsharded model's by {error:.2e}, "
-            f"relative; the tolerance is {OUTPUT_TOLERANCE:.0e}"
+            f"relative; the tolerance is {result.tolerance:.0e} in {result.precision}"
         )
     if findings:
         raise ReplayMismatch(findings)
@@ -251,6 +269,7 @@ def _compared(
         pairs=2 * layers * gpus * (gpus - 1),
         links=2 * layers * links,
         max_relative_error=error,
+        tolerance=None if error is None else result.tolerance,
         ids_agreeing=result.ids_agreeing,
         seconds=result.seconds,
     )

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from planner.executor.gating.choice import choose
+from planner.executor.gating.choice import choose, weigh
 from planner.executor.model.config import DecoderConfig
 from planner.executor.model.feed_forward import EXPERT_FNS, FeedForward, inner_width
 from planner.executor.stepping import Steps, finish
@@ -81,8 +81,15 @@ class MoELayer(nn.Module):
             Expert ids ``[T, K]`` (int64) in order of descending selection score
             (with the bias), and gates ``[T, K]`` as the config's gate makes them.
         """
+        return choose(self.gate, self._logits(x), self.bias)
+
+    def weigh(self, x: Tensor, ids: Tensor) -> Tensor:
+        """Return the gates of tokens ``[T, H]`` for experts chosen elsewhere."""
+        return weigh(self.gate, self._logits(x), ids)
+
+    def _logits(self, x: Tensor) -> Tensor:
         wide = torch.promote_types(x.dtype, torch.float32)
-        return choose(self.gate, x.to(wide) @ self.router.to(wide), self.bias)
+        return x.to(wide) @ self.router.to(wide)
 
     def combine_local(self, x: Tensor, ids: Tensor, gates: Tensor) -> Tensor:
         """Compute all routed experts here: sort tokens by expert, then loop."""

@@ -55,11 +55,13 @@ class TextBatch:
 class Reference:
     """What the unsharded model computes of a batch, by token of the batch.
 
-    ``place_T`` is where a token of the part is in the others.
+    ``place_T`` is where a token of the part is in the others; ``ids_LNK`` are the
+    experts that its router chose.
     """
 
     place_T: Tensor
     routed_LNH: Tensor
+    ids_LNK: Tensor
     logits_NV: Tensor
 
 
@@ -91,6 +93,7 @@ class TextPass:
         layers = range(len(self.numbers))
         self.choices = [placement.choice(layer, host) for layer in layers]
         self.agreeing = self.ids = 0
+        self._own_choice = placement.precision.exact
 
     @property
     def layers(self) -> list[MoELayer]:
@@ -100,6 +103,27 @@ class TextPass:
     def through(self, batch: TextBatch) -> Steps[float]:
         """Run a batch unsharded and placed; return how far the logits are apart."""
         raise NotImplementedError
+
+    def routing(
+        self,
+        index: int,
+        token_N: Tensor,
+        x_NH: Tensor,
+        own: tuple[Tensor, Tensor],
+        reference: Reference,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the experts that tokens go to, and their gates.
+
+        Where nothing is lost on the way these are the router's own ids and gates.
+        Otherwise hidden states drift, and choices with them: then tokens go to the
+        experts of the unsharded pass, weighed by the router here, and what it would
+        have chosen is only compared with the trace.
+        """
+        self.agreed(index, token_N, own[0])
+        if self._own_choice:
+            return own
+        ids_NK = reference.ids_LNK[index, reference.place_T[token_N]]
+        return ids_NK, self.layers[index].weigh(x_NH, ids_NK)
 
     def agreed(self, layer: int, token_N: Tensor, ids_NK: Tensor) -> None:
         """Compare what the router chose with what the trace recorded."""
@@ -113,25 +137,28 @@ class TextPass:
         """Let the first process run the unsharded model, and tell all."""
         token_N = batch.token_N
         hidden, vocab = self.model.config.hidden, self.model.config.vocab
-        layers = len(self.numbers)
-        like = torch.empty(
-            len(token_N), layers * hidden + vocab, device=self.host.device
-        )
+        layers, top_k = len(self.numbers), self.part.experts_LTK.shape[2]
+        widths = [layers * hidden, layers * top_k, vocab]
+        like = torch.empty(len(token_N), sum(widths), device=self.host.device)
         told = self.host.from_first(lambda: self._unsharded(batch), like)
-        routed, logits_NV = told.split([layers * hidden, vocab], dim=1)
+        routed, ids, logits_NV = told.split(widths, dim=1)
         place_T = torch.full_like(self.homes.source_T, -1)
         place_T[token_N] = torch.arange(len(token_N), device=token_N.device)
         return Reference(
             place_T=place_T,
             routed_LNH=routed.unflatten(1, (layers, hidden)).transpose(0, 1),
+            # A float32 holds every expert id exactly.
+            ids_LNK=ids.unflatten(1, (layers, top_k)).transpose(0, 1).long(),
             logits_NV=logits_NV,
         )
 
     def _unsharded(self, batch: TextBatch) -> Tensor:
         kept: dict[int, Tensor] = {}
+        chosen: dict[int, Tensor] = {}
 
         def noting(number: int, layer: MoELayer) -> RoutedFn:
             def combine(x: Tensor, ids: Tensor, gates: Tensor) -> Tensor:
+                chosen[number] = ids.to(x.dtype)
                 kept[number] = layer.combine_local(x, ids, gates)
                 return kept[number]
 
@@ -140,7 +167,8 @@ class TextPass:
         real_BS = batch.rows_BS >= 0
         by = {n: noting(n, layer) for n, layer in self.model.moe.items()}
         logits = finish(self.model.steps(batch.text_BS, mask_BS=real_BS, routed_by=by))
-        return torch.cat([*(kept[n] for n in self.numbers), logits[real_BS]], dim=1)
+        noted = [*(kept[n] for n in self.numbers), *(chosen[n] for n in self.numbers)]
+        return torch.cat([*noted, logits[real_BS]], dim=1)
 
 
 class GatheredContext:

@@ -100,8 +100,9 @@ class ChainedPass(TextPass):
                 x_NH=x_NH + y_NH, token_N=standing.token_N, rank_N=standing.rank_N
             )
         index = self.numbers.index(block.layer)
-        ids_NK, gates_NK = block.ffn.route(normed_NH)
-        self.agreed(index, standing.token_N, ids_NK)
+        ids_NK, gates_NK = self.routing(
+            index, standing.token_N, normed_NH, block.ffn.route(normed_NH), reference
+        )
         slots_NK = self.homes.slots(
             self.choices[index], ids_NK, standing.token_N, standing.rank_N
         )
