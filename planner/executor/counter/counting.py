@@ -86,7 +86,7 @@ class Counting:
         read = _Reading(part, self._selection, self._numbers_M)
         stand_T = read.source_T
         for index in range(len(self._plan.layer_numbers)):
-            table, counter = self._held.pop(index, None) or self._fresh(index)
+            table, counter = self._held.get(index) or self._fresh(index)
             tokens = read.layer(index, stand_T, table)
             stand_T = counter.add(tokens)
             if counter.uncovered:
@@ -222,7 +222,8 @@ class _Reading:
         self._row_T = self.source_T
         if selection != "nearest":
             self._hash_T = np.empty(part.token_count, dtype=np.uint32)
-            hashes(part.ordinal_T, int(selection == "weighted"), self._hash_T)
+            ordinal_T = np.require(part.ordinal_T, np.int64, ["C", "W"])
+            hashes(ordinal_T, int(selection == "weighted"), self._hash_T)
         if selection == "even":
             shape = (part.token_count, numbers_M.size)
             self._rest_TM = np.empty(shape, dtype=np.uint32)
@@ -232,7 +233,8 @@ class _Reading:
 
     def layer(self, index: int, stand_T: IndexArray, table: LayerTable) -> LayerTokens:
         """Return the chunk's tokens in one layer."""
-        ids_TK = np.ascontiguousarray(self._part.experts_LTK[index], dtype=np.int16)
+        # Compiled for arrays that may be written: others would compile it again.
+        ids_TK = np.require(self._part.experts_LTK[index], np.int16, ["C", "W"])
         row_T = self._row_T
         if table.row_S is not None:
             row_T = table.row_S[self._part.rank_T]

@@ -18,6 +18,7 @@ from numba import njit
 
 NEAREST, EVEN, WEIGHTED = 0, 1, 2
 KNUTH = np.uint64(2654435769)
+ONE, HIGHEST = np.uint64(1), np.uint64(63)
 LOW_32 = np.uint64(0xFFFFFFFF)
 
 _bare = partial(njit, cache=True, nogil=True, _nrt=False, error_model="numpy")
@@ -26,7 +27,7 @@ _inlined = partial(
 )
 
 
-@_bare()  # type: ignore[untyped-decorator]
+@_bare()
 def hashes(ordinal_T: Any, shift: Any, hash_T: Any) -> None:
     """Hash every token's ordinal plus ``shift`` to 32 bits (rules 18, 19)."""
     for token in range(ordinal_T.size):
@@ -34,7 +35,7 @@ def hashes(ordinal_T: Any, shift: Any, hash_T: Any) -> None:
         hash_T[token] = (place * KNUTH) & LOW_32
 
 
-@_bare()  # type: ignore[untyped-decorator]
+@_bare()
 def remainders(hash_T: Any, copies_M: Any, rest_TM: Any) -> None:
     """Take every token's hash modulo each number of copies (rule 18)."""
     for token in range(hash_T.size):
@@ -42,7 +43,7 @@ def remainders(hash_T: Any, copies_M: Any, rest_TM: Any) -> None:
             rest_TM[token, place] = hash_T[token] % copies_M[place]
 
 
-@_inlined()  # type: ignore[untyped-decorator]
+@_inlined()
 def _column(
     rule: Any,
     expert: Any,
@@ -52,6 +53,7 @@ def _column(
     hash_T: Any,
     row: Any,
     limit_RB: Any,
+    half: Any,
 ) -> Any:
     """Return the column of one choice: its copy, or under nearest its expert."""
     first = entry_I2[expert, 0]
@@ -59,14 +61,19 @@ def _column(
         return first
     if rule == EVEN:
         return first + rest_TM[token, entry_I2[expert, 1]]
+    # Halving in step for all experts of the layer, each time by the highest bit of a
+    # difference, which says that the hash has reached the limit: nothing to mispredict.
     place = entry_I2[expert, 1]
-    while hash_T[token] >= limit_RB[row, place]:
-        place += np.uint32(1)
-        first += np.uint32(1)
-    return first
+    limit = limit_RB[row, place + half - ONE]
+    copy = half * ((limit - ONE - hash_T[token]) >> HIGHEST)
+    while half > ONE:
+        half >>= ONE
+        limit = limit_RB[row, place + copy + half - ONE]
+        copy += half * ((limit - ONE - hash_T[token]) >> HIGHEST)
+    return first + copy
 
 
-@_bare()  # type: ignore[untyped-decorator]
+@_bare()
 def pass_copies(
     rule: Any,
     ids_TK: Any,
@@ -76,6 +83,7 @@ def pass_copies(
     hash_T: Any,
     row_T: Any,
     limit_RB: Any,
+    half: Any,
     pairs_GX: Any,
 ) -> None:
     """``copies``: one pair of a source and a column per choice."""
@@ -91,11 +99,21 @@ def pass_copies(
                 hash_T,
                 row,
                 limit_RB,
+                half,
             )
             pairs_GX[source, column] += 1
 
 
-@_bare()  # type: ignore[untyped-decorator]
+@_bare()
+def to_hosts(pairs_GX: Any, table_G: Any, host_YX: Any, pairs_GH: Any) -> None:
+    """Add pairs of a source and a column up to pairs of a source and a host."""
+    for source in range(pairs_GX.shape[0]):
+        table = table_G[source]
+        for column in range(pairs_GX.shape[1]):
+            pairs_GH[source, host_YX[table, column]] += pairs_GX[source, column]
+
+
+@_bare()
 def pass_dedup_gpu(
     rule: Any,
     ids_TK: Any,
@@ -105,6 +123,7 @@ def pass_dedup_gpu(
     hash_T: Any,
     row_T: Any,
     limit_RB: Any,
+    half: Any,
     set_G: Any,
     table_G: Any,
     host_YX: Any,
@@ -127,6 +146,7 @@ def pass_dedup_gpu(
                 hash_T,
                 row,
                 limit_RB,
+                half,
             )
             host = host_YX[table, column]
             pairs_GH[source, host] += seen_H[host] != stamp
@@ -134,7 +154,7 @@ def pass_dedup_gpu(
             served_ZH[own, host] += 1
 
 
-@_bare()  # type: ignore[untyped-decorator]
+@_bare()
 def pass_dedup_domain(
     rule: Any,
     ids_TK: Any,
@@ -144,6 +164,7 @@ def pass_dedup_domain(
     hash_T: Any,
     row_T: Any,
     limit_RB: Any,
+    half: Any,
     set_G: Any,
     table_G: Any,
     host_YX: Any,
@@ -173,6 +194,7 @@ def pass_dedup_domain(
                 hash_T,
                 row,
                 limit_RB,
+                half,
             )
             host = host_YX[table, column]
             cell = cell_ZH[own, host]
@@ -183,7 +205,7 @@ def pass_dedup_domain(
             served_ZH[own, host] += 1
 
 
-@_bare()  # type: ignore[untyped-decorator]
+@_bare()
 def pass_direct(
     rule: Any,
     ids_TK: Any,
@@ -193,6 +215,7 @@ def pass_direct(
     hash_T: Any,
     row_T: Any,
     limit_RB: Any,
+    half: Any,
     set_G: Any,
     table_G: Any,
     host_YX: Any,
@@ -220,6 +243,7 @@ def pass_direct(
                 hash_T,
                 row,
                 limit_RB,
+                half,
             )
             host = host_YX[table, column]
             if choice == 0 and host < real_hosts:
@@ -229,7 +253,7 @@ def pass_direct(
         next_T[token] = goal
 
 
-@_bare()  # type: ignore[untyped-decorator]
+@_bare()
 def fill_nearest(
     first_e: Any,
     copies_e: Any,

@@ -17,8 +17,14 @@ from planner.executor.counter.kernels import (
     pass_dedup_domain,
     pass_dedup_gpu,
     pass_direct,
+    to_hosts,
 )
-from planner.executor.counter.sets import IndexArray, Sets, added
+from planner.executor.counter.sets import (
+    DENSE_GPUS,
+    IndexArray,
+    Sets,
+    added,
+)
 from planner.executor.counter.tables import LayerTable
 from planner.pair_counts import PairCounts
 
@@ -70,18 +76,19 @@ class _Copies:
         pass_copies(*_read(self._table, tokens), self._pairs_GX)
         return tokens.stand_T
 
-    def _served(self) -> tuple[IntArray, IntArray, IntArray]:
-        source_n, column_n = np.nonzero(self._pairs_GX[:, :-2])
-        target_n = self._table.serving(source_n, column_n)
-        return source_n, target_n, self._pairs_GX[source_n, column_n]
+    def _hosted(self) -> IntArray:
+        shape = (self._sets.gpus, self._table.hosts)
+        pairs_GH = np.zeros(shape, dtype=np.int64)
+        table = self._table
+        to_hosts(self._pairs_GX, table.table_G, table.host_YX, pairs_GH)
+        return pairs_GH
 
     def transfers(self) -> tuple[PairCounts, PairCounts]:
-        straight = added(self._sets.gpus, *self._served())
+        straight = _by_host(self._hosted(), self._table, self._sets)
         return _mirrored(self._sets.forwarded(straight, self._endpoint))
 
     def served(self) -> IntArray:
-        _, target_n, count_n = self._served()
-        return _summed(target_n, count_n, self._sets.gpus)
+        return _served(self._hosted(), self._table, self._sets)
 
     @property
     def cells(self) -> int:
@@ -224,10 +231,7 @@ class _Direct:
         return self._sets.forwarded(straight, self._endpoint), meets.transposed()
 
     def served(self) -> IntArray:
-        by_set_ZGH = self._pairs_GH.reshape(
-            len(self._table.gpu_ZH), self._sets.ep, self._table.hosts
-        )
-        return _of_hosts(by_set_ZGH.sum(axis=1), self._table, self._sets)
+        return _served(self._pairs_GH, self._table, self._sets)
 
     @property
     def cells(self) -> int:
@@ -257,12 +261,21 @@ def _read(table: LayerTable, tokens: LayerTokens) -> tuple[object, ...]:
         tokens.hash_T,
         tokens.row_T,
         table.limit_RB,
+        np.uint64(table.half),
     )
 
 
 def _mirrored(dispatch: PairCounts) -> tuple[PairCounts, PairCounts]:
     """Return both legs: combine is dispatch turned round (rule 21)."""
-    return dispatch, dispatch.transposed()
+    if dispatch.gpus > DENSE_GPUS:
+        return dispatch, dispatch.transposed()
+    return dispatch, PairCounts.of_matrix(dispatch.matrix().T)
+
+
+def _served(pairs_GH: IntArray, table: LayerTable, sets: Sets) -> IntArray:
+    """Return what each GPU computes, from pairs with the sources of its set."""
+    pairs_ZRH = pairs_GH.reshape(len(table.gpu_ZH), sets.ep, table.hosts)
+    return _of_hosts(pairs_ZRH.sum(axis=1), table, sets)
 
 
 def _by_host(pairs_GH: IntArray, table: LayerTable, sets: Sets) -> PairCounts:

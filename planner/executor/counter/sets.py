@@ -13,6 +13,9 @@ from planner.pair_counts import PairCounts
 IndexArray = NDArray[np.uint32]
 """Indices, unsigned: compiled code then tests none for being negative."""
 
+DENSE_GPUS = 2048
+"""Up to so many GPUs adding in an array of all pairs beats sorting."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sets:
@@ -119,6 +122,9 @@ def added(
 ) -> PairCounts:
     """Add up counts by pair; what stays on a GPU is no transfer (rule 20)."""
     moves_x = source_x != target_x
-    return PairCounts.summed(
-        gpus, source_x[moves_x], target_x[moves_x], count_x[moves_x]
-    )
+    source_x, target_x, count_x = source_x[moves_x], target_x[moves_x], count_x[moves_x]
+    if gpus > DENSE_GPUS:
+        return PairCounts.summed(gpus, source_x, target_x, count_x)
+    count_GG = np.zeros((gpus, gpus), dtype=np.int64)
+    np.add.at(count_GG.reshape(-1), source_x * gpus + target_x, count_x)
+    return PairCounts.of_matrix(count_GG)

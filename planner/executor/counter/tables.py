@@ -41,7 +41,10 @@ class LayerTable:
         GPU of each host, by EP set.
     limit_RB
         Where the hash leaves one copy for the next (rule 19): rows for the DP ranks
-        with weights of their own, after the row of all others.
+        with weights of their own, after the row of all others; for every expert
+        with copies as many as halving needs, twice ``half`` less one.
+    half
+        Half of the least power of 2 that is no less than any number of copies, and 2.
     row_S
         The row of each DP rank; None where all use the first.
     """
@@ -52,23 +55,18 @@ class LayerTable:
     table_G: IndexArray
     gpu_ZH: IndexArray
     limit_RB: NDArray[np.uint64]
+    half: int
     row_S: IndexArray | None
 
     @property
     def columns(self) -> int:
         """Columns, those that stand for nothing included."""
-        return self.host_YX.shape[1]
+        return int(self.host_YX.shape[1])
 
     @property
     def hosts(self) -> int:
         """Hosts, those that stand for nothing included."""
-        return self.gpu_ZH.shape[1]
-
-    def serving(self, source_n: IntArray, column_n: IntArray) -> IntArray:
-        """Return the GPU that serves some sources at some columns."""
-        host_n = self.host_YX[self.table_G[source_n], column_n]
-        own_n = source_n // (len(self.table_G) // len(self.gpu_ZH))
-        return self.gpu_ZH[own_n, host_n].astype(np.int64)
+        return int(self.gpu_ZH.shape[1])
 
 
 def copy_numbers(slots_LGJ: IdArray) -> IntArray:
@@ -114,9 +112,10 @@ def layer_table(
     hosts_H, host_X = np.unique(rank_X, return_inverse=True)
     nearest = selection == "nearest"
     columns = expert_e.size if nearest else rank_X.size
+    half = (1 << (int(copies_e.max(initial=2)) - 1).bit_length()) >> 1
     limit_RB, begin_e, row_S = np.full((1, 1), HASHES, dtype=np.uint64), first_e, None
     if selection == "weighted":
-        limit_RB, begin_e, row_S = _limits(split, expert_e, copies_e, ranks)
+        limit_RB, begin_e, row_S = _limits(split, expert_e, copies_e, half, ranks)
     entry_I2 = np.zeros((IDS, 2), dtype=np.uint32)
     entry_I2[:, 0] = columns + 1
     entry_I2[NO_EXPERT, 0] = columns
@@ -143,31 +142,35 @@ def layer_table(
         table_G=table_G,
         gpu_ZH=gpu_ZH,
         limit_RB=limit_RB,
+        half=half,
         row_S=row_S,
     )
 
 
 def _limits(
-    split: Mapping[int, SplitWeights], expert_e: Any, copies_e: Any, ranks: int
+    split: Mapping[int, SplitWeights],
+    expert_e: Any,
+    copies_e: Any,
+    half: int,
+    ranks: int,
 ) -> tuple[NDArray[np.uint64], IntArray, IndexArray | None]:
     """Return limits by row, where each expert's begin, and the row of each DP rank.
 
-    Experts with one copy share the first place, which no hash passes.
+    Experts with one copy share the first places, which no hash passes.
     """
     named = {key for own in split.values() for key in own if key != "*"}
     keys = ["*", *(str(rank) for rank in range(ranks) if str(rank) in named)]
-    begin_e = 1 + np.cumsum(np.where(copies_e > 1, copies_e, 0))
-    begin_e = np.where(copies_e > 1, begin_e - copies_e, 0)
-    width = 1 + int(copies_e[copies_e > 1].sum())
-    limit_RB = np.full((len(keys), width), HASHES, dtype=np.uint64)
+    places, copied_e = 2 * half - 1, copies_e > 1
+    begin_e = np.where(copied_e, places * np.cumsum(copied_e), 0)
+    shape = (len(keys), places * (1 + int(copied_e.sum())))
+    limit_RB = np.full(shape, HASHES, dtype=np.uint64)
     for expert, begin, copies in zip(
         expert_e.tolist(), begin_e.tolist(), copies_e.tolist(), strict=True
     ):
         own = split.get(expert, {})
         for row, key in enumerate(keys):
             limits = _limits_of(own.get(key, own.get("*")), copies)
-            if copies > 1:
-                limit_RB[row, begin : begin + copies] = limits
+            limit_RB[row, begin : begin + copies - 1] = limits[:-1]
     row_S = None
     if len(keys) > 1:
         row_S = np.zeros(ranks, dtype=np.uint32)
@@ -177,7 +180,7 @@ def _limits(
 
 
 def _limits_of(weights: tuple[int, ...] | None, copies: int) -> list[int]:
-    """Return the first hash beyond each copy; the last is beyond all hashes."""
+    """Return the first hash beyond each copy."""
     own = (1,) * copies if weights is None else tuple(weights)
     if len(own) != copies or min(own) < 0 or sum(own) == 0:
         raise ManifestError(
