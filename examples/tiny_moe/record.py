@@ -34,7 +34,9 @@ from examples.tiny_moe.corpus import (  # noqa: E402
     documents,
 )
 from examples.tiny_moe.tokenizer import SEPARATOR, Tokenizer  # noqa: E402
-from planner.executor.model import MoELayer, TinyMoE, load_model  # noqa: E402
+from planner.executor.model.decoder import Decoder  # noqa: E402
+from planner.executor.model.moe import MoELayer, at_once  # noqa: E402
+from planner.executor.model.weights import load_model  # noqa: E402
 from planner.workload.trace_writer import write_trace  # noqa: E402
 
 DATA = Path(__file__).resolve().parent / "data"
@@ -56,7 +58,7 @@ def streams(
     return {tag: np.array(values, np.int64) for tag, values in ids.items()}
 
 
-def sequences(model: TinyMoE, text: dict[str, NDArray[np.int64]]) -> list[Sequence]:
+def sequences(model: Decoder, text: dict[str, NDArray[np.int64]]) -> list[Sequence]:
     """Cut disjoint sequences with clear choices from the streams, tags in turn."""
     rng = np.random.default_rng(7)
     rounds = SEQUENCES // len(TAGS)
@@ -75,7 +77,7 @@ def sequences(model: TinyMoE, text: dict[str, NDArray[np.int64]]) -> list[Sequen
 
 @contextmanager
 def watched(
-    model: TinyMoE, look: Callable[[int, MoELayer, torch.Tensor, torch.Tensor], None]
+    model: Decoder, look: Callable[[int, MoELayer, torch.Tensor, torch.Tensor], None]
 ) -> Iterator[None]:
     """Show layer, tokens and chosen experts of every routed layer to ``look``."""
 
@@ -84,19 +86,19 @@ def watched(
             look(number, layer, x, ids)
             return layer.combine_local(x, ids, gates)
 
-        return combine
+        return at_once(combine)
 
     for number, layer in model.moe.items():
-        layer.combine_fn = seeing(number, layer)
+        layer.routed = seeing(number, layer)
     try:
         yield
     finally:
         for layer in model.moe.values():
-            layer.combine_fn = layer.combine_local
+            layer.compute_here()
 
 
 @torch.no_grad()
-def smallest_margin(model: TinyMoE, row: NDArray[np.int64]) -> float:
+def smallest_margin(model: Decoder, row: NDArray[np.int64]) -> float:
     """Return the least lead of a chosen expert over the best one left out."""
     margins = []
 
@@ -111,7 +113,7 @@ def smallest_margin(model: TinyMoE, row: NDArray[np.int64]) -> float:
 
 
 @torch.no_grad()
-def held_out_loss(model: TinyMoE, ids: list[NDArray[np.int64]]) -> float:
+def held_out_loss(model: Decoder, ids: list[NDArray[np.int64]]) -> float:
     """Return nats per predicted token over sequences run one by one."""
     total, count = 0.0, 0
     for row in ids:
@@ -124,7 +126,7 @@ def held_out_loss(model: TinyMoE, ids: list[NDArray[np.int64]]) -> float:
 
 @torch.no_grad()
 def routed(
-    model: TinyMoE, ids: list[NDArray[np.int64]]
+    model: Decoder, ids: list[NDArray[np.int64]]
 ) -> dict[int, NDArray[np.int64]]:
     """Return the experts ``[T, K]`` of every layer with experts."""
     found: dict[int, list[torch.Tensor]] = {number: [] for number in model.moe}
@@ -135,7 +137,7 @@ def routed(
 
 
 def write(
-    model: TinyMoE, held_out: list[Sequence], path: Path, info: dict[str, Any]
+    model: Decoder, held_out: list[Sequence], path: Path, info: dict[str, Any]
 ) -> dict[int, NDArray[np.int64]]:
     """Run the model on the sequences, write the trace, return the routing."""
     ids = [row for _, row in held_out]
@@ -143,9 +145,9 @@ def write(
     experts = routed(model, ids)
     metadata = {
         "model": "tiny-moe",
-        "num_experts": model.spec.experts,
-        "top_k": model.spec.top_k,
-        "moe_layers": model.spec.moe_layers,
+        "num_experts": model.config.experts,
+        "top_k": model.config.top_k,
+        "moe_layers": list(model.config.moe_layers),
         "n_shared": 1,
         "id_space": "logical",
         "order": "router",
@@ -154,7 +156,7 @@ def write(
         f"{info['corpus']}",
         "corpus_sha256": info["corpus_sha256"],
         "weights_sha256": info["weights_sha256"],
-        "spec": model.spec.to_dict(),
+        "spec": info["spec"],
     }
     write_trace(
         path,

@@ -26,8 +26,10 @@ import torch.nn.functional as F  # noqa: E402
 from examples.tiny_moe.corpus import TAGS, digest, documents  # noqa: E402
 from examples.tiny_moe.record import DATA, record, streams  # noqa: E402
 from examples.tiny_moe.tokenizer import Tokenizer  # noqa: E402
-from planner.executor.model import TinyMoE, save  # noqa: E402
-from planner.executor.spec import TinyMoESpec  # noqa: E402
+from planner.executor.model.decoder import Decoder  # noqa: E402
+from planner.executor.model.moe import at_once  # noqa: E402
+from planner.executor.model.tiny import TinyMoESpec  # noqa: E402
+from planner.executor.model.weights import save  # noqa: E402
 
 BATCH, LENGTH = 8, 256
 PEAK_RATE, WARMUP = 3e-3, 60
@@ -49,7 +51,7 @@ def batches(text: dict[str, np.ndarray], steps: int) -> list[torch.Tensor]:
     return drawn
 
 
-def optimizer(model: TinyMoE) -> torch.optim.Optimizer:
+def optimizer(model: Decoder) -> torch.optim.Optimizer:
     """Return AdamW; norms, embeddings and routers do not decay."""
     decayed, free = [], []
     for name, parameter in model.named_parameters():
@@ -62,7 +64,7 @@ def optimizer(model: TinyMoE) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.95))
 
 
-def balance(model: TinyMoE, counts: dict[int, torch.Tensor], rate: float) -> None:
+def balance(model: Decoder, counts: dict[int, torch.Tensor], rate: float) -> None:
     """Move the selection biases of experts that are far from an equal load.
 
     The band leaves the skew that models in use show; their balancing is no
@@ -74,7 +76,7 @@ def balance(model: TinyMoE, counts: dict[int, torch.Tensor], rate: float) -> Non
         moe.bias -= moe.bias.mean()
 
 
-def count_loads(model: TinyMoE) -> dict[int, torch.Tensor]:
+def count_loads(model: Decoder) -> dict[int, torch.Tensor]:
     """Keep the tokens per expert of each layer's latest call, as a side effect."""
     counts: dict[int, torch.Tensor] = {}
     for layer, moe in model.moe.items():
@@ -83,11 +85,11 @@ def count_loads(model: TinyMoE) -> dict[int, torch.Tensor]:
             counts[layer] = torch.bincount(ids.reshape(-1), minlength=len(moe.bias))
             return moe.combine_local(x, ids, gates)
 
-        moe.combine_fn = counted
+        moe.routed = at_once(counted)
     return counts
 
 
-def train(model: TinyMoE, text: dict[str, np.ndarray], steps: int) -> float:
+def train(model: Decoder, text: dict[str, np.ndarray], steps: int) -> float:
     """Train in place and return the seconds it took."""
     start = time.perf_counter()
     adam, counts = optimizer(model), count_loads(model)
@@ -130,9 +132,10 @@ def main() -> None:
     spec, corpus = TinyMoESpec(), documents()
     kept = (document.text for document in corpus if not document.held_out)
     tokenizer = Tokenizer.fit(kept, spec.vocab)
-    model = TinyMoE(spec)
+    model = Decoder(spec.config)
     seconds = train(model, streams(corpus, tokenizer, held_out=False), options.steps)
     info = {
+        "spec": spec.to_dict(),
         "model": "tiny-moe",
         "corpus": "Python standard library, "
         f"{platform.python_implementation()} {platform.python_version()}",

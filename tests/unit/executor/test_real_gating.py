@@ -8,8 +8,8 @@ import pytest
 
 from planner.errors import TraceError
 from planner.executor.counter import count
+from planner.executor.model.tiny import TinyMoESpec
 from planner.executor.result import Moved
-from planner.executor.spec import TinyMoESpec
 from planner.plan import PlacementPlan
 from planner.workload.parts import TokenPart
 from tests.unit.executor.placed import layout_of, part_of, random_slots
@@ -17,9 +17,11 @@ from tests.unit.executor.test_replay import SPEC
 
 torch = pytest.importorskip("torch")
 
-from planner.executor.local import replay_real  # noqa: E402
-from planner.executor.model import TinyMoE  # noqa: E402
+from planner.executor.host import LocalHost  # noqa: E402
+from planner.executor.model.decoder import Decoder  # noqa: E402
+from planner.executor.model.moe import at_once  # noqa: E402
 from planner.executor.placement import Placement  # noqa: E402
+from planner.executor.text.run import replay_text  # noqa: E402
 
 pytestmark = pytest.mark.torch
 DIMENSIONS = TinyMoESpec(
@@ -33,7 +35,7 @@ class Text:
 
     def __init__(self) -> None:
         torch.manual_seed(11)
-        self.model = TinyMoE(DIMENSIONS).eval()
+        self.model = Decoder(DIMENSIONS.config).eval()
         rng = np.random.default_rng(12)
         lengths = [1, 7, 7, 30, 12, 3]
         rows = np.repeat(np.arange(6), lengths)
@@ -55,9 +57,11 @@ class Text:
                 found.append(ids.numpy())
                 return layer.combine_local(x, ids, gates)
 
-            layer.combine_fn = note
+            layer.routed = at_once(note)
         with torch.no_grad():
             self.model(torch.from_numpy(tokens)[None])
+        for layer in self.model.moe.values():
+            layer.compute_here()
         return np.stack(found)
 
     def replay(self, traffic: str = "copies", **changes: Any) -> Moved:
@@ -70,8 +74,8 @@ class Text:
         )
         options = {"token_ids": self.token_ids, "seq_ids": self.seq_ids, **changes}
         part = options.pop("part", self.part)
-        moved: Moved = replay_real(
-            placement, part, model=self.model, model_spec=SPEC, **options
+        moved: Moved = replay_text(
+            LocalHost(4), placement, part, model=self.model, model_spec=SPEC, **options
         )
         return moved
 
@@ -81,7 +85,7 @@ def text() -> Text:
     return Text()
 
 
-@pytest.mark.parametrize("traffic", ["copies", "dedup_gpu", "dedup_domain"])
+@pytest.mark.parametrize("traffic", ["copies", "dedup_gpu", "dedup_domain", "direct"])
 def test_placed_logits_are_those_of_the_unsharded_model(
     text: Text, traffic: str
 ) -> None:
@@ -116,7 +120,7 @@ def test_the_model_is_left_as_it_was(text: Text) -> None:
     """Law: after a replay the model computes its experts itself again."""
     text.replay()
     for layer in text.model.moe.values():
-        assert layer.combine_fn == layer.combine_local
+        assert layer.routed.__wrapped__ == layer.combine_local
 
 
 def test_a_plan_of_other_layers_is_refused(text: Text) -> None:

@@ -12,17 +12,14 @@ import pytest
 
 from planner.bundled import tiny_moe_trace, tiny_moe_weights
 from planner.errors import ModelError
-from planner.executor.spec import TinyMoESpec
+from planner.executor.model.tiny import TinyMoESpec
 
 torch = pytest.importorskip("torch")
 
-from planner.executor.model import (  # noqa: E402
-    MoELayer,
-    TinyMoE,
-    load_model,
-    save,
-    swiglu,
-)
+from planner.executor.model.decoder import Decoder  # noqa: E402
+from planner.executor.model.feed_forward import swiglu  # noqa: E402
+from planner.executor.model.moe import MoELayer, at_once  # noqa: E402
+from planner.executor.model.weights import load_model, save  # noqa: E402
 
 pytestmark = pytest.mark.torch
 SMALL = TinyMoESpec(
@@ -66,13 +63,14 @@ def recomputed(model: Any, table: Any) -> tuple[float, dict[int, Any], float]:
             found[layer].append(ids)
             scores = torch.sigmoid(x @ moe.router) + moe.bias
             best = scores.sort(dim=-1, descending=True).values
-            leads.append(float((best[:, moe.top_k - 1] - best[:, moe.top_k]).min()))
+            last = ids.shape[1] - 1
+            leads.append(float((best[:, last] - best[:, last + 1]).min()))
             return moe.combine_local(x, ids, gates)
 
-        return combine
+        return at_once(combine)
 
     for layer, moe in model.moe.items():
-        moe.combine_fn = noting(layer, moe)
+        moe.routed = noting(layer, moe)
     total, count = 0.0, 0
     with torch.no_grad():
         for row in rows_of(table):
@@ -81,7 +79,7 @@ def recomputed(model: Any, table: Any) -> tuple[float, dict[int, Any], float]:
             total -= float(odds[:-1].gather(-1, tokens[1:, None]).sum())
             count += len(row) - 1
     for moe in model.moe.values():
-        moe.combine_fn = moe.combine_local
+        moe.compute_here()
     return (
         total / count,
         {layer: torch.cat(parts).numpy() for layer, parts in found.items()},
@@ -144,7 +142,7 @@ def test_trace_holds_whole_sequences_of_all_tags(table: Any) -> None:
 def test_every_expert_of_every_layer_is_used(table: Any, card: dict[str, Any]) -> None:
     """Law: loads are skewed as in models in use, and no expert is dead."""
     spec = TinyMoESpec.from_dict(card["spec"])
-    for layer in spec.moe_layers:
+    for layer in spec.config.moe_layers:
         ids = table[f"e{layer:02d}"].combine_chunks().flatten().to_numpy()
         load = np.bincount(ids, minlength=spec.experts)
         assert load.min() > 0
@@ -164,7 +162,7 @@ def test_later_tokens_do_not_change_earlier_logits(model: Any) -> None:
 
 def test_bias_selects_but_does_not_weigh() -> None:
     """Law: the bias takes part in the choice alone; gates are scores over their sum."""
-    layer = MoELayer(SMALL)
+    layer = MoELayer(SMALL.config)
     layer.bias[5] = 100.0
     x = torch.randn(20, SMALL.hidden)
     ids, gates = layer.route(x)
@@ -176,7 +174,7 @@ def test_bias_selects_but_does_not_weigh() -> None:
 
 def test_local_combination_is_the_sum_token_by_token() -> None:
     """Law: the unsharded experts are the weighted sum of each token's own."""
-    layer = MoELayer(SMALL)
+    layer = MoELayer(SMALL.config)
     x = torch.randn(9, SMALL.hidden)
     ids, gates = layer.route(x)
     w_in, w_out = layer.expert_weights
@@ -189,27 +187,27 @@ def test_local_combination_is_the_sum_token_by_token() -> None:
     torch.testing.assert_close(layer.combine_local(x, ids, gates), expected)
 
 
-def test_combine_fn_replaces_the_routed_experts_only() -> None:
+def test_routed_replaces_the_routed_experts_only() -> None:
     """Law: an executor replaces the routed experts; the shared one stays."""
-    layer = MoELayer(SMALL)
+    layer = MoELayer(SMALL.config)
     x = torch.randn(2, 5, SMALL.hidden)
-    layer.combine_fn = lambda x, ids, gates: torch.zeros_like(x)
+    layer.routed = at_once(lambda x, ids, gates: torch.zeros_like(x))
     torch.testing.assert_close(layer(x), layer.shared(x))
 
 
 def test_saved_model_loads_as_it_was_in_float16(tmp_path: Path) -> None:
     """Law: a saved model comes back rounded to float16 and nothing else."""
-    model = TinyMoE(SMALL)
+    model = Decoder(SMALL.config)
     save(model, tmp_path / "m.npz", tmp_path / "m.json", {"steps": 0})
     loaded = load_model(tmp_path / "m.npz", tmp_path / "m.json")
-    assert loaded.spec == SMALL
+    assert loaded.config == SMALL.config
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor.half().float())
 
 
 def test_weights_of_another_spec_are_refused(tmp_path: Path) -> None:
     """Law: weights must fit the dimensions of their card."""
-    save(TinyMoE(SMALL), tmp_path / "m.npz", tmp_path / "m.json", {})
+    save(Decoder(SMALL.config), tmp_path / "m.npz", tmp_path / "m.json", {})
     other = {"spec": replace(SMALL, experts=9).to_dict()}
     (tmp_path / "m.json").write_text(json.dumps(other))
     with pytest.raises(ModelError, match=r"m\.npz"):
@@ -219,7 +217,7 @@ def test_weights_of_another_spec_are_refused(tmp_path: Path) -> None:
 def test_too_long_a_sequence_is_refused() -> None:
     """Law: no sequence is longer than the context."""
     with pytest.raises(ModelError, match="at most 32"):
-        TinyMoE(SMALL)(torch.zeros(1, 33, dtype=torch.int64))
+        Decoder(SMALL.config)(torch.zeros(1, 33, dtype=torch.int64))
 
 
 @pytest.mark.parametrize(

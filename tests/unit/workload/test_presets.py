@@ -9,7 +9,7 @@ import pytest
 
 from planner import bundled
 from planner.errors import ModelError, TraceError
-from planner.executor.spec import TinyMoESpec
+from planner.executor.model.tiny import TinyMoESpec
 from planner.workload.counts import inline_counts
 from planner.workload.known_models import KNOWN_MODELS
 from planner.workload.memory_terms import embedding_bytes, norm_bytes, shared_bytes
@@ -243,7 +243,7 @@ def test_the_shared_traces_fit_their_models(shared_data: Path) -> None:
 def test_the_tiny_model_is_the_one_the_executor_runs() -> None:
     """The preset has the dimensions of the bundled model's own description."""
     spec, model = TinyMoESpec(), load_model("tiny-moe")
-    assert (spec.layers, tuple(spec.moe_layers)) == (model.layers, model.moe_layers)
+    assert (spec.layers, spec.config.moe_layers) == (model.layers, model.moe_layers)
     assert (spec.experts, spec.top_k, spec.hidden) == (64, 6, model.hidden)
     assert (spec.experts, spec.top_k) == (model.experts, model.top_k)
     widths = spec.expert_ffn, spec.shared_ffn, spec.dense_ffn

@@ -1,17 +1,18 @@
-"""Dimensions of the small Mixture-of-Experts model, without torch."""
+"""The bundled model's dimensions, as its card names them; without torch."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
 from planner.errors import ModelError
+from planner.executor.gating.gate import Gate
+from planner.executor.model.config import DecoderConfig, GroupedDims
 
 
 @dataclass(frozen=True)
 class TinyMoESpec:
-    """Dimensions of a small decoder whose first layers are dense.
+    """Dimensions of a small decoder with multi-head attention and shared experts.
 
-    Layers ``dense_layers .. layers - 1`` route every token to ``top_k`` of
-    ``experts`` experts, and pass it through one shared expert as well.
+    ``config`` is the decoder of these dimensions.
     """
 
     vocab: int = 2048
@@ -34,17 +35,20 @@ class TinyMoESpec:
             raise ModelError(
                 "must be an even multiple of heads", where="hidden", value=self.hidden
             )
-        if self.top_k > self.experts:
-            raise ModelError("must not exceed experts", where="top_k", value=self.top_k)
-        if self.dense_layers > self.layers:
-            raise ModelError(
-                "must not exceed layers", where="dense_layers", value=self.dense_layers
-            )
+        self.config  # noqa: B018 - raises if the dimensions do not go together
 
     @property
-    def moe_layers(self) -> list[int]:
-        """Indices of the layers with experts."""
-        return list(range(self.dense_layers, self.layers))
+    def config(self) -> DecoderConfig:
+        """The decoder of these dimensions."""
+        values = asdict(self)
+        heads, experts, top_k = (values.pop(x) for x in ("heads", "experts", "top_k"))
+        return DecoderConfig(
+            attention=GroupedDims(
+                heads=heads, kv_heads=heads, head_dim=self.hidden // heads
+            ),
+            gate=Gate(experts=experts, top_k=top_k, scores="sigmoid"),
+            **values,
+        )
 
     def to_dict(self) -> dict[str, int]:
         """Return the dimensions by name."""

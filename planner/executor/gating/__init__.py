@@ -1,0 +1,1 @@
+"""How tokens choose experts: scores, choice, balancing, capacity."""

@@ -1,0 +1,1 @@
+"""Attention over explicit positions: grouped heads, or a shared latent."""
