@@ -172,7 +172,10 @@ def _unpacked(packed: Tensor, like: Sequence[Tensor]) -> Columns:
     """Cut bytes into columns of the same types and widths as others."""
     found, first = [], 0
     for rows in like:
-        cut = packed[:, first : first + _width(rows)].contiguous()
+        # A copy of its own: a view may begin where no value of that type can.
+        cut = packed[:, first : first + _width(rows)].clone(
+            memory_format=torch.contiguous_format
+        )
         shape = (len(packed), *rows.shape[1:])
         found.append(cut.view(-1).view(rows.dtype).view(shape))
         first += _width(rows)
