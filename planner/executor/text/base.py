@@ -129,15 +129,18 @@ class TextPass:
 
     def _unsharded(self, batch: TextBatch) -> Tensor:
         kept: dict[int, Tensor] = {}
+        real_BS = batch.rows_BS >= 0
+        routed_N = self.model.routes(batch.text_BS[real_BS])
 
         def noting(number: int, layer: MoELayer) -> RoutedFn:
             def combine(x: Tensor, ids: Tensor, gates: Tensor) -> Tensor:
-                kept[number] = layer.combine_local(x, ids, gates)
-                return kept[number]
+                y = layer.combine_local(x, ids, gates)
+                kept[number] = y.new_zeros(len(routed_N), y.shape[1])
+                kept[number][routed_N] = y
+                return y
 
             return at_once(combine)
 
-        real_BS = batch.rows_BS >= 0
         by = {n: noting(n, layer) for n, layer in self.model.moe.items()}
         logits = finish(self.model.steps(batch.text_BS, mask_BS=real_BS, routed_by=by))
         return torch.cat([*(kept[n] for n in self.numbers), logits[real_BS]], dim=1)
