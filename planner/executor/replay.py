@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,7 +17,10 @@ from planner.topology.paths import Routes
 from planner.workload.model_spec import MoEModelSpec
 from planner.workload.parts import TokenPart
 
-BACKENDS = ("counter", "local")
+if TYPE_CHECKING:
+    from planner.executor.host import Host
+
+BACKENDS = ("counter", "local", "distributed")
 GATINGS = ("forced", "real")
 
 
@@ -37,13 +41,15 @@ def replay(
     token_ids: IntArray | None = None,
     seq_ids: IntArray | None = None,
     seed: int = 0,
+    host: "Host | None" = None,
 ) -> ReplayResult:
     """Move a part's tokens through a plan and count every transfer and link.
 
     Parameters
     ----------
     backend
-        ``local`` moves torch tensors between virtual ranks; ``counter`` counts.
+        ``local`` moves torch tensors between virtual ranks of this process,
+        ``distributed`` between processes; ``counter`` counts.
     gating
         ``forced`` takes the trace's expert ids; ``real`` lets the model of
         ``weights`` route the text itself (``local`` only).
@@ -53,6 +59,8 @@ def replay(
         Columns of the whole trace file, one value per row; ``real`` only.
     seed
         Of hidden states, gates and expert weights under ``forced``.
+    host
+        This process's rank, for ``distributed`` only.
 
     Raises
     ------
@@ -85,10 +93,6 @@ def replay(
             endpoint=endpoint,
         )
     else:
-        if traffic == "direct":
-            raise UsageError(
-                "back end local does not move traffic direct: use --executor counter"
-            )
         moved = _moved_by_torch(
             plan=plan,
             part=part,
@@ -97,6 +101,7 @@ def replay(
             rules=(traffic, selection, endpoint),
             text=None if gating == "forced" else (weights, token_ids, seq_ids),
             seed=seed,
+            host=host,
         )
     if traffic != "direct":
         _check_mirrored(moved)
@@ -121,13 +126,17 @@ def _moved_by_torch(
     rules: tuple[str, str, str],
     text: tuple[Path | None, IntArray | None, IntArray | None] | None,
     seed: int,
+    host: "Host | None",
 ) -> Moved:
     # torch is an extra: the counter must work where it is absent.
-    from planner.executor.local import replay_forced, replay_real
+    from planner.executor.forced import replay_forced
+    from planner.executor.host import LocalHost
     from planner.executor.model.weights import load_model
     from planner.executor.placement import Placement
+    from planner.executor.text.run import replay_text
 
     traffic, selection, endpoint = rules
+    host = host or LocalHost(layout.gpu_count)
     placement = Placement(
         plan=plan,
         layout=layout,
@@ -136,17 +145,21 @@ def _moved_by_torch(
         endpoint=endpoint,
     )
     if text is None:
-        return replay_forced(placement, part, model_spec=model_spec, seed=seed)
+        forced: Moved = replay_forced(
+            host, placement, part, model_spec=model_spec, seed=seed
+        )
+        return forced
     weights, token_ids, seq_ids = text
     if weights is None or token_ids is None or seq_ids is None:
         raise UsageError(
             "real gating needs the model's weights and a trace with columns token_id "
             "and seq_id: take --gating forced"
         )
-    moved: Moved = replay_real(
+    moved: Moved = replay_text(
+        host,
         placement,
         part,
-        model=load_model(weights, weights.with_suffix(".json")),
+        model=load_model(weights, weights.with_suffix(".json")).to(host.device),
         model_spec=model_spec,
         token_ids=_of_part(token_ids, part),
         seq_ids=_of_part(seq_ids, part),

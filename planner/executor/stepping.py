@@ -7,7 +7,7 @@ Every rank runs its pieces in the same order, so collectives meet.
 """
 
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable
 from typing import Protocol, TypeAlias, TypeVar
 
 Result = TypeVar("Result")
@@ -29,25 +29,38 @@ def finish(steps: Steps[Result]) -> Result:
     return interleave([steps])[0]
 
 
-def interleave(pieces: Sequence[Steps[Result]]) -> list[Result]:
+def interleave(pieces: Iterable[Steps[Result]], at_once: int = 2) -> list[Result]:
     """Run pieces of work in turns; return their results in order.
 
     Each runs until it pauses; then the piece that paused first goes on as soon as
-    what it waits for is there. With two pieces this is double buffering.
+    what it waits for is there. With two at once this is double buffering.
+
+    Parameters
+    ----------
+    pieces
+        Asked for one by one, as there is room.
+    at_once
+        Most pieces that have begun and not ended.
     """
     results: dict[int, Result] = {}
-    paused: deque[tuple[int, Pending]] = deque()
+    waiting = enumerate(pieces)
+    paused: deque[tuple[int, Steps[Result], Pending]] = deque()
 
-    def advance(number: int) -> None:
+    def advance(number: int, piece: Steps[Result]) -> None:
         try:
-            paused.append((number, next(pieces[number])))
+            paused.append((number, piece, next(piece)))
         except StopIteration as end:
             results[number] = end.value
 
-    for number in range(len(pieces)):
-        advance(number)
-    while paused:
-        number, pending = paused.popleft()
-        pending.wait()
-        advance(number)
-    return [results[number] for number in range(len(pieces))]
+    more = True
+    while more or paused:
+        while more and len(paused) < at_once:
+            following = next(waiting, None)
+            more = following is not None
+            if following is not None:
+                advance(*following)
+        if paused:
+            number, piece, pending = paused.popleft()
+            pending.wait()
+            advance(number, piece)
+    return [results[number] for number in range(len(results))]

@@ -96,8 +96,7 @@ def replay(
     manifest = read_manifest(path)
     settings = settings_of(manifest, path.parent)
     notes: list[str] = []
-    chained = any(setting.traffic == "direct" for setting in settings)
-    chosen = _executor(executor, notes, chained=chained)
+    chosen = _executor(executor, notes)
     mode = _gating(gating, manifest, chosen)
     parts = []
     for name, setting, predicted, tokens in _parts(part, manifest, settings):
@@ -122,9 +121,7 @@ def _check_words(part: str, executor: str, gating: str) -> None:
             raise UsageError(f"--{name} {value!r}: choose from {', '.join(known)}")
 
 
-def _executor(wanted: str, notes: list[str], *, chained: bool) -> str:
-    if chained and wanted != "local":
-        return "counter"
+def _executor(wanted: str, notes: list[str]) -> str:
     has_torch = find_spec("torch") is not None
     if wanted == "local" and not has_torch:
         raise UsageError(

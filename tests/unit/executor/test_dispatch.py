@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from planner.errors import ReplayMismatch, UsageError
+from planner.errors import UsageError, VerificationError
+from planner.plan import PlacementPlan
 from planner.witness.selection import chosen_ranks
 from planner.witness.transfers import gpu_pairs, transfer_counts
 from tests.unit.executor.placed import (
@@ -18,7 +19,11 @@ from tests.unit.executor.placed import (
 
 torch = pytest.importorskip("torch")
 
-from planner.executor.dispatch import PlacedExperts  # noqa: E402
+from planner.executor.choosing import SlotChoice  # noqa: E402
+from planner.executor.host import LocalHost  # noqa: E402
+from planner.executor.model.feed_forward import swiglu  # noqa: E402
+from planner.executor.placement import Placement  # noqa: E402
+from planner.executor.stepping import finish  # noqa: E402
 
 pytestmark = pytest.mark.torch
 HIDDEN, FFN = 6, 4
@@ -42,6 +47,20 @@ def weights(experts: int, seed: int = 0) -> tuple[Any, Any]:
     )
 
 
+def placed(
+    slots: Any, both: tuple[Any, Any], layout: Any, traffic: str, endpoint: str
+) -> Any:
+    """One layer's experts on virtual ranks."""
+    placement = Placement(
+        plan=PlacementPlan(layer_numbers=(0,), slots_LGJ=slots[None]),
+        layout=layout,
+        traffic=traffic,
+        selection="nearest",
+        endpoint=endpoint,
+    )
+    return placement.experts(0, both, swiglu, LocalHost(layout.gpu_count))
+
+
 class Case:
     """A random layer with replicas, holes and missing choices."""
 
@@ -58,13 +77,14 @@ class Case:
         self.ids = self.part.experts_LTK[0]
         self.x = torch.from_numpy(rng.normal(size=(tokens, HIDDEN)).astype(np.float32))
         self.gates = torch.from_numpy(rng.random((tokens, 4)).astype(np.float32))
-        split = {
+        self.split = {
             expert: {"*": tuple(range(1, 1 + int((self.slots == expert).sum())))}
             for expert in range(experts)
         }
+        self.selection = selection
         self.targets = chosen_ranks(
             self.slots,
-            split,
+            self.split,
             selection,
             self.ids,
             self.part.source_T,
@@ -74,18 +94,26 @@ class Case:
         )
 
     def placed(self, traffic: str, endpoint: str) -> Any:
-        return PlacedExperts(
-            slots_GJ=self.slots,
-            w_in_E=self.w_in,
-            w_out_E=self.w_out,
-            layout=self.layout,
-            traffic=traffic,
-            endpoint=endpoint,
+        return placed(
+            self.slots, (self.w_in, self.w_out), self.layout, traffic, endpoint
         )
 
-    def run(self, placed: Any) -> Any:
-        return placed.run(
-            self.x, self.gates, self.ids, self.targets, self.part.source_T
+    def slots_TK(self) -> Any:
+        choice = SlotChoice(
+            self.slots, self.split, self.selection, self.layout, torch.device("cpu")
+        )
+        part = self.part
+        columns = (part.source_T, part.rank_T, part.ordinal_T)
+        return choice.of(
+            torch.from_numpy(self.ids.astype(np.int64)), *map(torch.from_numpy, columns)
+        )
+
+    def run(self, experts: Any, rows: slice = slice(None)) -> Any:
+        home = torch.from_numpy(self.part.source_T)
+        return finish(
+            experts.steps(
+                self.x[rows], self.gates[rows], self.slots_TK()[rows], home[rows]
+            )
         ).numpy()
 
     def expected(self) -> Any:
@@ -128,25 +156,21 @@ def test_three_tokens_on_four_gpus_move_as_counted_by_hand(
 ) -> None:
     """Law: GPU g holds experts 2g and 2g + 1; relays are those of rule 3."""
     ids = np.array([[4, 5, 6], [4, 5, 0], [6, 1, -1]])
-    placed = PlacedExperts(
-        slots_GJ=np.arange(8, dtype=np.int16).reshape(4, 2),
-        w_in_E=weights(8)[0],
-        w_out_E=weights(8)[1],
-        layout=layout_of([0, 0, 1, 1]),
-        traffic=traffic,
-        endpoint=endpoint,
+    slots = np.arange(8, dtype=np.int16).reshape(4, 2)
+    experts = placed(slots, weights(8), layout_of([0, 0, 1, 1]), traffic, endpoint)
+    home = torch.tensor([0, 1, 3])
+    # Expert e is in slot e.
+    work = experts.steps(
+        torch.ones(3, HIDDEN), torch.ones(3, 3), torch.from_numpy(ids), home
     )
-    targets = np.where(ids >= 0, ids // 2, -1)
-    placed.run(
-        torch.ones(3, HIDDEN), torch.ones(3, 3), ids, targets, np.array([0, 1, 3])
-    )
+    finish(work)
     moved = {
-        (int(s), int(d)): int(placed.wire.dispatch_GG[s, d])
-        for s, d in np.argwhere(placed.wire.dispatch_GG)
+        (int(s), int(d)): int(experts.wire.dispatch_GG[s, d])
+        for s, d in np.argwhere(experts.wire.dispatch_GG)
     }
     assert moved == HAND[traffic, endpoint]
-    assert (placed.wire.combine_GG == placed.wire.dispatch_GG.T).all()
-    assert placed.pairs_G.tolist() == [2, 0, 4, 2]
+    assert (experts.wire.combine_GG == experts.wire.dispatch_GG.T).all()
+    assert experts.bank.pairs_G.tolist() == [2, 0, 4, 2]
 
 
 @pytest.mark.parametrize(("traffic", "endpoint"), WAYS)
@@ -160,15 +184,15 @@ def test_placed_outputs_and_counts_are_right(
     """Law: outputs are the unsharded ones; moved rows are those of the rules."""
     for seed in range(3):
         case = Case(seed, selection, domains, ep)
-        placed = case.placed(traffic, endpoint)
-        assert far_off(case.run(placed), case.expected()) < 1e-5
+        experts = case.placed(traffic, endpoint)
+        assert far_off(case.run(experts), case.expected()) < 1e-5
         counts = transfer_counts(
             traffic, endpoint, case.targets, case.part.source_T, case.layout
         ).matrix()
-        assert (placed.wire.dispatch_GG == counts).all()
-        assert (placed.wire.combine_GG == counts.T).all()
+        assert (experts.wire.dispatch_GG == counts).all()
+        assert (experts.wire.combine_GG == counts.T).all()
         pairs = gpu_pairs(case.targets, case.layout.gpu_count)
-        assert (placed.pairs_G == pairs).all()
+        assert (experts.bank.pairs_G == pairs).all()
 
 
 @pytest.mark.parametrize(("traffic", "endpoint"), WAYS)
@@ -177,11 +201,11 @@ def test_each_replica_has_weights_of_its_own(traffic: str, endpoint: str) -> Non
     case = Case(1, "even", [0, 0, 0, 1, 1])
     expert = next(e for e in range(9) if (case.slots == e).sum() > 1)
     gpu, place = np.argwhere(case.slots == expert)[-1]
-    placed = case.placed(traffic, endpoint)
-    placed.ranks[gpu].w_out[place] *= 1.5
+    experts = case.placed(traffic, endpoint)
+    experts.bank.weights_P[1][gpu * 5 + place] *= 1.5
     served = ((case.ids == expert) & (case.targets == gpu)).any(axis=1)
     wanted = case.expected()
-    difference = np.abs(case.run(placed) - wanted).max(axis=1) / np.abs(wanted).max()
+    difference = np.abs(case.run(experts) - wanted).max(axis=1) / np.abs(wanted).max()
     assert served.any()
     assert not served.all()
     assert (difference[served] > 1e-4).all()
@@ -192,29 +216,45 @@ def test_each_replica_has_weights_of_its_own(traffic: str, endpoint: str) -> Non
 def test_experts_in_each_others_slots_are_noticed(traffic: str, endpoint: str) -> None:
     """Law: weights in the wrong slot change the outputs."""
     case = Case(2, "nearest", [0, 0, 1, 1, 1])
-    placed = case.placed(traffic, endpoint)
-    rank = placed.ranks[0]
-    rank.w_in[[0, 1]] = rank.w_in[[1, 0]]
-    assert far_off(case.run(placed), case.expected()) > 1e-3
+    experts = case.placed(traffic, endpoint)
+    w_in = experts.bank.weights_P[0]
+    w_in[[0, 1]] = w_in[[1, 0]]
+    assert far_off(case.run(experts), case.expected()) > 1e-3
 
 
 def test_an_empty_slot_holds_no_weights() -> None:
     """Law: whatever is computed in a slot that the plan leaves empty is NaN."""
     case = Case(0, "nearest", [0, 0, 1, 1, 1])
     gpu, place = np.argwhere(case.slots == -1)[0]
-    placed = case.placed("copies", "local_nic")
-    assert placed.ranks[gpu].slots_held == (case.slots[gpu] >= 0).sum()
-    assert placed.ranks[gpu].w_in[place].isnan().all()
+    experts = case.placed("copies", "local_nic")
+    assert experts.bank.held_G[gpu] == (case.slots[gpu] >= 0).sum()
+    assert experts.bank.weights_P[0][gpu * 5 + place].isnan().all()
 
 
-def test_a_gpu_without_the_expert_cannot_serve_it() -> None:
+@pytest.mark.parametrize("selection", ["nearest", "even", "weighted"])
+def test_an_expert_without_a_copy_cannot_be_served(selection: str) -> None:
     """Law: the address of a choice is looked up in the plan, or it is refused."""
-    case = Case(0, "nearest", [0, 0, 1, 1, 1])
-    token, choice = np.argwhere(case.ids >= 0)[0]
-    holders = np.argwhere(case.slots == case.ids[token, choice])[:, 0]
-    case.targets[token, choice] = np.setdiff1d(np.arange(5), holders)[0]
-    with pytest.raises(ReplayMismatch, match="holds no copy"):
-        case.run(case.placed("copies", "local_nic"))
+    case = Case(0, selection, [0, 0, 1, 1, 1])
+    expert = int(case.ids[case.ids >= 0][0])
+    case.slots[case.slots == expert] = -1
+    with pytest.raises(VerificationError, match=f"expert {expert} is used"):
+        case.slots_TK()
+
+
+@pytest.mark.parametrize("selection", ["nearest", "even", "weighted"])
+@pytest.mark.parametrize(
+    ("domains", "ep"), [([0, 0, 0, 1, 1], None), ([0, 0, 1, 1, 2, 2, 3, 3], 4)]
+)
+def test_chosen_slots_are_on_the_gpus_that_the_rules_name(
+    selection: str, domains: list[int], ep: int | None
+) -> None:
+    """Law: the tables choose what the witness chooses pair by pair."""
+    for seed in range(6):
+        case = Case(seed, selection, domains, ep)
+        slots = case.slots_TK().numpy()
+        assert (np.where(slots >= 0, slots // 5, -1) == case.targets).all()
+        held = case.slots[slots // 5 % case.layout.ep, slots % 5]
+        assert (held[slots >= 0] == case.ids[slots >= 0]).all()
 
 
 def test_batches_add_up() -> None:
@@ -222,20 +262,11 @@ def test_batches_add_up() -> None:
     case = Case(4, "even", [0, 0, 1, 1, 1])
     whole, cut = (case.placed("dedup_domain", "dest_forward") for _ in range(2))
     outputs = case.run(whole)
-    halves = [
-        cut.run(
-            case.x[rows],
-            case.gates[rows],
-            case.ids[rows],
-            case.targets[rows],
-            case.part.source_T[rows],
-        ).numpy()
-        for rows in (slice(0, 30), slice(30, 70))
-    ]
+    halves = [case.run(cut, rows) for rows in (slice(0, 30), slice(30, 70))]
     assert far_off(np.concatenate(halves), outputs) < 1e-6
     assert (cut.wire.dispatch_GG == whole.wire.dispatch_GG).all()
     assert (cut.wire.combine_GG == whole.wire.combine_GG).all()
-    assert (cut.pairs_G == whole.pairs_G).all()
+    assert (cut.bank.pairs_G == whole.bank.pairs_G).all()
 
 
 def test_an_unknown_mode_is_refused() -> None:

@@ -17,10 +17,11 @@ from tests.unit.executor.test_replay import SPEC
 
 torch = pytest.importorskip("torch")
 
-from planner.executor.local import replay_real  # noqa: E402
+from planner.executor.host import LocalHost  # noqa: E402
 from planner.executor.model.decoder import Decoder  # noqa: E402
 from planner.executor.model.moe import at_once  # noqa: E402
 from planner.executor.placement import Placement  # noqa: E402
+from planner.executor.text.run import replay_text  # noqa: E402
 
 pytestmark = pytest.mark.torch
 DIMENSIONS = TinyMoESpec(
@@ -59,6 +60,8 @@ class Text:
             layer.routed = at_once(note)
         with torch.no_grad():
             self.model(torch.from_numpy(tokens)[None])
+        for layer in self.model.moe.values():
+            layer.compute_here()
         return np.stack(found)
 
     def replay(self, traffic: str = "copies", **changes: Any) -> Moved:
@@ -71,8 +74,8 @@ class Text:
         )
         options = {"token_ids": self.token_ids, "seq_ids": self.seq_ids, **changes}
         part = options.pop("part", self.part)
-        moved: Moved = replay_real(
-            placement, part, model=self.model, model_spec=SPEC, **options
+        moved: Moved = replay_text(
+            LocalHost(4), placement, part, model=self.model, model_spec=SPEC, **options
         )
         return moved
 
@@ -82,7 +85,7 @@ def text() -> Text:
     return Text()
 
 
-@pytest.mark.parametrize("traffic", ["copies", "dedup_gpu", "dedup_domain"])
+@pytest.mark.parametrize("traffic", ["copies", "dedup_gpu", "dedup_domain", "direct"])
 def test_placed_logits_are_those_of_the_unsharded_model(
     text: Text, traffic: str
 ) -> None:

@@ -111,14 +111,15 @@ def test_link_loads_are_those_of_the_routes(job: dict[str, Any], traffic: str) -
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("traffic", ["copies", "dedup_gpu", "dedup_domain"])
+@pytest.mark.parametrize("traffic", ["copies", "dedup_gpu", "dedup_domain", "direct"])
 @pytest.mark.parametrize("selection", ["nearest", "even", "weighted"])
 def test_tensors_move_as_the_counter_counts(
     job: dict[str, Any], traffic: str, selection: str
 ) -> None:
     """Law: two back ends, one count; and forced outputs are the unsharded ones."""
     pytest.importorskip("torch")
-    job |= {"traffic": traffic, "selection": selection}
+    endpoint = "local_nic" if traffic == "direct" else "dest_forward"
+    job |= {"traffic": traffic, "selection": selection, "endpoint": endpoint}
     counted = replay("counter", "forced", **job)
     moved = replay("local", "forced", **job)
     for name in ("dispatch_LGG", "combine_LGG", "gpu_pairs_LG", "slot_bytes_G"):

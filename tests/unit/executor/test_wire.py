@@ -1,4 +1,4 @@
-"""The wire: rows arrive where they are sent, and are counted when they move."""
+"""Wires: rows arrive where they are sent, and are counted when they move."""
 
 from typing import Any
 
@@ -9,46 +9,32 @@ from planner.errors import ReplayMismatch
 
 torch = pytest.importorskip("torch")
 
-from planner.executor.wire import ANY_RANK, Messages, Wire  # noqa: E402
+from planner.executor.stepping import finish  # noqa: E402
+from planner.executor.wire.local import LocalWire  # noqa: E402
 
 pytestmark = pytest.mark.torch
+FROM = [0, 0, 0, 2]
+TO = [1, 0, 1, 1]
 
 
-def outbox(values: list[float], targets: list[int]) -> Messages:
-    """Messages of one value each."""
-    to = torch.tensor(targets, dtype=torch.int64)
-    return Messages(
-        payload_NH=torch.tensor(values).reshape(-1, 1),
-        slots_NM=to[:, None],
-        gates_NM=None,
-        final_N=torch.full_like(to, ANY_RANK),
-        next_N=to,
-        sender_N=to - to - 1,
-        row_N=to - to - 1,
-    )
+def sent(wire: Any) -> Any:
+    """Four rows between three ranks: 1, 2, 3 from rank 0 and 4 from rank 2."""
+    columns = (torch.tensor([[1.0], [2.0], [3.0], [4.0]]), torch.arange(4))
+    return finish(wire.send(columns, torch.tensor(FROM), torch.tensor(TO)))
 
 
-def sent(wire: Wire) -> tuple[list[Any], list[Any]]:
-    outboxes = [outbox([1.0, 2.0, 3.0], [1, 0, 1]), outbox([], []), outbox([4.0], [1])]
-    return outboxes, wire.send(outboxes)
-
-
-def test_rows_arrive_in_the_order_of_their_senders() -> None:
-    """Law: an inbox holds exactly the rows sent to it, with where they are from."""
-    wire = Wire(3)
-    _, inboxes = sent(wire)
-    assert [box.payload_NH.flatten().tolist() for box in inboxes] == [
-        [2],
-        [1, 3, 4],
-        [],
-    ]
-    assert inboxes[1].sender_N.tolist() == [0, 0, 2]
-    assert inboxes[1].row_N.tolist() == [0, 2, 0]
+def test_rows_arrive_by_rank_in_the_order_of_their_senders() -> None:
+    """Law: what arrives is what was sent there, with where it is from."""
+    shipment = sent(LocalWire(3))
+    assert shipment.columns[0].flatten().tolist() == [2, 1, 3, 4]
+    assert shipment.columns[1].tolist() == [1, 0, 2, 3]
+    assert shipment.rank_N.tolist() == [0, 1, 1, 1]
+    assert shipment.from_N.tolist() == [0, 0, 0, 2]
 
 
 def test_only_rows_that_change_ranks_are_counted() -> None:
     """Law: a row that stays on its rank is no transfer."""
-    wire = Wire(3)
+    wire = LocalWire(3)
     sent(wire)
     assert wire.dispatch_GG.tolist() == [[0, 2, 0], [0, 0, 0], [0, 1, 0]]
     assert not wire.combine_GG.any()
@@ -56,31 +42,39 @@ def test_only_rows_that_change_ranks_are_counted() -> None:
 
 def test_answers_return_to_the_rows_they_answer() -> None:
     """Law: combine is the way back, row by row."""
-    wire = Wire(3)
-    outboxes, inboxes = sent(wire)
-    answers = [10 * box.payload_NH for box in inboxes]
-    back = wire.answer(inboxes, answers, [box.count for box in outboxes])
-    for box, rows in zip(outboxes, back, strict=True):
-        assert torch.equal(rows, 10 * box.payload_NH)
+    wire = LocalWire(3)
+    shipment = sent(wire)
+    (back,) = finish(shipment.back((10 * shipment.columns[0],)))
+    assert back.flatten().tolist() == [10, 20, 30, 40]
     assert (wire.combine_GG == wire.dispatch_GG.T).all()
 
 
-def test_a_lost_answer_is_noticed() -> None:
+@pytest.mark.parametrize("answers", [3, 5])
+def test_a_lost_or_doubled_answer_is_noticed(answers: int) -> None:
     """Law: every message is answered exactly once."""
-    wire = Wire(3)
-    outboxes, inboxes = sent(wire)
-    inboxes[1] = inboxes[1].take(torch.tensor([0, 1]))
-    answers = [box.payload_NH for box in inboxes]
+    wire = LocalWire(3)
+    shipment = sent(wire)
     with pytest.raises(ReplayMismatch, match="exactly once"):
-        wire.answer(inboxes, answers, [box.count for box in outboxes])
-
-
-def test_an_answer_given_twice_is_noticed() -> None:
-    """Law: a second answer cannot stand in for a lost one."""
-    wire = Wire(3)
-    outboxes, inboxes = sent(wire)
-    inboxes[1] = inboxes[1].take(torch.tensor([0, 1, 1]))
-    answers = [box.payload_NH for box in inboxes]
-    with pytest.raises(ReplayMismatch, match="exactly once"):
-        wire.answer(inboxes, answers, [box.count for box in outboxes])
+        finish(shipment.back((torch.zeros(answers, 1),)))
     assert np.array_equal(wire.combine_GG, np.zeros((3, 3)))
+
+
+def test_rows_gathered_elsewhere_are_combine_transfers() -> None:
+    """Law: results that meet at a third rank are counted on their own leg."""
+    wire = LocalWire(3)
+    rows = (torch.tensor([[5.0], [6.0]]),)
+    shipment = finish(wire.gather(rows, torch.tensor([1, 2]), torch.tensor([0, 2])))
+    assert shipment.columns[0].flatten().tolist() == [5, 6]
+    assert wire.combine_GG.tolist() == [[0, 0, 0], [1, 0, 0], [0, 0, 0]]
+    assert not wire.dispatch_GG.any()
+
+
+def test_gradients_take_the_way_back() -> None:
+    """Law: the gradient of a row that travelled is that of where it arrived."""
+    wire = LocalWire(3)
+    x = torch.tensor([[1.0], [2.0], [3.0], [4.0]], requires_grad=True)
+    shipment = finish(wire.send((x,), torch.tensor(FROM), torch.tensor(TO)))
+    (back,) = finish(shipment.back((shipment.columns[0] ** 2,)))
+    (back.flatten() * torch.tensor([1.0, 10.0, 100.0, 1000.0])).sum().backward()
+    assert x.grad is not None
+    assert x.grad.flatten().tolist() == [2, 40, 600, 8000]

@@ -24,9 +24,9 @@ def test_a_plan_is_verified_and_replayed(plan: Manifest, tmp_path: Path) -> None
     path = tmp_path / "plan.json"
     write_manifest(plan, path)
     assert planner.verify(path).comparisons > 0
-    report = planner.replay(path)
-    assert [part.part for part in report.parts] == ["planning", "holdout"]
-    assert report.executor == "counter"
+    for executor in ("counter", "auto"):
+        report = planner.replay(path, executor=executor)
+        assert [part.part for part in report.parts] == ["planning", "holdout"]
 
 
 def test_its_bound_is_certified(plan: Manifest) -> None:

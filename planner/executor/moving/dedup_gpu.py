@@ -1,0 +1,45 @@
+"""``dedup_gpu``: one message per (token, distinct GPU), a partial sum back."""
+
+import torch
+from torch import Tensor
+
+from planner.executor.moving.base import (
+    Packed,
+    Stops,
+    distinct,
+    unmerged_onward,
+)
+
+
+class DedupGpu:
+    """DeepEP direct, TensorRT-LLM all-to-all."""
+
+    def pack(
+        self, slots_TK: Tensor, gates_TK: Tensor, rank_T: Tensor, stops: Stops
+    ) -> Packed:
+        """Pack a message per (token, distinct GPU), naming that GPU's slots."""
+        holder_TK = stops.holder(slots_TK)
+        token_N, gpu_N = distinct(holder_TK)
+        meant_NK = holder_TK[token_N] == gpu_N[:, None]
+        return Packed(
+            owner_N=token_N,
+            slots_NM=torch.where(meant_NK, slots_TK[token_N], -1),
+            gates_NM=gates_TK[token_N],
+            weight_N=None,
+            to_N=stops.first_stop(rank_T[token_N], gpu_N),
+        ).by_stop()
+
+    def relays(self, stops: Stops) -> bool:
+        """Only as the endpoint mode asks (rule 7)."""
+        return stops.relayed
+
+    def onward(
+        self,
+        slots_NM: Tensor,
+        gates_NM: Tensor | None,
+        from_N: Tensor,
+        rank_N: Tensor,
+        stops: Stops,
+    ) -> Packed:
+        """Pass rows on one to one."""
+        return unmerged_onward(slots_NM, gates_NM, rank_N, stops)

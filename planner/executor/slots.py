@@ -1,0 +1,123 @@
+"""The slots of the ranks that a process hosts: copies of expert weights, and work.
+
+Slots are numbered through the cluster, GPU · J + position, so that the slots of a
+rank follow each other.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from planner.arrays import IdArray, IntArray
+
+Expert: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Maps tokens [N, H] and the weights of one expert to its outputs [N, H]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Rows on ranks of this process, and what is to be computed of them.
+
+    Attributes
+    ----------
+    payload_NH
+        Hidden states.
+    slots_NM
+        Slots to compute, -1 for none.
+    gates_NM
+        Weights of those slots; None where the source weighs the answers itself.
+    rank_N
+        The rank each row lies on; slots of other ranks are not its business.
+    """
+
+    payload_NH: Tensor
+    slots_NM: Tensor
+    gates_NM: Tensor | None
+    rank_N: Tensor
+
+
+class SlotBank:
+    """Weights of every slot of the hosted ranks, each slot with its own copy.
+
+    Parameters
+    ----------
+    slots_GJ
+        Logical experts of one EP set, [ep, J]; -1 where there is no slot.
+    weights_E
+        Weights of the logical experts, stacked: SwiGLU's [E, H, 2F] and [E, F, H].
+    ranks
+        The ranks hosted here.
+
+    Attributes
+    ----------
+    weights_P
+        Weights by hosted slot; NaN where there is no slot, so that a wrong address
+        cannot go unseen.
+    pairs_G
+        (token, expert) pairs computed so far by each hosted rank.
+    """
+
+    def __init__(
+        self,
+        slots_GJ: IdArray,
+        weights_E: tuple[Tensor, Tensor],
+        ranks: range,
+        expert: Expert,
+    ) -> None:
+        self._expert, self._ranks = expert, ranks
+        ep, self.slots = slots_GJ.shape
+        held_GJ = slots_GJ[np.asarray(ranks) % ep].astype(np.int64)
+        expert_P = torch.from_numpy(held_GJ.reshape(-1)).to(weights_E[0].device)
+        empty_P = expert_P < 0
+        self.weights_P = tuple(
+            rows[expert_P.clamp(min=0)].masked_fill(empty_P[:, None, None], torch.nan)
+            for rows in weights_E
+        )
+        self._first = ranks.start * self.slots
+        self.pairs_G: IntArray = np.zeros(len(ranks), dtype=np.int64)
+
+    @property
+    def held_G(self) -> IntArray:
+        """Slots of each hosted rank whose weights are there."""
+        there_P = ~self.weights_P[0].isnan().any(dim=2).any(dim=1)
+        held: IntArray = there_P.view(len(self._ranks), -1).sum(dim=1).cpu().numpy()
+        return held
+
+    def compute(self, rows: Rows) -> Tensor:
+        """Return one row per row: the sum over its slots on its own rank.
+
+        Weighted by the row's gates if it has any. Rows that only pass through get
+        zeros. Each expert runs once, on all its rows.
+        """
+        row_P, column_P, place_P = self._to_compute(rows)
+        sizes_P = torch.bincount(place_P, minlength=len(self.weights_P[0])).tolist()
+        self._count(sizes_P)
+        batches = rows.payload_NH[row_P].split(sizes_P)
+        done_PH = torch.cat(
+            [
+                self._expert(batch, *(weight[slot] for weight in self.weights_P))
+                for slot, batch in enumerate(batches)
+                if len(batch)
+            ]
+            or [rows.payload_NH[:0]]
+        )
+        if rows.gates_NM is not None:
+            done_PH = done_PH * rows.gates_NM[row_P, column_P][:, None]
+        return torch.zeros_like(rows.payload_NH).index_add(0, row_P, done_PH)
+
+    def _to_compute(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+        """Return row, column and hosted slot of every pair, sorted by slot."""
+        holder_NM = torch.div(rows.slots_NM, self.slots, rounding_mode="floor")
+        here_NM = (holder_NM == rows.rank_N[:, None]) & (rows.slots_NM >= 0)
+        row_P, column_P = torch.nonzero(here_NM, as_tuple=True)
+        place_P = rows.slots_NM[row_P, column_P] - self._first
+        order_P = torch.argsort(place_P, stable=True)
+        return row_P[order_P], column_P[order_P], place_P[order_P]
+
+    def _count(self, sizes_P: list[int]) -> None:
+        by_rank = np.asarray(sizes_P, dtype=np.int64).reshape(len(self._ranks), -1)
+        self.pairs_G += by_rank.sum(axis=1)

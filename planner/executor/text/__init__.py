@@ -1,0 +1,1 @@
+"""Real routing of a text by the model's own router."""

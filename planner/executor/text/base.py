@@ -1,0 +1,154 @@
+"""What both ways through the model share: a batch, its reference, its context."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from planner.arrays import IntArray
+from planner.executor.direct import DirectExperts
+from planner.executor.host import Host
+from planner.executor.layer import PlacedExperts
+from planner.executor.model.decoder import Decoder
+from planner.executor.model.moe import MoELayer, RoutedFn, at_once
+from planner.executor.placement import Homes, Placement, Tally
+from planner.executor.stepping import Steps, finish
+from planner.workload.model_spec import MoEModelSpec
+from planner.workload.parts import TokenPart
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextBatch:
+    """Whole sequences.
+
+    Attributes
+    ----------
+    rows_BS
+        Tokens of the part in the order of their text; -1 where one ended.
+    text_BS
+        Their ids in the vocabulary.
+    """
+
+    rows_BS: Tensor
+    text_BS: Tensor
+
+    @classmethod
+    def of(
+        cls, rows_BS: IntArray, token_ids: IntArray, device: torch.device
+    ) -> "TextBatch":
+        """Look up the text of some rows."""
+        text_BS = np.where(rows_BS >= 0, token_ids[rows_BS], 0)
+        return cls(
+            rows_BS=torch.from_numpy(rows_BS).to(device),
+            text_BS=torch.from_numpy(text_BS).to(device),
+        )
+
+    @property
+    def token_N(self) -> Tensor:
+        """The tokens, sequence by sequence."""
+        return self.rows_BS[self.rows_BS >= 0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """What the unsharded model computes of a batch, by token of the batch.
+
+    ``place_T`` is where a token of the part is in the others.
+    """
+
+    place_T: Tensor
+    routed_LNH: Tensor
+    logits_NV: Tensor
+
+
+class TextPass:
+    """One model on one placement; what round trips and chained passes share.
+
+    Attributes
+    ----------
+    placed
+        The experts of each MoE layer on the ranks hosted here.
+    agreeing, ids
+        Recorded choices that the router made again, and all that were recorded.
+    """
+
+    placed: Sequence[PlacedExperts | DirectExperts]
+
+    def __init__(
+        self,
+        host: Host,
+        placement: Placement,
+        part: TokenPart,
+        model: Decoder,
+        model_spec: MoEModelSpec,
+    ) -> None:
+        self.host, self.part, self.model = host, part, model
+        self.homes = Homes(part, host)
+        self.tally = Tally(placement, model_spec, host)
+        self.numbers = placement.plan.layer_numbers
+        layers = range(len(self.numbers))
+        self.choices = [placement.choice(layer, host) for layer in layers]
+        self.agreeing = self.ids = 0
+
+    @property
+    def layers(self) -> list[MoELayer]:
+        """The model's MoE layers."""
+        return [self.model.moe[number] for number in self.numbers]
+
+    def through(self, batch: TextBatch) -> Steps[float]:
+        """Run a batch unsharded and placed; return how far the logits are apart."""
+        raise NotImplementedError
+
+    def agreed(self, layer: int, token_N: Tensor, ids_NK: Tensor) -> None:
+        """Compare what the router chose with what the trace recorded."""
+        recorded = self.part.experts_LTK[layer][token_N.cpu().numpy()]
+        recorded_NK = torch.from_numpy(recorded.astype(np.int64)).to(ids_NK.device)
+        same_NKK = recorded_NK[:, :, None] == ids_NK[:, None]
+        self.agreeing += int(same_NKK.any(dim=2).sum())
+        self.ids += recorded.size
+
+    def reference(self, batch: TextBatch) -> Reference:
+        """Let the first process run the unsharded model, and tell all."""
+        token_N = batch.token_N
+        hidden, vocab = self.model.config.hidden, self.model.config.vocab
+        layers = len(self.numbers)
+        like = torch.empty(
+            len(token_N), layers * hidden + vocab, device=self.host.device
+        )
+        told = self.host.from_first(lambda: self._unsharded(batch), like)
+        routed, logits_NV = told.split([layers * hidden, vocab], dim=1)
+        place_T = torch.full_like(self.homes.source_T, -1)
+        place_T[token_N] = torch.arange(len(token_N), device=token_N.device)
+        return Reference(
+            place_T=place_T,
+            routed_LNH=routed.unflatten(1, (layers, hidden)).transpose(0, 1),
+            logits_NV=logits_NV,
+        )
+
+    def _unsharded(self, batch: TextBatch) -> Tensor:
+        kept: dict[int, Tensor] = {}
+
+        def noting(number: int, layer: MoELayer) -> RoutedFn:
+            def combine(x: Tensor, ids: Tensor, gates: Tensor) -> Tensor:
+                kept[number] = layer.combine_local(x, ids, gates)
+                return kept[number]
+
+            return at_once(combine)
+
+        real_BS = batch.rows_BS >= 0
+        by = {n: noting(n, layer) for n, layer in self.model.moe.items()}
+        logits = finish(self.model.steps(batch.text_BS, mask_BS=real_BS, routed_by=by))
+        return torch.cat([*(kept[n] for n in self.numbers), logits[real_BS]], dim=1)
+
+
+class GatheredContext:
+    """Attention looks back on the tokens that all ranks have of a sequence."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def extend(self, layer: int, *new: Tensor) -> Steps[tuple[Tensor, ...]]:
+        """Gather columns ``[B, W, ...]`` of all ranks: ``[B, G·W, ...]``."""
+        return (yield from self._host.gathered(new))

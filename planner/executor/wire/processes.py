@@ -1,0 +1,208 @@
+"""The wire between processes: one rank each, uneven all-to-alls that do not block.
+
+All columns of a row travel as one run of bytes, so a shipment is two collectives:
+how many rows each rank will get, then the rows. One buffer is contiguous by
+destination. Gradients travel back the same way.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from planner.arrays import IntArray
+from planner.errors import ReplayMismatch
+from planner.executor.stepping import Steps
+from planner.executor.wire.base import Columns, Shipment, in_order, inverse
+from planner.executor.wire.delay import Delay
+
+
+@dataclass(slots=True)
+class Posted:
+    """A collective on its way.
+
+    Attributes
+    ----------
+    posted, arrived
+        Seconds of ``time.perf_counter``; ``arrived`` is known after ``wait``.
+    due
+        Not there before this, under an injected delay.
+    """
+
+    work: Any
+    bytes: int
+    due: float = 0.0
+    posted: float = 0.0
+    arrived: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.posted = time.perf_counter()
+
+    def wait(self) -> None:
+        """Return when the rows are there."""
+        self.work.wait()
+        late = self.due - time.perf_counter()
+        if late > 0:
+            time.sleep(late)
+        self.arrived = max(self.due, time.perf_counter())
+
+
+class ProcessWire:
+    """Carries the rows of this process's one rank.
+
+    Parameters
+    ----------
+    group
+        Process group whose ranks are the GPUs of the plan, in EP order.
+    delay
+        A slower network than there is; None: as it is.
+    """
+
+    def __init__(self, group: Any, delay: Delay | None = None) -> None:
+        self._group, self._delay = group, delay
+        self.ranks, self.first, self.hosted = group.size(), group.rank(), 1
+        self.dispatch_GG: IntArray = np.zeros((self.ranks, self.ranks), dtype=np.int64)
+        self.combine_GG: IntArray = np.zeros((self.ranks, self.ranks), dtype=np.int64)
+
+    def send(self, columns: Columns, from_N: Tensor, to_N: Tensor) -> Steps[Shipment]:
+        """Carry rows (leg dispatch)."""
+        return (yield from self._carried(columns, to_N, self.dispatch_GG))
+
+    def gather(self, columns: Columns, from_N: Tensor, to_N: Tensor) -> Steps[Shipment]:
+        """Carry rows that no answer will follow (leg combine)."""
+        return (yield from self._carried(columns, to_N, self.combine_GG))
+
+    def _carried(
+        self, columns: Columns, to_N: Tensor, counts_GG: IntArray
+    ) -> Steps[Shipment]:
+        order_N = in_order(to_N)
+        if order_N is not None:
+            columns = tuple(rows[order_N] for rows in columns)
+        leaving_G = torch.bincount(to_N, minlength=self.ranks)
+        coming_G = torch.empty_like(leaving_G)
+        yield self._posted(coming_G, leaving_G, None, None)
+        leaving, coming = leaving_G.tolist(), coming_G.tolist()
+        arrived = yield from self._exchanged(columns, leaving, coming, counts_GG)
+        ranks = torch.arange(self.ranks, device=to_N.device)
+        from_N = torch.repeat_interleave(ranks, coming_G)
+
+        def back(answers: Columns) -> Steps[Columns]:
+            if any(len(rows) != sum(coming) for rows in answers):
+                raise ReplayMismatch(["a message was not answered exactly once"])
+            rows = yield from self._exchanged(answers, coming, leaving, self.combine_GG)
+            if order_N is None:
+                return rows
+            home_N = inverse(order_N)
+            return tuple(column[home_N] for column in rows)
+
+        return Shipment(
+            columns=arrived,
+            rank_N=torch.full_like(from_N, self.first),
+            from_N=from_N,
+            back=back,
+        )
+
+    def _exchanged(
+        self,
+        columns: Columns,
+        leaving: list[int],
+        coming: list[int],
+        counts_GG: IntArray,
+    ) -> Steps[Columns]:
+        """Exchange rows that are in the order of their destinations."""
+        counts_GG[self.first] += leaving
+        counts_GG[self.first, self.first] = 0
+        packed = _packed(columns)
+        received = packed.new_empty(sum(coming), packed.shape[1])
+        yield self._posted(received, packed, coming, leaving)
+        arrived = _unpacked(received, columns)
+        learning = [at for at, column in enumerate(columns) if column.requires_grad]
+        if learning:
+            through = _Through.apply(
+                self._group,
+                leaving,
+                coming,
+                len(learning),
+                *[columns[at] for at in learning],
+                *[arrived[at] for at in learning],
+            )
+            found = dict(zip(learning, through, strict=True))
+            arrived = tuple(found.get(at, rows) for at, rows in enumerate(arrived))
+        return arrived
+
+    def _posted(
+        self,
+        received: Tensor,
+        sent: Tensor,
+        coming: list[int] | None,
+        leaving: list[int] | None,
+    ) -> Posted:
+        size = sent.numel() * sent.element_size()
+        due = 0.0
+        if self._delay is not None and leaving is not None:
+            due = self._delay.due(size)
+        work = dist.all_to_all_single(
+            received, sent, coming, leaving, group=self._group, async_op=True
+        )
+        return Posted(work=work, bytes=size, due=due)
+
+
+class _Through(torch.autograd.Function):
+    """Puts a finished exchange into the graph: gradients take the way back."""
+
+    @staticmethod
+    def forward(
+        context: Any,
+        group: Any,
+        leaving: list[int],
+        coming: list[int],
+        count: int,
+        *tensors: Tensor,
+    ) -> tuple[Tensor, ...]:
+        context.way = group, leaving, coming
+        context.count = count
+        return tuple(rows.clone() for rows in tensors[count:])
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        group, leaving, coming = context.way
+        sent = _packed(gradients)
+        received = sent.new_empty(sum(leaving), sent.shape[1])
+        dist.all_to_all_single(received, sent, leaving, coming, group=group)
+        back = _unpacked(received, gradients)
+        return (None, None, None, None, *back, *[None] * context.count)
+
+
+def _width(rows: Tensor) -> int:
+    """Return the bytes of one row."""
+    values = 1
+    for size in rows.shape[1:]:
+        values *= size
+    return values * int(rows.element_size())
+
+
+def _packed(columns: Sequence[Tensor]) -> Tensor:
+    """Return all columns as bytes, one row each."""
+    return torch.cat(
+        [
+            rows.detach().reshape(-1).view(torch.uint8).view(len(rows), _width(rows))
+            for rows in columns
+        ],
+        dim=1,
+    )
+
+
+def _unpacked(packed: Tensor, like: Sequence[Tensor]) -> Columns:
+    """Cut bytes into columns of the same types and widths as others."""
+    found, first = [], 0
+    for rows in like:
+        cut = packed[:, first : first + _width(rows)].contiguous()
+        shape = (len(packed), *rows.shape[1:])
+        found.append(cut.view(-1).view(rows.dtype).view(shape))
+        first += _width(rows)
+    return tuple(found)
