@@ -18,9 +18,9 @@ import torch
 from planner import bundled
 from planner.arrays import FloatArray, IntArray
 from planner.executor.gating.balancing import Balance, relative
-from planner.executor.gating.reading import Reader, balanced, loads
-from planner.executor.local import _batches
 from planner.executor.model.weights import load_model
+from planner.executor.text.reading import Reader, balanced, loads
+from planner.executor.text.run import sequence_batches
 from planner.workload.tokens import RoutingTrace
 from planner.workload.trace import load_trace
 
@@ -52,7 +52,7 @@ def _curve(tags: list[str], steps: int) -> None:
 
     def reader(rows: IntArray) -> Reader:
         assert trace.token_id_T is not None
-        batches = list(_batches(trace.sequence_T[rows]))
+        batches = list(sequence_batches(trace.sequence_T[rows]))
         return Reader(model, batches, trace.token_id_T[rows])
 
     whole = reader(rows)

@@ -112,7 +112,8 @@ class DynamicBalance:
     @property
     def load_LE(self) -> IntArray:
         """Loads added up over the window."""
-        return np.sum(self._seen, axis=0, dtype=np.int64)
+        total: IntArray = np.sum(self._seen, axis=0, dtype=np.int64)
+        return total
 
     def observe(self, load_LE: IntArray) -> FloatArray:
         """Take in the loads of a step and return the biases of the next one."""

@@ -60,7 +60,8 @@ def replay_text(
     kind: type[TextPass] = ChainedPass if placement.chained else RoundTripPass
     run = kind(host, placement, part, model, model_spec)
     batches = (
-        TextBatch.of(rows_BS, token_ids, host.device) for rows_BS in _batches(seq_ids)
+        TextBatch.of(rows_BS, token_ids, host.device)
+        for rows_BS in sequence_batches(seq_ids)
     )
     errors = interleave(map(run.through, batches))
     for layer, placed in enumerate(run.placed):
@@ -89,7 +90,7 @@ def _check_text(placement: Placement, model: Decoder, token_ids: IntArray) -> No
         )
 
 
-def _batches(seq_ids: IntArray) -> Iterator[IntArray]:
+def sequence_batches(seq_ids: IntArray) -> Iterator[IntArray]:
     """Rows of whole sequences, of like lengths, padded with -1: [B, S] each."""
     order = np.argsort(seq_ids, kind="stable")
     starts = np.flatnonzero(np.diff(seq_ids[order], prepend=np.int64(-1)))

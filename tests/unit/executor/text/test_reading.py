@@ -11,13 +11,13 @@ from planner.executor.model.tiny import TinyMoESpec
 
 torch = pytest.importorskip("torch")
 
-from planner.executor.gating.reading import (  # noqa: E402
+from planner.executor.model.decoder import Decoder  # noqa: E402
+from planner.executor.text.reading import (  # noqa: E402
     Reader,
     balanced,
     biased,
     loads,
 )
-from planner.executor.model.decoder import Decoder  # noqa: E402
 
 pytestmark = pytest.mark.torch
 SPEC = TinyMoESpec(
