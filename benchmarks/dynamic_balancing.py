@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from planner import bundled
-from planner.arrays import FloatArray, IntArray
+from planner.arrays import FloatArray, IdArray, IntArray
 from planner.executor.gating.balancing import Balance, relative
 from planner.executor.model.weights import load_model
 from planner.executor.text.reading import Reader, balanced, loads
@@ -81,7 +81,9 @@ def _line(
         rule=rule.rule, step=rule.step, target=rule.target, window=window, steps=steps
     )
     bias_LE, worst_SL = balanced(fitted, balance)
-    before, after, change = shown.compared(bias_LE)
+    before, rerouting = shown.compared(bias_LE)
+    after, change = rerouting.wanted_LTK, rerouting.outputs
+    assert change is not None
     experts = shown.model.config.experts
     below = np.flatnonzero(worst_SL.max(axis=1) < WANTED)
     aim = f"{rule.target:.2f}" if rule.rule == "prices" else "-"
@@ -95,7 +97,7 @@ def _line(
     )
 
 
-def _layers(ids_LTK: IntArray, experts: int) -> str:
+def _layers(ids_LTK: IdArray, experts: int) -> str:
     """Return the range over layers of the busiest expert's load over the mean."""
     worst_L: FloatArray = relative(loads(ids_LTK, experts)).max(axis=1)
     return f"{worst_L.min():.2f}..{worst_L.max():.2f}"

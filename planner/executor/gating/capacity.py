@@ -33,7 +33,9 @@ class Dropped:
     all_tokens: int
 
     @classmethod
-    def between(cls, wanted_LTK: IntArray, kept_LTK: IntArray) -> "Dropped":
+    def between(
+        cls, wanted_LTK: IntArray | IdArray, kept_LTK: IntArray | IdArray
+    ) -> "Dropped":
         """Count what is null in ``kept_LTK`` alone."""
         lost_LTK = (wanted_LTK >= 0) & (kept_LTK < 0)
         wanted_LT = (wanted_LTK >= 0).any(axis=2)

@@ -102,6 +102,9 @@ class ChainedPass(TextPass):
         index = self.numbers.index(block.layer)
         ids_NK, gates_NK = block.ffn.route(normed_NH)
         self.agreed(index, standing.token_N, ids_NK)
+        ids_NK, gates_NK = self.decided(
+            index, standing.token_N, normed_NH, ids_NK, gates_NK
+        )
         slots_NK = self.homes.slots(
             self.choices[index], ids_NK, standing.token_N, standing.rank_N
         )

@@ -11,6 +11,7 @@ from torch import Tensor
 from planner.arrays import FloatArray, IdArray, IntArray
 from planner.executor.gating.balancing import Balance, DynamicBalance, relative
 from planner.executor.gating.capacity import beyond
+from planner.executor.gating.rerouting import OutputChange, Rerouting
 from planner.executor.model.decoder import Decoder
 from planner.executor.model.moe import MoELayer, RoutedFn, at_once
 
@@ -23,32 +24,16 @@ class Reading:
     ----------
     rows_N
         The tokens, as rows of the text.
-    ids_LNK
-        Experts that they chose.
+    wanted_LNK, kept_LNK
+        Experts that they chose, and those of them with room (-1 for the others).
     odds_NV
         Logarithms of the odds of every next token.
     """
 
     rows_N: IntArray
-    ids_LNK: IntArray
+    wanted_LNK: IntArray
+    kept_LNK: IntArray
     odds_NV: Tensor
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputChange:
-    """What other choices did to what the model says.
-
-    Attributes
-    ----------
-    kl
-        Mean over tokens of KL(before || after) of the next token's odds, in nats.
-    perplexity_before, perplexity_after
-        Of the text itself, over the tokens that another one follows.
-    """
-
-    kl: float
-    perplexity_before: float
-    perplexity_after: float
 
 
 class Reader:
@@ -85,9 +70,10 @@ class Reader:
         rows_BS = self.batches[batch]
         real_BS = torch.from_numpy(rows_BS >= 0)
         text_BS = np.where(rows_BS >= 0, self._token_ids[rows_BS], 0)
-        chosen: list[IntArray] = []
+        wanted: list[IntArray] = []
+        kept: list[IntArray] = []
         for layer in self.layers:
-            layer.routed = _noting(layer, chosen, capacity_factor)
+            layer.routed = _noting(layer, wanted, kept, capacity_factor)
         try:
             logits = self.model(torch.from_numpy(text_BS), mask_BS=real_BS)
         finally:
@@ -95,30 +81,35 @@ class Reader:
                 layer.compute_here()
         return Reading(
             rows_N=rows_BS[rows_BS >= 0],
-            ids_LNK=np.stack(chosen),
+            wanted_LNK=np.stack(wanted),
+            kept_LNK=np.stack(kept),
             odds_NV=torch.log_softmax(logits[real_BS], dim=-1),
         )
 
     def compared(
         self, bias_LE: FloatArray, capacity_factor: float | None = None
-    ) -> tuple[IntArray, IntArray, OutputChange]:
+    ) -> tuple[IdArray, Rerouting]:
         """Read the text as it is, and with biases added and experts limited.
 
         Returns
         -------
-        before_LTK, after_LTK, change
-            Experts by row of the text, and what it did to the outputs.
+        before_LTK, rerouting
+            Experts by row of the text, and what became of them.
         """
-        shape = (2, len(self.layers), self.size, self.model.config.top_k)
-        ids_2LTK = np.full(shape, -1, dtype=np.int64)
+        shape = (len(self.layers), self.size, self.model.config.top_k)
+        before_LTK, wanted_LTK, kept_LTK = (
+            np.full(shape, -1, dtype=np.int16) for _ in range(3)
+        )
         said_2: FloatArray = np.zeros(2)
         kl, followed = 0.0, 0
         for batch, rows_BS in enumerate(self.batches):
             before = self.read(batch)
             with biased(self.layers, bias_LE):
                 after = self.read(batch, capacity_factor)
+            before_LTK[:, before.rows_N] = before.wanted_LNK
+            wanted_LTK[:, after.rows_N] = after.wanted_LNK
+            kept_LTK[:, after.rows_N] = after.kept_LNK
             for number, reading in enumerate((before, after)):
-                ids_2LTK[number][:, reading.rows_N] = reading.ids_LNK
                 odds = self._of_next(rows_BS, reading)
                 said_2[number] -= float(odds.sum())
             followed += len(odds)
@@ -130,7 +121,9 @@ class Reader:
             perplexity_before=float(perplexity_2[0]),
             perplexity_after=float(perplexity_2[1]),
         )
-        return ids_2LTK[0], ids_2LTK[1], change
+        return before_LTK, Rerouting(
+            wanted_LTK=wanted_LTK, kept_LTK=kept_LTK, bias_LE=bias_LE, outputs=change
+        )
 
     def _of_next(self, rows_BS: IntArray, reading: Reading) -> Tensor:
         """Return the odds of the tokens that follow, one per token that has one."""
@@ -146,14 +139,18 @@ class Reader:
 def biased(layers: Sequence[MoELayer], bias_LE: FloatArray) -> Iterator[None]:
     """Add biases to those that the layers have, for a while."""
     own = [layer.bias for layer in layers]
-    for layer, bias_E in zip(layers, bias_LE, strict=True):
-        added = torch.from_numpy(bias_E).to(layer.bias)
-        layer.bias = layer.bias + added
+    add_biases(layers, bias_LE)
     try:
         yield
     finally:
         for layer, bias_E in zip(layers, own, strict=True):
             layer.bias = bias_E
+
+
+def add_biases(layers: Sequence[MoELayer], bias_LE: FloatArray) -> None:
+    """Add biases to those that the layers have."""
+    for layer, bias_E in zip(layers, bias_LE, strict=True):
+        layer.bias = layer.bias + torch.from_numpy(bias_E).to(layer.bias)
 
 
 def balanced(reader: Reader, balance: Balance) -> tuple[FloatArray, FloatArray]:
@@ -171,7 +168,7 @@ def balanced(reader: Reader, balance: Balance) -> tuple[FloatArray, FloatArray]:
     for step in range(balance.steps):
         with biased(reader.layers, dynamic.bias_LE):
             reading = reader.read(step % len(reader.batches))
-        dynamic.observe(loads(reading.ids_LNK, shape[1]))
+        dynamic.observe(loads(reading.wanted_LNK, shape[1]))
         worst_SL[step] = relative(dynamic.load_LE).max(axis=1)
     return dynamic.bias_LE, worst_SL
 
@@ -184,15 +181,19 @@ def loads(ids_LTK: IntArray | IdArray, experts: int) -> IntArray:
 
 
 def _noting(
-    layer: MoELayer, chosen: list[IntArray], capacity_factor: float | None
+    layer: MoELayer,
+    wanted: list[IntArray],
+    kept: list[IntArray],
+    capacity_factor: float | None,
 ) -> RoutedFn:
     def combine(x: Tensor, ids: Tensor, gates: Tensor) -> Tensor:
         ids_TK = ids.numpy()
+        wanted.append(ids_TK)
         if capacity_factor is not None:
             late_TK = beyond(ids_TK, len(layer.bias), capacity_factor)
             ids_TK = np.where(late_TK, -1, ids_TK)
             gates = gates.masked_fill(torch.from_numpy(late_TK), 0)
-        chosen.append(ids_TK)
+        kept.append(ids_TK)
         y: Tensor = layer.combine_local(x, ids, gates)
         return y
 

@@ -71,14 +71,17 @@ def test_a_batch_is_read_as_its_sequences_alone(reader: Reader) -> None:
     assert reading.rows_N.tolist() == list(range(44))
     for first, length in ((0, 12), (12, 32)):
         ids, odds = alone(reader, first, length)
-        assert np.array_equal(reading.ids_LNK[:, first : first + length], ids)
+        assert np.array_equal(reading.wanted_LNK[:, first : first + length], ids)
         torch.testing.assert_close(reading.odds_NV[first : first + length], odds)
 
 
 def test_without_biases_and_limits_nothing_changes(reader: Reader) -> None:
     """Law: KL 0, the same perplexity, the same experts; perplexity is the text's."""
-    before, after, change = reader.compared(np.zeros((2, 8)))
-    assert np.array_equal(before, after)
+    before, found = reader.compared(np.zeros((2, 8)))
+    change = found.outputs
+    assert change is not None
+    assert np.array_equal(before, found.wanted_LTK)
+    assert np.array_equal(before, found.kept_LTK)
     assert change.kl == 0
     lost, count = 0.0, 0
     for first, length in zip(np.cumsum((0, *LENGTHS)), LENGTHS, strict=False):
@@ -98,7 +101,9 @@ def test_biases_are_added_for_a_while_and_taken_back(reader: Reader) -> None:
     own = [layer.bias.clone() for layer in reader.layers]
     bias = np.zeros((2, 8))
     bias[1, 5] = 9
-    before, after, change = reader.compared(bias)
+    before, found = reader.compared(bias)
+    after, change = found.wanted_LTK, found.outputs
+    assert change is not None
     assert np.array_equal(before[0], after[0])
     assert (after[1] == 5).any(axis=1).all()
     for layer, kept in zip(reader.layers, own, strict=True):
@@ -115,17 +120,21 @@ def test_biases_are_added_for_a_while_and_taken_back(reader: Reader) -> None:
 
 def test_capacity_limits_every_expert_of_every_batch(reader: Reader) -> None:
     """Law: no load of a batch is above the capacity, and what is missing is counted."""
-    before, after, change = reader.compared(np.zeros((2, 8)), capacity_factor=0.9)
+    before, found = reader.compared(np.zeros((2, 8)), capacity_factor=0.9)
+    after = found.kept_LTK
     for batch in reader.batches:
         rows = batch[batch >= 0]
         room = capacity(0.9, 3 * rows.size, 8)
         assert loads(after[:, rows], 8).max() == room
-    dropped = Dropped.between(before[:1], after[:1])
-    assert dropped.pairs >= 0.1 * dropped.all_pairs - 16
-    assert change.kl > 0
-    plenty = reader.compared(np.zeros((2, 8)), capacity_factor=8.0)
-    assert np.array_equal(plenty[0], plenty[1])
-    assert plenty[2].kl == 0
+    assert np.array_equal(found.wanted_LTK[0], before[0])
+    assert found.dropped == Dropped.between(found.wanted_LTK, after)
+    assert found.dropped.pairs >= 0.1 * found.dropped.all_pairs - 32
+    assert found.outputs is not None
+    assert found.outputs.kl > 0
+    _, plenty = reader.compared(np.zeros((2, 8)), capacity_factor=8.0)
+    assert np.array_equal(plenty.kept_LTK, before)
+    assert plenty.outputs is not None
+    assert plenty.outputs.kl == 0
 
 
 def test_a_skewed_text_is_balanced_and_the_path_is_told(reader: Reader) -> None:
@@ -133,9 +142,9 @@ def test_a_skewed_text_is_balanced_and_the_path_is_told(reader: Reader) -> None:
     balance = Balance(rule="prices", step=0.02, window=2, steps=60, target=1.2)
     bias, worst = balanced(reader, balance)
     assert worst.shape == (60, 2)
-    before, after, _ = reader.compared(bias)
-    first = relative(loads(reader.read(0).ids_LNK, 8)).max(axis=1)
+    before, found = reader.compared(bias)
+    first = relative(loads(reader.read(0).wanted_LNK, 8)).max(axis=1)
     assert worst[0].tolist() == first.tolist()
-    reached = relative(loads(after, 8)).max()
+    reached = relative(loads(found.wanted_LTK, 8)).max()
     assert reached < 1.3 < relative(loads(before, 8)).max()
     assert worst[-1].max() == pytest.approx(reached, abs=0.1)
