@@ -154,18 +154,22 @@ class TextPass:
 
     def _unsharded(self, batch: TextBatch) -> Tensor:
         kept: dict[int, Tensor] = {}
+        real_BS = batch.rows_BS >= 0
+        routed_N = self.model.routes(batch.text_BS[real_BS])
+        token_N = batch.token_N[routed_N]
 
         def noting(number: int, layer: MoELayer) -> RoutedFn:
             def combine(x: Tensor, ids: Tensor, gates: Tensor) -> Tensor:
                 index = self.numbers.index(number)
-                ids, gates = self.decided(index, batch.token_N, x, ids, gates)
+                ids, gates = self.decided(index, token_N, x, ids, gates)
                 # A choice without room is computed, and its gate is 0.
-                kept[number] = layer.combine_local(x, ids.clamp(min=0), gates)
-                return kept[number]
+                y = layer.combine_local(x, ids.clamp(min=0), gates)
+                kept[number] = y.new_zeros(len(routed_N), y.shape[1])
+                kept[number][routed_N] = y
+                return y
 
             return at_once(combine)
 
-        real_BS = batch.rows_BS >= 0
         by = {n: noting(n, layer) for n, layer in self.model.moe.items()}
         logits = finish(self.model.steps(batch.text_BS, mask_BS=real_BS, routed_by=by))
         return torch.cat([*(kept[n] for n in self.numbers), logits[real_BS]], dim=1)

@@ -23,11 +23,11 @@ class Reading:
     Attributes
     ----------
     rows_N
-        The tokens, as rows of the text.
+        The tokens that go to routed experts, as rows of the text.
     wanted_LNK, kept_LNK
         Experts that they chose, and those of them with room (-1 for the others).
     odds_NV
-        Logarithms of the odds of every next token.
+        Logarithms of the odds of every next token, for all tokens.
     """
 
     rows_N: IntArray
@@ -69,18 +69,20 @@ class Reader:
         """
         rows_BS = self.batches[batch]
         real_BS = torch.from_numpy(rows_BS >= 0)
-        text_BS = np.where(rows_BS >= 0, self._token_ids[rows_BS], 0)
+        text = np.where(rows_BS >= 0, self._token_ids[rows_BS], 0)
+        text_BS = torch.from_numpy(text)
         wanted: list[IntArray] = []
         kept: list[IntArray] = []
         for layer in self.layers:
             layer.routed = _noting(layer, wanted, kept, capacity_factor)
         try:
-            logits = self.model(torch.from_numpy(text_BS), mask_BS=real_BS)
+            logits = self.model(text_BS, mask_BS=real_BS)
         finally:
             for layer in self.layers:
                 layer.compute_here()
+        routed_N = self.model.routes(text_BS[real_BS]).numpy()
         return Reading(
-            rows_N=rows_BS[rows_BS >= 0],
+            rows_N=rows_BS[rows_BS >= 0][routed_N],
             wanted_LNK=np.stack(wanted),
             kept_LNK=np.stack(kept),
             odds_NV=torch.log_softmax(logits[real_BS], dim=-1),
