@@ -1,13 +1,14 @@
 """How far bf16 and fp8 take a placed model's outputs from the unsharded float32 one's.
 
-    python -m benchmarks.precision [--tokens 4000] [--seeds 3] [--trace FILE --model NAME]
+    python -m benchmarks.precision [--tokens 4000] [--seeds 3] [--trace FILE]
 
 The bundled model under its own router, and under forced routing seeded hidden states,
 gates and weights; experts lie one run after the other on four GPUs in two domains.
 Each line has the greatest error of any token in the routed experts' outputs of the
 first, middle and last layer, and in what leaves the last layer (logits, or the
 residual stream): greatest difference over greatest value, both passes on their own
-through all layers. ``--trace`` forces the ids of another trace as well.
+through all layers. ``--trace`` forces the ids of another trace as well (``--model``: of another model
+than DeepSeek-V2-Lite).
 """
 
 import argparse
@@ -27,7 +28,11 @@ from planner.workload.parts import TokenPart
 from planner.workload.presets import load_model
 from planner.workload.trace import RoutingTrace, load_trace
 
-WAYS = (("copies", "local_nic"), ("dedup_domain", "dest_forward"), ("direct", "local_nic"))
+WAYS = (
+    ("copies", "local_nic"),
+    ("dedup_domain", "dest_forward"),
+    ("direct", "local_nic"),
+)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from planner.cli.render_rerouting import show_rerouting
 from planner.manifest import Manifest
 from planner.manifest.schema import (
     Baseline,
@@ -260,29 +261,39 @@ def show_replay(report: ReplayReport, console: Console) -> None:
             f"rows travel and weights are held in {report.precision}; outputs are "
             "compared with the unsharded float32 model's"
         )
+    show_rerouting(report, console)
     table = Table()
     table.add_column("part")
     columns = ("tokens", "transfers", "GPU pairs equal", "link loads equal", "outputs")
     for column in (*columns, "seconds"):
         table.add_column(column, justify="right")
     for part in report.parts:
-        error = part.max_relative_error
+        error = part.output_error
         table.add_row(
             part.part,
             f"{part.tokens:,}",
             f"{part.transfers:,}",
             f"{part.pairs:,}",
             f"{part.links:,}",
-            "-" if error is None else f"within {error:.1e} (<= {part.tolerance:.0e})",
+            "-" if error is None else f"within {error:.1e}",
             f"{part.seconds:.1f}",
         )
     console.print(table)
     for part in report.parts:
-        if part.ids_agreeing is not None:
-            chose = "chose" if report.precision == "fp32" else "would have chosen"
+        if part.tolerance is not None:
             console.print(
-                f"{part.part}: the router {chose} {part.ids_agreeing:.3%} of the "
-                "recorded experts again"
+                f"{part.part}: outputs differ from the unsharded model's by at most "
+                f"{part.output_error:.1e} ({part.tolerance.outputs:g} allowed), those "
+                f"of routed experts by {part.layer_error:.1e} "
+                f"({part.tolerance.layers:g} allowed)",
+                soft_wrap=True,
+            )
+        if part.ids_agreeing is not None:
+            again = "chose" if report.precision == "fp32" else "would have chosen"
+            which = "recorded" if part.rerouted is None else "new"
+            console.print(
+                f"{part.part}: the router {again} {part.ids_agreeing:.3%} of the "
+                f"{which} experts again"
             )
     for note in report.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)

@@ -143,6 +143,7 @@ class Tally:
     ) -> None:
         layers = len(placement.plan.layer_numbers)
         self._host, self._expert_bytes = host, model_spec.expert_bytes
+        self._exact = placement.precision.exact
         shape = (layers, host.ranks, host.ranks)
         self._dispatch_LGG = np.zeros(shape, dtype=np.int64)
         self._combine_LGG = np.zeros(shape, dtype=np.int64)
@@ -160,7 +161,7 @@ class Tally:
 
     def differs(self, layer: int, found_NH: Tensor, wanted_NH: Tensor) -> None:
         """Note how far a layer's outputs are from the unsharded model's."""
-        error = relative_error(found_NH, wanted_NH)
+        error = relative_error(found_NH, wanted_NH, mean_at_least=not self._exact)
         self.error_L[layer] = max(self.error_L[layer], error)
 
     def moved(self, final_error: float, ids_agreeing: float | None = None) -> Moved:
@@ -188,10 +189,20 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def relative_error(found_TH: Tensor, wanted_TH: Tensor) -> float:
-    """Return the greatest difference of a token over its greatest wanted value."""
+def relative_error(
+    found_TH: Tensor, wanted_TH: Tensor, *, mean_at_least: bool = False
+) -> float:
+    """Return the greatest difference of a token over its greatest wanted value.
+
+    Parameters
+    ----------
+    mean_at_least
+        Tokens whose values are small are held against the mean over tokens.
+    """
     if not len(wanted_TH):
         return 0.0
     difference_T = (found_TH - wanted_TH).abs().amax(dim=1)
     scale_T = wanted_TH.abs().amax(dim=1).clamp(min=TINIEST)
+    if mean_at_least:
+        scale_T = scale_T.maximum(scale_T.mean())
     return float((difference_T / scale_T).nan_to_num(nan=torch.inf).max())

@@ -59,8 +59,8 @@ class SlotBank:
     Attributes
     ----------
     weights_P
-        Encoded weights by hosted slot; they stand for NaN where there is no slot, so that a wrong address
-        cannot go unseen.
+        Encoded weights by hosted slot; they stand for NaN where there is no slot,
+        so that a wrong address cannot go unseen.
     pairs_G
         (token, expert) pairs computed so far by each hosted rank.
     """

@@ -1,19 +1,26 @@
 """Replay a plan's trace and hold what moved against what was predicted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
 
 from planner import bundled
 from planner.errors import ReplayMismatch, UsageError
-from planner.executor.precision.tolerance import TOLERANCES
+from planner.executor.gating.rerouting import Rerouting
+from planner.executor.precision.tolerance import TOLERANCES, Tolerance
 from planner.executor.replay import replay as move
 from planner.executor.result import ReplayResult
 from planner.manifest import Manifest, digest_of_counts, read_manifest
-from planner.manifest.schema import PartPrediction
+from planner.manifest.schema import LayerPrediction, PartPrediction
 from planner.pipeline.evaluating import plan_of
+from planner.pipeline.rerouting import (
+    Change,
+    ReroutedPart,
+    predicted_again,
+    rerouted,
+)
 from planner.verifier import Setting, settings_of
 from planner.workload.parts import Part, TokenPart
 from planner.workload.tokens import RoutingTrace
@@ -34,16 +41,23 @@ class ReplayedPart:
         Transfers moved in both legs over all layers.
     pairs, links
         GPU pairs and link loads compared with the prediction, all equal: every
-        ordered pair and every link, both legs, in every layer.
+        ordered pair and every link, both legs, in every layer. Where choices were
+        changed, the prediction is made again for the new ones.
     max_relative_error
         Greatest difference of an output from the unsharded float32 model's,
         relative; None without tensors.
+    output_error, layer_error
+        Its two parts: in what leaves the last layer, and in the routed experts'
+        outputs of any layer.
     tolerance
-        The greatest that the precision allows; None without tensors.
+        What the precision allows of each; None without tensors.
     ids_agreeing
-        Share of expert ids that the model's router chose as recorded; None where
-        routing was forced. In bf16 and fp8 tokens go to the unsharded pass's
-        experts, and this is what the router would have chosen.
+        Share of expert ids that the model's router chose as recorded, or as decided
+        before where choices were changed; None where routing was forced. In bf16
+        and fp8 tokens go to the unsharded pass's experts, and this is what the
+        router would have chosen.
+    rerouted
+        Loads and outputs before and after; None where nothing was changed.
     """
 
     part: str
@@ -52,14 +66,26 @@ class ReplayedPart:
     pairs: int
     links: int
     max_relative_error: float | None
-    tolerance: float | None
+    output_error: float | None
+    layer_error: float | None
+    tolerance: Tolerance | None
     ids_agreeing: float | None
     seconds: float
+    rerouted: ReroutedPart | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayReport:
-    """A replay in which everything agreed."""
+    """A replay in which everything agreed.
+
+    Attributes
+    ----------
+    change
+        What choices were changed by on purpose; None: by nothing.
+    worst_by_step
+        While biases followed the loads: the greatest load of an expert over its
+        layer's mean, after every step.
+    """
 
     plan: str
     executor: str
@@ -67,6 +93,8 @@ class ReplayReport:
     precision: str
     parts: tuple[ReplayedPart, ...]
     notes: tuple[str, ...]
+    change: Change | None = None
+    worst_by_step: tuple[float, ...] = ()
 
 
 def replay(
@@ -76,6 +104,8 @@ def replay(
     executor: str = "auto",
     gating: str = "auto",
     precision: str = "fp32",
+    balance: str | None = None,
+    capacity_factor: float | None = None,
 ) -> ReplayReport:
     """Move a plan's trace and compare every GPU pair and link with the prediction.
 
@@ -91,6 +121,11 @@ def replay(
         trace's ids; ``auto`` takes ``real`` for the bundled trace.
     precision
         ``fp32``, ``bf16`` or ``fp8``: what rows travel as and slots hold.
+    balance
+        Let the biases of the model's router follow the loads of the planning part
+        first: ``default``, or ``NAME=VALUE,...`` of :class:`Balance`.
+    capacity_factor
+        Limit every expert to this times the mean load of a batch, rounded up.
 
     Raises
     ------
@@ -107,10 +142,26 @@ def replay(
     notes: list[str] = []
     chosen = _executor(executor, precision, notes)
     mode = _gating(gating, manifest, chosen)
+    change = Change.of(balance, capacity_factor)
+    text = _text(manifest) if mode == "real" else None
+    found = parts_of_plan(part, manifest, settings)
+    reroutings: Sequence[Rerouting | None] = [None] * len(found)
+    worst: tuple[float, ...] = ()
+    if change is not None:
+        change.check_gating(mode)
+        shown = [(setting, tokens) for _, setting, _, tokens in found]
+        reroutings, worst = rerouted(change, shown, text)
     parts = []
-    for name, setting, predicted, tokens in _parts(part, manifest, settings):
-        result = _moved(setting, tokens, chosen, mode, precision)
-        parts.append(_compared(name, predicted, setting, tokens, result))
+    for (name, setting, predicted, tokens), rerouting in zip(
+        found, reroutings, strict=True
+    ):
+        result = _moved(setting, tokens, chosen, text, rerouting, precision)
+        layers, beside = predicted.layers, None
+        if rerouting is not None:
+            layers, beside = predicted_again(setting, tokens, rerouting)
+        parts.append(
+            replace(_compared(name, layers, setting, tokens, result), rerouted=beside)
+        )
     return ReplayReport(
         plan=str(path),
         executor=chosen,
@@ -118,6 +169,8 @@ def replay(
         precision=precision,
         parts=tuple(parts),
         notes=tuple(notes),
+        change=change,
+        worst_by_step=worst,
     )
 
 
@@ -170,7 +223,7 @@ def _gating(wanted: str, manifest: Manifest, executor: str) -> str:
     return "real" if has_weights and executor == "local" else "forced"
 
 
-def _parts(
+def parts_of_plan(
     wanted: str, manifest: Manifest, settings: Sequence[Setting]
 ) -> list[tuple[str, Setting, PartPrediction, TokenPart]]:
     """Return the parts to move, with what the manifest predicts of each."""
@@ -198,17 +251,26 @@ def _parts(
     return chosen
 
 
+def _text(manifest: Manifest) -> RoutingTrace:
+    """Read the bundled trace with its text."""
+    loaded = load_trace(bundled.traces()[manifest.inputs.traces[0].name])
+    assert isinstance(loaded, RoutingTrace)
+    return loaded
+
+
 def _moved(
-    setting: Setting, part: TokenPart, executor: str, gating: str, precision: str
+    setting: Setting,
+    part: TokenPart,
+    executor: str,
+    text: RoutingTrace | None,
+    rerouting: Rerouting | None,
+    precision: str,
 ) -> ReplayResult:
+    """Move a part; ``text`` is there under real gating."""
     manifest = setting.manifest
-    text: RoutingTrace | None = None
-    if gating == "real":
-        loaded = load_trace(bundled.traces()[manifest.inputs.traces[0].name])
-        text = loaded if isinstance(loaded, RoutingTrace) else None
     return move(
         executor,
-        gating,
+        "forced" if text is None else "real",
         plan=plan_of(manifest),
         part=part,
         layout=setting.layout,
@@ -223,12 +285,13 @@ def _moved(
         seq_ids=None if text is None else text.sequence_T,
         seed=manifest.provenance.seed,
         precision=precision,
+        rerouting=rerouting,
     )
 
 
 def _compared(
     name: str,
-    predicted: PartPrediction,
+    predicted: Sequence[LayerPrediction],
     setting: Setting,
     part: TokenPart,
     result: ReplayResult,
@@ -236,7 +299,7 @@ def _compared(
     """Compare every GPU pair and link of both legs with the prediction."""
     findings: list[str] = []
     dispatch_LGG, combine_LGG = result.transfers_L2GG
-    for index, layer in enumerate(predicted.layers):
+    for index, layer in enumerate(predicted):
         where = f"{name} part, layer {layer.layer}"
         pairs = digest_of_counts(dispatch_LGG[index])
         if pairs != layer.transfers_sha256:
@@ -252,24 +315,38 @@ def _compared(
             layer.links_sha256
         ):
             findings.append(f"{where}: link loads differ from the predicted ones")
-    error = result.max_relative_error
-    if error is not None and not error <= result.tolerance:
-        findings.append(
-            f"{name} part: outputs differ from the unsharded model's by {error:.2e}, "
-            f"relative; the tolerance is {result.tolerance:.0e} in {result.precision}"
-        )
+    findings += _too_far(name, result)
     if findings:
         raise ReplayMismatch(findings)
+    outputs = result.moved.outputs
     gpus, links = setting.layout.gpu_count, len(setting.topology.links)
-    layers = len(predicted.layers)
+    layers = len(predicted)
     return ReplayedPart(
         part=name,
         tokens=part.token_count,
         transfers=int(dispatch_LGG.sum() + combine_LGG.sum()),
         pairs=2 * layers * gpus * (gpus - 1),
         links=2 * layers * links,
-        max_relative_error=error,
-        tolerance=None if error is None else result.tolerance,
+        max_relative_error=result.max_relative_error,
+        output_error=None if outputs is None else outputs.final_error,
+        layer_error=None if outputs is None else outputs.layer_error,
+        tolerance=None if outputs is None else result.tolerance,
         ids_agreeing=result.ids_agreeing,
         seconds=result.seconds,
     )
+
+
+def _too_far(name: str, result: ReplayResult) -> list[str]:
+    """Hold outputs against what the precision allows."""
+    outputs, tolerance = result.moved.outputs, result.tolerance
+    if outputs is None:
+        return []
+    return [
+        f"{name} part: {what} differ from the unsharded model's by {error:.2e}, "
+        f"relative; the tolerance is {allowed:g} in {result.precision}"
+        for what, error, allowed in (
+            ("outputs", outputs.final_error, tolerance.outputs),
+            ("outputs of routed experts", outputs.layer_error, tolerance.layers),
+        )
+        if not error <= allowed
+    ]

@@ -37,7 +37,7 @@ def choose(
 
 
 def weigh(gate: Gate, logits_TE: Tensor, ids_TK: Tensor) -> Tensor:
-    """Return the gates of experts that were chosen elsewhere."""
+    """Return the gates of experts that were chosen already, none of them null."""
     return _gates(gate, _scores(gate, logits_TE).gather(-1, ids_TK))
 
 

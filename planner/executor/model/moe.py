@@ -84,12 +84,8 @@ class MoELayer(nn.Module):
         return choose(self.gate, self._logits(x), self.bias)
 
     def weigh(self, x: Tensor, ids: Tensor) -> Tensor:
-        """Return the gates of tokens ``[T, H]`` for experts chosen elsewhere."""
+        """Return the gates of experts ``[T, K]`` that were chosen already."""
         return weigh(self.gate, self._logits(x), ids)
-
-    def _logits(self, x: Tensor) -> Tensor:
-        wide = torch.promote_types(x.dtype, torch.float32)
-        return x.to(wide) @ self.router.to(wide)
 
     def combine_local(self, x: Tensor, ids: Tensor, gates: Tensor) -> Tensor:
         """Compute all routed experts here: sort tokens by expert, then loop."""
@@ -138,6 +134,10 @@ class MoELayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return shared plus routed outputs for tokens ``[..., H]``."""
         return finish(self.steps(x.reshape(-1, x.shape[-1]))).view_as(x)
+
+    def _logits(self, x_TH: Tensor) -> Tensor:
+        wide = torch.promote_types(x_TH.dtype, torch.float32)
+        return x_TH.to(wide) @ self.router.to(wide)
 
     def _shared(self, x_TH: Tensor) -> Tensor | None:
         return None if self.shared is None else self.shared(x_TH)

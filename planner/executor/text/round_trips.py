@@ -42,8 +42,9 @@ class RoundTripPass(TextPass):
         text_BS = torch.where(
             real_BS, batch.text_BS.gather(1, positions_BS.clamp(min=0)), 0
         )
+        routed_N = token_N[self.model.routes(text_BS[real_BS])]
         by = {
-            number: self._spread(index, token_N, reference)
+            number: self._spread(index, routed_N, reference)
             for index, number in enumerate(self.numbers)
         }
         logits = yield from self.model.steps(
