@@ -1,17 +1,19 @@
 """How far bf16 and fp8 take a placed model's outputs from the unsharded float32 one's.
 
-    python -m benchmarks.precision [--tokens 4000] [--seeds 3] [--trace FILE]
+    python -m benchmarks.precision [--seeds 2] [--trace FILE] [--layers 58]
 
 The bundled model under its own router, and under forced routing seeded hidden states,
 gates and weights; experts lie one run after the other on four GPUs in two domains.
 Each line has the greatest error of any token in the routed experts' outputs of the
-first, middle and last layer, and in what leaves the last layer (logits, or the
+first, worst and last layer, and in what leaves the last layer (logits, or the
 residual stream): greatest difference over greatest value, both passes on their own
-through all layers. ``--trace`` forces the ids of another trace as well (``--model``: of another model
-than DeepSeek-V2-Lite).
+through all layers; of a layer the token's greatest value, or the layer's mean one if
+that is more. ``--trace`` forces the ids of another trace as well, ``--layers`` its
+layers over and over again.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +41,10 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tokens", type=int, default=4000)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--trace", type=Path)
     parser.add_argument("--model", default="deepseek-v2-lite")
+    parser.add_argument("--layers", type=int)
     given = parser.parse_args()
     text = load_trace(bundled.tiny_moe_trace())
     assert isinstance(text, RoutingTrace)
@@ -56,7 +59,12 @@ def main() -> None:
         other = load_trace(given.trace)
         assert isinstance(other, RoutingTrace)
         rows = min(given.tokens, len(other.sequence_T))
-        print(f"{given.model}, {rows} tokens, forced, worst of {given.seeds} seeds")
+        if given.layers is not None:
+            other = repeated(other, given.layers)
+        print(
+            f"{given.model}, {len(other.layer_numbers)} layers, {rows} tokens, forced, "
+            f"worst of {given.seeds} seeds"
+        )
         table(other, given.model, "forced", rows, seeds)
 
 
@@ -64,7 +72,7 @@ def table(
     trace: RoutingTrace, model: str, gating: str, rows: int, seeds: list[int]
 ) -> None:
     """Print one line for each precision and traffic mode."""
-    print("| precision | traffic | first | middle | last layer | out | same choices |")
+    print("| precision | traffic | first layer | worst | last | out | same choices |")
     print("|---|---|---|---|---|---|---|")
     for precision in ("fp32", "bf16", "fp8"):
         for traffic, endpoint in WAYS:
@@ -84,12 +92,22 @@ def table(
     print()
 
 
+def repeated(trace: RoutingTrace, layers: int) -> RoutingTrace:
+    """Return a trace with its layers over and over again."""
+    at_L = np.arange(layers) % len(trace.layer_numbers)
+    return replace(
+        trace,
+        layer_numbers=tuple(range(layers)),
+        experts_LTK=trace.experts_LTK[at_L],
+    )
+
+
 def line(found: list[ReplayResult]) -> str:
     """Return the worst figures of some runs."""
     checks = [result.moved.outputs for result in found if result.moved.outputs]
     error_L = np.max([check.error_L for check in checks], axis=0)
     final = max(check.final_error for check in checks)
-    shown = [error_L[0], error_L[len(error_L) // 2], error_L[-1], final]
+    shown = [error_L[0], error_L.max(), error_L[-1], final]
     agreeing = found[0].ids_agreeing
     same = "-" if agreeing is None else f"{agreeing:.3%}"
     return " | ".join([*(f"{error:.1e}" for error in shown), same])
