@@ -90,6 +90,8 @@ class Watch(threading.Thread):
     def run(self) -> None:
         """Beat and listen until the run is over."""
         self._end = self._listened()
+        # The hub waits for this: all has been read.
+        self._line.close()
         self._over.set()
         if self._end is not None and not self._heard.wait(self._timing.grace_s):
             self._die(self._end)

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 
 from planner.errors import WorldError
+from planner.executor.world.environment import REPORT
 from planner.executor.world.outcomes import failure
 from planner.executor.world.parcels import pack, unpack
 
@@ -173,7 +174,7 @@ def _become(message: Mapping[str, object], passed: list[int]) -> None:
     environ, inherit = message["environ"], message["inherit"]
     assert isinstance(environ, dict) and isinstance(inherit, list)
     try:
-        os.environ.update(environ)
+        os.environ.update(environ, **{REPORT: str(passed[0])})
         os.environ.update(zip(inherit, map(str, passed[1:]), strict=True))
         program: Callable[[Connection], int] = unpack(channel.recv_bytes())
         code = program(channel)
