@@ -15,7 +15,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from planner.errors import UsageError
+from planner.errors import UsageError, WorldError
 from planner.executor.world.cards import Card
 from planner.executor.world.environment import HERE, Found
 from planner.executor.world.groups import World, process_group
@@ -113,9 +113,13 @@ def _connected(
 ) -> tuple[Line, Hub | None, dist.TCPStore | None]:
     """Return the connection to the hub; rank 0 has the hub and the store as well."""
     if found.rank:
-        return find_rank_0(found, found.port, pace.gather_s), None, None
-    listener = listen(found, found.port)
-    host = listener.getsockname()[0]
+        port = _port_of_rank_0(found, pace.gather_s)
+        return find_rank_0(found, port, pace.gather_s), None, None
+    listener = listen(found, 0 if found.agent_store else found.port)
+    host, port = listener.getsockname()[:2]
+    if found.agent_store:
+        agent, turn = _agent(found, pace.gather_s)
+        agent.set(turn, str(port))
     with socket.create_server((host, 0), family=listener.family) as free:
         port, descriptor = free.getsockname()[1], os.dup(free.fileno())
     store = _store(host, port, pace.gather_s, descriptor)
@@ -132,6 +136,29 @@ def _connected(
     line = Line(ours)
     waited_for(line, time.monotonic() + pace.gather_s)
     return line, hub, store
+
+
+def _port_of_rank_0(found: Found, timeout_s: float) -> int:
+    """Return the launcher's port, or the one that rank 0 left with torchrun's agent."""
+    if not found.agent_store:
+        return found.port
+    store, turn = _agent(found, timeout_s)
+    try:
+        return int(store.get(turn))
+    except RuntimeError:
+        raise WorldError(
+            f"rank 0 did not come within {timeout_s:g} s: start all ranks together"
+        ) from None
+
+
+def _agent(found: Found, timeout_s: float) -> tuple[dist.Store, str]:
+    """Return the store of torchrun's agent, and the key of this world in it.
+
+    The store outlives a world: ranks that join one after the other count them.
+    """
+    store = _store(found.address, found.port, timeout_s)
+    agent = dist.PrefixStore(f"planner/{found.job}", store)
+    return agent, f"port/{agent.add(f'worlds/{found.rank}', 1)}"
 
 
 def _store(
