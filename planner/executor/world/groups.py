@@ -1,12 +1,13 @@
 """A world and its process groups: explicit handles, no default group of torch."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from types import TracebackType
 
 import torch
 import torch.distributed as dist
+
+from planner.executor.world.member import Watch
 
 COLLECTIVE_S = 1800.0
 """How long a collective waits for ranks that live but do not come."""
@@ -26,6 +27,10 @@ class World:
         All ranks; to be named in every collective (``group=world.group``).
     store
         Keys and values that all ranks see.
+    interface
+        Address at which other ranks reach this one.
+    watch
+        What tells this rank that another is lost.
     """
 
     rank: int
@@ -33,8 +38,8 @@ class World:
     device: torch.device
     group: dist.ProcessGroup
     store: dist.Store
-    interface: str = ""
-    leave: Callable[[], None] = field(default=lambda: None, repr=False)
+    interface: str
+    watch: Watch
 
     def subgroup(self, ranks: Sequence[int], name: str) -> dist.ProcessGroup | None:
         """Return a group of some ranks, numbered in the order given; None outside it.
@@ -53,20 +58,9 @@ class World:
         )
 
     def close(self) -> None:
-        """Leave the world; collectives are over."""
+        """Let go of everything; :func:`~planner.executor.world.watch.watched` does."""
         self.group.shutdown()
-        self.leave()
-
-    def __enter__(self) -> "World":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+        self.watch.close()
 
 
 def process_group(
