@@ -42,7 +42,11 @@ def replay(
     plan: Plan,
     part: Annotated[str, typer.Option(help="planning, holdout or both.")] = "both",
     executor: Annotated[
-        str, typer.Option(help="auto, local (torch) or counter (no torch).")
+        str,
+        typer.Option(
+            help="auto, local (torch, all ranks in this process), distributed (a "
+            "process per GPU) or counter (no torch)."
+        ),
     ] = "auto",
     gating: Annotated[
         str, typer.Option(help="auto, real (the model's router) or forced (the trace).")
@@ -52,6 +56,13 @@ def replay(
         typer.Option(
             help="nearest,even,weighted or some of them: count the plan under each, "
             "beside each other."
+        ),
+    ] = None,
+    timeline: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for timeline.json (Chrome trace) and timeline.svg of "
+            "--executor distributed."
         ),
     ] = None,
     output_format: flags.Format = "human",
@@ -66,7 +77,11 @@ def replay(
             )
         _compare(plan, selections, part, output_format)
         return
-    report = pipeline.replay(plan, part=part, executor=executor, gating=gating)
+    report = pipeline.replay(
+        plan, part=part, executor=executor, gating=gating, timeline=timeline
+    )
+    if report.rank:
+        return  # Rank 0 speaks for all.
     if output_format == "json":
         print(json.dumps(pipeline.plain(report), indent=2))
         return

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from planner import bundled
 from planner.errors import ReplayMismatch, UsageError
@@ -18,7 +19,10 @@ from planner.workload.parts import Part, TokenPart
 from planner.workload.tokens import RoutingTrace
 from planner.workload.trace import load_trace
 
-EXECUTORS = ("auto", "local", "counter")
+if TYPE_CHECKING:
+    from planner.executor.host import Host
+
+EXECUTORS = ("auto", "local", "distributed", "counter")
 GATINGS = ("auto", "real", "forced")
 PARTS = ("planning", "holdout", "both")
 
@@ -54,13 +58,17 @@ class ReplayedPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayReport:
-    """A replay in which everything agreed."""
+    """A replay in which everything agreed.
+
+    ``rank`` is that of this process under ``distributed``: all have the same report.
+    """
 
     plan: str
     executor: str
     gating: str
     parts: tuple[ReplayedPart, ...]
     notes: tuple[str, ...]
+    rank: int = 0
 
 
 def replay(
@@ -69,6 +77,7 @@ def replay(
     part: str = "both",
     executor: str = "auto",
     gating: str = "auto",
+    timeline: str | Path | None = None,
 ) -> ReplayReport:
     """Move a plan's trace and compare every GPU pair and link with the prediction.
 
@@ -77,37 +86,66 @@ def replay(
     part
         ``planning``, ``holdout`` or ``both``.
     executor
-        ``local`` moves torch tensors between virtual ranks, ``counter`` only
-        counts; ``auto`` takes ``local`` where torch is installed.
+        ``local`` moves torch tensors between virtual ranks of this process,
+        ``distributed`` between processes, one per GPU, which torchrun, mpirun or
+        srun started, or which are started here; ``counter`` only counts. ``auto``
+        takes ``local`` where torch is installed.
     gating
         ``real`` lets the bundled model's router choose, ``forced`` takes the
         trace's ids; ``auto`` takes ``real`` for the bundled trace.
+    timeline
+        Folder for ``timeline.json`` (Chrome trace events) and ``timeline.svg``;
+        ``distributed`` only.
 
     Raises
     ------
     ReplayMismatch
         If a count differs from the prediction, or an output from the unsharded
         model's.
+    WorldError
+        If a rank of ``distributed`` is lost, or does not fit the others.
     UsageError
         For a combination that does not exist.
     """
     _check_words(part, executor, gating)
-    path = Path(plan)
-    manifest = read_manifest(path)
-    settings = settings_of(manifest, path.parent)
     notes: list[str] = []
     chosen = _executor(executor, notes)
-    mode = _gating(gating, manifest, chosen)
+    if chosen == "distributed":
+        # torch is an extra: what starts ranks must not be needed without it.
+        from planner.pipeline.ranks import replay_between
+
+        return replay_between(Path(plan), part, gating, timeline)
+    if timeline is not None:
+        raise UsageError("--timeline needs --executor distributed: rows must travel")
+    return replay_here(
+        Path(plan), part=part, executor=chosen, gating=gating, notes=notes
+    )
+
+
+def replay_here(
+    path: Path,
+    *,
+    part: str,
+    executor: str,
+    gating: str,
+    notes: Sequence[str] = (),
+    host: "Host | None" = None,
+) -> ReplayReport:
+    """Replay in this process: all ranks, or the one of ``host``."""
+    manifest = read_manifest(path)
+    settings = settings_of(manifest, path.parent)
+    mode = _gating(gating, manifest, executor)
     parts = []
     for name, setting, predicted, tokens in parts_of_plan(part, manifest, settings):
-        result = _moved(setting, tokens, chosen, mode)
+        result = _moved(setting, tokens, executor, mode, host)
         parts.append(_compared(name, predicted, setting, tokens, result))
     return ReplayReport(
         plan=str(path),
-        executor=chosen,
+        executor=executor,
         gating=mode,
         parts=tuple(parts),
         notes=tuple(notes),
+        rank=0 if host is None else host.hosted.start,
     )
 
 
@@ -123,9 +161,9 @@ def _check_words(part: str, executor: str, gating: str) -> None:
 
 def _executor(wanted: str, notes: list[str]) -> str:
     has_torch = find_spec("torch") is not None
-    if wanted == "local" and not has_torch:
+    if wanted in ("local", "distributed") and not has_torch:
         raise UsageError(
-            "--executor local needs torch: pip install "
+            f"--executor {wanted} needs torch: pip install "
             "'moe-placement-planner[executor]', or use --executor counter"
         )
     if wanted != "auto":
@@ -150,7 +188,7 @@ def _gating(wanted: str, manifest: Manifest, executor: str) -> str:
         )
     if wanted != "auto":
         return wanted
-    return "real" if has_weights and executor == "local" else "forced"
+    return "real" if has_weights and executor != "counter" else "forced"
 
 
 def parts_of_plan(
@@ -182,7 +220,11 @@ def parts_of_plan(
 
 
 def _moved(
-    setting: Setting, part: TokenPart, executor: str, gating: str
+    setting: Setting,
+    part: TokenPart,
+    executor: str,
+    gating: str,
+    host: "Host | None",
 ) -> ReplayResult:
     manifest = setting.manifest
     text: RoutingTrace | None = None
@@ -205,6 +247,7 @@ def _moved(
         token_ids=None if text is None else text.token_id_T,
         seq_ids=None if text is None else text.sequence_T,
         seed=manifest.provenance.seed,
+        host=host,
     )
 
 
