@@ -6,6 +6,7 @@ there are none, this machine's own processes are started.
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from planner.errors import UsageError
@@ -18,7 +19,7 @@ from planner.executor.world.join import join
 from planner.executor.world.launch import launch
 from planner.executor.world.watch import watched
 from planner.manifest import read_manifest
-from planner.pipeline.replaying import ReplayReport, replay_here
+from planner.pipeline.replaying import ReplayOptions, ReplayReport, replay_here
 
 MOST_HERE = 64
 """Most ranks that are started on this machine unasked."""
@@ -27,11 +28,11 @@ DRAWN_S = 0.25
 
 
 def replay_between(
-    plan: Path, part: str, gating: str, timeline: str | Path | None
+    plan: Path, options: ReplayOptions, timeline: str | Path | None
 ) -> ReplayReport:
     """Be a rank of a launcher's, or start all ranks here and return rank 0's report."""
     folder = None if timeline is None else Path(timeline).resolve()
-    arguments = (plan.resolve(), part, gating, folder)
+    arguments = (plan.resolve(), options, folder)
     if environment.find() is not None:
         return replay_as_rank(*arguments)
     gpus = len(read_manifest(plan).gpus)
@@ -46,23 +47,20 @@ def replay_between(
 
 
 def replay_as_rank(
-    plan: Path, part: str, gating: str, timeline: Path | None
+    plan: Path, options: ReplayOptions, timeline: Path | None
 ) -> ReplayReport:
     """Join the other ranks and replay this one's share."""
     found = environment.find()
     if found is None:
         raise UsageError("no launcher's variables name this rank")
-    manifest = plan.read_bytes()
-    said = json.dumps([part, gating, timeline is not None]).encode()
-    claim = hashlib.sha256(manifest + said).hexdigest()
+    said = json.dumps([asdict(options), timeline is not None]).encode()
+    claim = hashlib.sha256(plan.read_bytes() + said).hexdigest()
     world = join(found, claim=claim, gpus=len(read_manifest(plan).gpus))
     with watched(world):
         host = ProcessHost(world.group, world.device)
         if timeline is not None:
             host.watched()
-        report = replay_here(
-            plan, part=part, executor="distributed", gating=gating, host=host
-        )
+        report = replay_here(plan, options, host=host)
         if timeline is not None:
             intervals = [each for own in host.everyone(host.noted) for each in own]
             if world.rank == 0:

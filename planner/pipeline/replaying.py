@@ -1,7 +1,7 @@
 """Replay a plan's trace and hold what moved against what was predicted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING
 
 from planner import bundled
 from planner.errors import ReplayMismatch, UsageError
+from planner.executor.gating.rerouting import Rerouting
 from planner.executor.replay import replay as move
 from planner.executor.result import OUTPUT_TOLERANCE, ReplayResult
 from planner.manifest import Manifest, digest_of_counts, read_manifest
-from planner.manifest.schema import PartPrediction
+from planner.manifest.schema import LayerPrediction, PartPrediction
 from planner.pipeline.evaluating import plan_of
+from planner.pipeline.rerouting import (
+    Change,
+    ReroutedPart,
+    predicted_again,
+    rerouted,
+)
 from planner.verifier import Setting, settings_of
 from planner.workload.parts import Part, TokenPart
 from planner.workload.tokens import RoutingTrace
@@ -37,13 +44,16 @@ class ReplayedPart:
         Transfers moved in both legs over all layers.
     pairs, links
         GPU pairs and link loads compared with the prediction, all equal: every
-        ordered pair and every link, both legs, in every layer.
+        ordered pair and every link, both legs, in every layer. Where choices were
+        changed, the prediction is made again for the new ones.
     max_relative_error
         Greatest difference of an output from the unsharded model's, relative; None
         without tensors.
     ids_agreeing
-        Share of expert ids that the model's router chose as recorded; None where
-        routing was forced.
+        Share of expert ids that the model's router chose as recorded, or as decided
+        before where choices were changed; None where routing was forced.
+    rerouted
+        Loads and outputs before and after; None where nothing was changed.
     """
 
     part: str
@@ -54,13 +64,22 @@ class ReplayedPart:
     max_relative_error: float | None
     ids_agreeing: float | None
     seconds: float
+    rerouted: ReroutedPart | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayReport:
     """A replay in which everything agreed.
 
-    ``rank`` is that of this process under ``distributed``: all have the same report.
+    Attributes
+    ----------
+    change
+        What choices were changed by on purpose; None: by nothing.
+    worst_by_step
+        While biases followed the loads: the greatest load of an expert over its
+        layer's mean, after every step.
+    rank
+        This process's under ``distributed``: all ranks have the same report.
     """
 
     plan: str
@@ -68,7 +87,20 @@ class ReplayReport:
     gating: str
     parts: tuple[ReplayedPart, ...]
     notes: tuple[str, ...]
+    change: Change | None = None
+    worst_by_step: tuple[float, ...] = ()
     rank: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayOptions:
+    """What is asked of a replay; the words are those of :func:`replay`."""
+
+    part: str = "both"
+    executor: str = "auto"
+    gating: str = "auto"
+    balance: str | None = None
+    capacity_factor: float | None = None
 
 
 def replay(
@@ -77,6 +109,8 @@ def replay(
     part: str = "both",
     executor: str = "auto",
     gating: str = "auto",
+    balance: str | None = None,
+    capacity_factor: float | None = None,
     timeline: str | Path | None = None,
 ) -> ReplayReport:
     """Move a plan's trace and compare every GPU pair and link with the prediction.
@@ -93,6 +127,11 @@ def replay(
     gating
         ``real`` lets the bundled model's router choose, ``forced`` takes the
         trace's ids; ``auto`` takes ``real`` for the bundled trace.
+    balance
+        Let the biases of the model's router follow the loads of the planning part
+        first: ``default``, or ``NAME=VALUE,...`` of :class:`Balance`.
+    capacity_factor
+        Limit every expert to this times the mean load of a batch, rounded up.
     timeline
         Folder for ``timeline.json`` (Chrome trace events) and ``timeline.svg``;
         ``distributed`` only.
@@ -109,42 +148,61 @@ def replay(
     """
     _check_words(part, executor, gating)
     notes: list[str] = []
-    chosen = _executor(executor, notes)
-    if chosen == "distributed":
+    options = ReplayOptions(
+        part=part,
+        executor=_executor(executor, notes),
+        gating=gating,
+        balance=balance,
+        capacity_factor=capacity_factor,
+    )
+    if options.executor == "distributed":
         # torch is an extra: what starts ranks must not be needed without it.
         from planner.pipeline.ranks import replay_between
 
-        return replay_between(Path(plan), part, gating, timeline)
+        return replay_between(Path(plan), options, timeline)
     if timeline is not None:
         raise UsageError("--timeline needs --executor distributed: rows must travel")
-    return replay_here(
-        Path(plan), part=part, executor=chosen, gating=gating, notes=notes
-    )
+    return replay_here(Path(plan), options, notes)
 
 
 def replay_here(
     path: Path,
-    *,
-    part: str,
-    executor: str,
-    gating: str,
+    options: ReplayOptions,
     notes: Sequence[str] = (),
     host: "Host | None" = None,
 ) -> ReplayReport:
     """Replay in this process: all ranks, or the one of ``host``."""
     manifest = read_manifest(path)
     settings = settings_of(manifest, path.parent)
-    mode = _gating(gating, manifest, executor)
+    mode = _gating(options.gating, manifest, options.executor)
+    change = Change.of(options.balance, options.capacity_factor)
+    text = _text(manifest) if mode == "real" else None
+    found = parts_of_plan(options.part, manifest, settings)
+    reroutings: Sequence[Rerouting | None] = [None] * len(found)
+    worst: tuple[float, ...] = ()
+    if change is not None:
+        change.check_gating(mode)
+        shown = [(setting, tokens) for _, setting, _, tokens in found]
+        reroutings, worst = rerouted(change, shown, text)
     parts = []
-    for name, setting, predicted, tokens in parts_of_plan(part, manifest, settings):
-        result = _moved(setting, tokens, executor, mode, host)
-        parts.append(_compared(name, predicted, setting, tokens, result))
+    for (name, setting, predicted, tokens), rerouting in zip(
+        found, reroutings, strict=True
+    ):
+        result = _moved(setting, tokens, options.executor, text, rerouting, host)
+        layers, beside = predicted.layers, None
+        if rerouting is not None:
+            layers, beside = predicted_again(setting, tokens, rerouting)
+        parts.append(
+            replace(_compared(name, layers, setting, tokens, result), rerouted=beside)
+        )
     return ReplayReport(
         plan=str(path),
-        executor=executor,
+        executor=options.executor,
         gating=mode,
         parts=tuple(parts),
         notes=tuple(notes),
+        change=change,
+        worst_by_step=worst,
         rank=0 if host is None else host.hosted.start,
     )
 
@@ -219,21 +277,26 @@ def parts_of_plan(
     return chosen
 
 
+def _text(manifest: Manifest) -> RoutingTrace:
+    """Read the bundled trace with its text."""
+    loaded = load_trace(bundled.traces()[manifest.inputs.traces[0].name])
+    assert isinstance(loaded, RoutingTrace)
+    return loaded
+
+
 def _moved(
     setting: Setting,
     part: TokenPart,
     executor: str,
-    gating: str,
+    text: RoutingTrace | None,
+    rerouting: Rerouting | None,
     host: "Host | None",
 ) -> ReplayResult:
+    """Move a part; ``text`` is there under real gating."""
     manifest = setting.manifest
-    text: RoutingTrace | None = None
-    if gating == "real":
-        loaded = load_trace(bundled.traces()[manifest.inputs.traces[0].name])
-        text = loaded if isinstance(loaded, RoutingTrace) else None
     return move(
         executor,
-        gating,
+        "forced" if text is None else "real",
         plan=plan_of(manifest),
         part=part,
         layout=setting.layout,
@@ -247,13 +310,14 @@ def _moved(
         token_ids=None if text is None else text.token_id_T,
         seq_ids=None if text is None else text.sequence_T,
         seed=manifest.provenance.seed,
+        rerouting=rerouting,
         host=host,
     )
 
 
 def _compared(
     name: str,
-    predicted: PartPrediction,
+    predicted: Sequence[LayerPrediction],
     setting: Setting,
     part: TokenPart,
     result: ReplayResult,
@@ -261,7 +325,7 @@ def _compared(
     """Compare every GPU pair and link of both legs with the prediction."""
     findings: list[str] = []
     dispatch_LGG, combine_LGG = result.transfers_L2GG
-    for index, layer in enumerate(predicted.layers):
+    for index, layer in enumerate(predicted):
         where = f"{name} part, layer {layer.layer}"
         pairs = digest_of_counts(dispatch_LGG[index])
         if pairs != layer.transfers_sha256:
@@ -286,7 +350,7 @@ def _compared(
     if findings:
         raise ReplayMismatch(findings)
     gpus, links = setting.layout.gpu_count, len(setting.topology.links)
-    layers = len(predicted.layers)
+    layers = len(predicted)
     return ReplayedPart(
         part=name,
         tokens=part.token_count,
