@@ -15,7 +15,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from planner.errors import UsageError, WorldError
+from planner.errors import PlannerError, UsageError, WorldError
 from planner.executor.world.cards import Card
 from planner.executor.world.environment import HERE, Found
 from planner.executor.world.groups import World, process_group
@@ -77,7 +77,14 @@ def join(
     )
     deadline = time.monotonic() + timeout_s + MARGIN_S
     line, hub, store = _connected(found, pace)
-    welcome = introduce(line, card, deadline)
+    try:
+        welcome = introduce(line, card, deadline)
+    except PlannerError:
+        line.close()
+        if hub is not None:
+            # The other ranks are to hear it before this process ends.
+            hub.join(MARGIN_S)
+        raise
     watch = Watch(line, pace, first=welcome["first"], report=found.report, hub=hub)
     watch.start()
     interface = _interface(line, welcome)
