@@ -34,6 +34,11 @@ def test_a_launch_returns_what_rank_0_returned(nursery: Nursery) -> None:
     assert launch(programs.total_of, [{}], size=3, nursery=nursery) == 3
 
 
+def test_a_program_may_join_one_world_after_the_other(nursery: Nursery) -> None:
+    """Law: a world that was left leaves its address to the next one."""
+    assert launch(programs.twice, size=3, nursery=nursery) == [3, 3]
+
+
 @pytest.mark.parametrize(
     ("fault", "kind", "says", "code"),
     [
