@@ -1,6 +1,6 @@
 """The paper's workload once through: 128 sequences of 10,000 left-padded positions.
 
-``python -m benchmarks.paper_workload [--traffic copies] [--strategy eplb_global]`` draws
+``python -m benchmarks.paper_workload [--traffic copies] [--strategy search]`` draws
 lengths from 1,000 to 10,000 and two of 16 experts for every token in each of 16
 layers (all sets equally likely; one seed); the positions before a sequence
 begins are null rows, which keep their ordinal and move nothing. Then it plans model
@@ -87,13 +87,13 @@ def measure(given: argparse.Namespace, folder: Path) -> bool:
     print(f"{given.sequences * given.positions:,} positions, {real:,} of them tokens")
     drawn = resource.getrusage(resource.RUSAGE_SELF)
     seconds, held = drawn.ru_utime + drawn.ru_stime, drawn.ru_maxrss / 1e6
-    print("| step | transfers | wall s | processor s | peak GB |")
-    print("|---|---|---|---|---|")
-    print(f"| draw | | | {seconds:.1f} | {held:.2f} |")
+    print("| step | transfers | wall s | moving s | processor s | peak GB |")
+    print("|---|---|---|---|---|---|")
+    print(f"| draw | | | | {seconds:.1f} | {held:.2f} |")
     options = ["--model", MODEL, "--trace", str(trace), "--holdout", "0"]
     options += ["--traffic", given.traffic, "--strategy", given.strategy]
     _, wall, used, held = run(["solve", TOPOLOGY, *options, "-o", str(plan)])
-    print(f"| solve, {given.strategy} | | {wall:.1f} | {used:.1f} | {held:.2f} |")
+    print(f"| solve, {given.strategy} | | {wall:.1f} | | {used:.1f} | {held:.2f} |")
     moved, peak = set(), 0.0
     for executor in given.executors.split(","):
         words = ["--executor", executor, "--gating", "forced", "--format", "json"]
@@ -102,8 +102,8 @@ def measure(given: argparse.Namespace, folder: Path) -> bool:
         moved.add(part["transfers"])
         peak = max(peak, held)
         print(
-            f"| replay, {executor} | {part['transfers']:,} | {wall:.1f} | {used:.1f} | "
-            f"{held:.2f} |"
+            f"| replay, {executor} | {part['transfers']:,} | {wall:.1f} | "
+            f"{part['seconds']:.1f} | {used:.1f} | {held:.2f} |"
         )
         print(
             f"{executor}: {part['pairs']:,} GPU pairs and {part['links']:,} link loads "
