@@ -126,7 +126,7 @@ def _require_predicted(
 ) -> None:
     q = setting.routes.q
     found = [LayerDigests.of_figures(layer, q) for layer in counted]
-    if findings := differences(name, predicted, found):
+    if findings := differences(name, predicted.layers, found):
         raise ReplayMismatch(findings)
 
 

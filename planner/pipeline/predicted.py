@@ -11,7 +11,7 @@ import numpy as np
 from planner.executor.counter import Counting
 from planner.executor.result import ReplayResult
 from planner.manifest import digest_of_counts, digest_of_pairs
-from planner.manifest.schema import PartPrediction
+from planner.manifest.schema import LayerPrediction
 from planner.pipeline.evaluating import plan_of
 from planner.verifier import Setting
 from planner.witness.figures import LayerFigures, layer_figures
@@ -95,11 +95,11 @@ def count_part(setting: Setting, part: TokenPart, selection: str) -> Counted:
 
 
 def differences(
-    name: str, predicted: PartPrediction, found: Sequence[LayerDigests]
+    name: str, predicted: Sequence[LayerPrediction], found: Sequence[LayerDigests]
 ) -> list[str]:
     """Return one sentence per layer and count that is not as predicted."""
     findings = []
-    for layer, own in zip(predicted.layers, found, strict=True):
+    for layer, own in zip(predicted, found, strict=True):
         where = f"{name} part, layer {layer.layer}"
         if own.dispatch != layer.transfers_sha256:
             findings.append(

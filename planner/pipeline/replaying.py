@@ -1,18 +1,25 @@
 """Replay a plan's trace and hold what moved against what was predicted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from planner import bundled
 from planner.errors import ReplayMismatch, UsageError
+from planner.executor.gating.rerouting import Rerouting
 from planner.executor.replay import replay as move
 from planner.executor.result import OUTPUT_TOLERANCE
 from planner.manifest import Manifest, read_manifest
-from planner.manifest.schema import PartPrediction
+from planner.manifest.schema import LayerPrediction, PartPrediction
 from planner.pipeline.evaluating import plan_of
 from planner.pipeline.predicted import LayerDigests, count_part, differences
+from planner.pipeline.rerouting import (
+    Change,
+    ReroutedPart,
+    predicted_again,
+    rerouted,
+)
 from planner.verifier import Setting, settings_of
 from planner.workload.parts import Part, TokenPart
 from planner.workload.tokens import RoutingTrace
@@ -33,13 +40,16 @@ class ReplayedPart:
         Transfers moved in both legs over all layers.
     pairs, links
         GPU pairs and link loads compared with the prediction, all equal: every
-        ordered pair and every link, both legs, in every layer.
+        ordered pair and every link, both legs, in every layer. Where choices were
+        changed, the prediction is made again for the new ones.
     max_relative_error
         Greatest difference of an output from the unsharded model's, relative; None
         without tensors.
     ids_agreeing
-        Share of expert ids that the model's router chose as recorded; None where
-        routing was forced.
+        Share of expert ids that the model's router chose as recorded, or as decided
+        before where choices were changed; None where routing was forced.
+    rerouted
+        Loads and outputs before and after; None where nothing was changed.
     """
 
     part: str
@@ -50,17 +60,29 @@ class ReplayedPart:
     max_relative_error: float | None
     ids_agreeing: float | None
     seconds: float
+    rerouted: ReroutedPart | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayReport:
-    """A replay in which everything agreed."""
+    """A replay in which everything agreed.
+
+    Attributes
+    ----------
+    change
+        What choices were changed by on purpose; None: by nothing.
+    worst_by_step
+        While biases followed the loads: the greatest load of an expert over its
+        layer's mean, after every step.
+    """
 
     plan: str
     executor: str
     gating: str
     parts: tuple[ReplayedPart, ...]
     notes: tuple[str, ...]
+    change: Change | None = None
+    worst_by_step: tuple[float, ...] = ()
 
 
 def replay(
@@ -69,6 +91,8 @@ def replay(
     part: str = "both",
     executor: str = "auto",
     gating: str = "auto",
+    balance: str | None = None,
+    capacity_factor: float | None = None,
 ) -> ReplayReport:
     """Move a plan's trace and compare every GPU pair and link with the prediction.
 
@@ -82,6 +106,11 @@ def replay(
     gating
         ``real`` lets the bundled model's router choose, ``forced`` takes the
         trace's ids; ``auto`` takes ``real`` for the bundled trace.
+    balance
+        Let the biases of the model's router follow the loads of the planning part
+        first: ``default``, or ``NAME=VALUE,...`` of :class:`Balance`.
+    capacity_factor
+        Limit every expert to this times the mean load of a batch, rounded up.
 
     Raises
     ------
@@ -98,19 +127,34 @@ def replay(
     notes: list[str] = []
     chosen = _executor(executor, notes)
     mode = _gating(gating, manifest, chosen)
+    change = Change.of(balance, capacity_factor)
+    text = _text(manifest) if mode == "real" else None
+    found = parts_of_plan(part, manifest, settings)
+    reroutings: Sequence[Rerouting | None] = [None] * len(found)
+    worst: tuple[float, ...] = ()
+    if change is not None:
+        change.check_gating(mode)
+        shown = [(setting, tokens) for _, setting, _, tokens in found]
+        reroutings, worst = rerouted(change, shown, text)
     parts = []
-    for name, setting, predicted, tokens in parts_of_plan(part, manifest, settings):
-        if chosen == "counter":
-            moved = _counted(setting, tokens, mode)
-        else:
-            moved = _moved(setting, tokens, chosen, mode)
-        parts.append(_compared(name, predicted, setting, tokens, moved))
+    for (name, setting, predicted, tokens), rerouting in zip(
+        found, reroutings, strict=True
+    ):
+        result = _moved(setting, tokens, chosen, text, rerouting)
+        layers, beside = predicted.layers, None
+        if rerouting is not None:
+            layers, beside = predicted_again(setting, tokens, rerouting)
+        parts.append(
+            replace(_compared(name, layers, setting, tokens, result), rerouted=beside)
+        )
     return ReplayReport(
         plan=str(path),
         executor=chosen,
         gating=mode,
         parts=tuple(parts),
         notes=tuple(notes),
+        change=change,
+        worst_by_step=worst,
     )
 
 
@@ -184,23 +228,47 @@ def parts_of_plan(
     return chosen
 
 
+def _text(manifest: Manifest) -> RoutingTrace:
+    """Read the bundled trace with its text."""
+    loaded = load_trace(bundled.traces()[manifest.inputs.traces[0].name])
+    assert isinstance(loaded, RoutingTrace)
+    return loaded
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Replayed:
+    """What a back end moved, whatever it keeps of it."""
+
     layers: list[LayerDigests]
     seconds: float
     max_relative_error: float | None = None
     ids_agreeing: float | None = None
 
 
-def _moved(setting: Setting, part: TokenPart, executor: str, gating: str) -> _Replayed:
+def _counted(setting: Setting, part: TokenPart) -> _Replayed:
+    """Count by pair: a cluster may have too many GPUs for arrays of all pairs."""
+    counted = count_part(setting, part, setting.manifest.selection)
+    q = setting.routes.q
+    return _Replayed(
+        layers=[LayerDigests.of_figures(layer, q) for layer in counted.layers],
+        seconds=counted.seconds,
+    )
+
+
+def _moved(
+    setting: Setting,
+    part: TokenPart,
+    executor: str,
+    text: RoutingTrace | None,
+    rerouting: Rerouting | None,
+) -> _Replayed:
+    """Move a part; ``text`` is there under real gating."""
+    if executor == "counter" and text is None and rerouting is None:
+        return _counted(setting, part)
     manifest = setting.manifest
-    text: RoutingTrace | None = None
-    if gating == "real":
-        loaded = load_trace(bundled.traces()[manifest.inputs.traces[0].name])
-        text = loaded if isinstance(loaded, RoutingTrace) else None
     result = move(
         executor,
-        gating,
+        "forced" if text is None else "real",
         plan=plan_of(manifest),
         part=part,
         layout=setting.layout,
@@ -214,6 +282,7 @@ def _moved(setting: Setting, part: TokenPart, executor: str, gating: str) -> _Re
         token_ids=None if text is None else text.token_id_T,
         seq_ids=None if text is None else text.sequence_T,
         seed=manifest.provenance.seed,
+        rerouting=rerouting,
     )
     return _Replayed(
         layers=LayerDigests.of_result(result),
@@ -223,24 +292,9 @@ def _moved(setting: Setting, part: TokenPart, executor: str, gating: str) -> _Re
     )
 
 
-def _counted(setting: Setting, part: TokenPart, gating: str) -> _Replayed:
-    """Count by pair: a cluster may have too many GPUs for arrays of all pairs."""
-    if gating == "real":
-        raise UsageError(
-            "--gating real runs the model: install the extra [executor] and use "
-            "--executor local, or take --gating forced"
-        )
-    counted = count_part(setting, part, setting.manifest.selection)
-    q = setting.routes.q
-    return _Replayed(
-        layers=[LayerDigests.of_figures(layer, q) for layer in counted.layers],
-        seconds=counted.seconds,
-    )
-
-
 def _compared(
     name: str,
-    predicted: PartPrediction,
+    predicted: Sequence[LayerPrediction],
     setting: Setting,
     part: TokenPart,
     moved: _Replayed,
@@ -256,7 +310,7 @@ def _compared(
     if findings:
         raise ReplayMismatch(findings)
     gpus, links = setting.layout.gpu_count, len(setting.topology.links)
-    layers = len(predicted.layers)
+    layers = len(predicted)
     return ReplayedPart(
         part=name,
         tokens=part.token_count,
