@@ -13,6 +13,7 @@
     ├── LimitError                      5   504   limit reached without a plan
     ├── VerificationError               6   500   a plan breaks a rule or claim
     │   └── ReplayMismatch                        counted and predicted differ
+    ├── WorldError                      5   500   a rank is lost, or never came
     └── SolverError                     1   500   the solver itself failed
 
 A message names where, the value, the rule and the way out.
@@ -179,9 +180,32 @@ class VerificationError(PlannerError):
         more = f" (and {len(findings) - 5} more)" if len(findings) > 5 else ""
         super().__init__("; ".join(findings[:5]) + more)
 
+    def __reduce__(self) -> tuple[type["VerificationError"], tuple[list[str]]]:
+        """Travel between processes with all findings."""
+        return type(self), (self.findings,)
+
 
 class ReplayMismatch(VerificationError):
     """What the replay moved is not what the manifest predicted."""
+
+
+class WorldError(PlannerError):
+    """A rank of a distributed run is lost, or never came.
+
+    Parameters
+    ----------
+    message
+        Which rank, and what is known of its end.
+    exit_code
+        That of the rank which failed, where it could still say so.
+    """
+
+    exit_code = 5
+    http_status = 500
+
+    def __init__(self, message: str, exit_code: int = 5) -> None:
+        self.exit_code = exit_code
+        super().__init__(message)
 
 
 class SolverError(PlannerError):

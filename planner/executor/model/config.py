@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, Self
 
 from planner.errors import ModelError
+from planner.executor.gating.gate import Gate
 
 Activation = Literal["swiglu", "gelu"]
 """SwiGLU has three matrices (one gates), GELU two."""
@@ -86,7 +87,7 @@ class DecoderConfig:
         Most tokens of a sequence.
     dense_layers
         Layers ``dense_layers .. layers - 1`` route every token to ``top_k`` of
-        ``experts`` experts.
+        ``experts`` experts, chosen by ``gate``.
     expert_ffn, shared_ffn, dense_ffn
         Inner widths of a routed expert, of all shared experts together (0: none)
         and of a dense layer.
@@ -101,20 +102,17 @@ class DecoderConfig:
     hidden: int
     layers: int
     dense_layers: int
-    experts: int
-    top_k: int
     expert_ffn: int
     shared_ffn: int
     dense_ffn: int
     attention: AttentionDims
+    gate: Gate
     activation: Activation = "swiglu"
     tied: bool = True
     unrouted_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _check_counts(self, may_be_0=("dense_layers", "shared_ffn", "dense_ffn"))
-        if self.top_k > self.experts:
-            raise ModelError("must not exceed experts", where="top_k", value=self.top_k)
         if self.dense_layers > self.layers:
             raise ModelError(
                 "must not exceed layers", where="dense_layers", value=self.dense_layers
@@ -136,6 +134,16 @@ class DecoderConfig:
                     where="unrouted_ids",
                     value=token,
                 )
+
+    @property
+    def experts(self) -> int:
+        """Routed experts of a layer."""
+        return self.gate.experts
+
+    @property
+    def top_k(self) -> int:
+        """Routed experts of a token."""
+        return self.gate.top_k
 
     @property
     def moe_layers(self) -> tuple[int, ...]:
@@ -163,9 +171,13 @@ class DecoderConfig:
                 f"must be one of {', '.join(kinds)}", where="attention.kind", value=kind
             )
         _check_names(kinds[kind], attention)
-        ids = tuple(values["unrouted_ids"])
-        kept = {"attention": kinds[kind](**attention), "unrouted_ids": ids}
-        return cls(**{**values, **kept})
+        _check_names(Gate, values["gate"])
+        nested = {
+            "attention": kinds[kind](**attention),
+            "gate": Gate(**values["gate"]),
+            "unrouted_ids": tuple(values["unrouted_ids"]),
+        }
+        return cls(**{**values, **nested})
 
 
 def _check_counts(
@@ -189,7 +201,7 @@ def _check_even(value: int, where: str) -> None:
 
 
 def _check_names(
-    cls: type[DecoderConfig] | type[AttentionDims], values: Mapping[str, Any]
+    cls: type[DecoderConfig | AttentionDims | Gate], values: Mapping[str, Any]
 ) -> None:
     names = {field.name for field in fields(cls)}
     if set(values) != names:

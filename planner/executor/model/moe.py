@@ -7,6 +7,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from planner.executor.gating.choice import choose
 from planner.executor.model.config import DecoderConfig
 from planner.executor.model.feed_forward import EXPERT_FNS, FeedForward, inner_width
 from planner.executor.stepping import Steps, finish
@@ -40,15 +41,16 @@ class MoELayer(nn.Module):
         Expert weights ``[E, H, W]`` (W is 2F for SwiGLU, else F) and ``[E, F, H]``.
     shared
         Shared experts as one block that every token passes, or None.
-    bias
-        Load-balancing bias ``[E]``; it takes part in selection only.
+    router, bias
+        Logits come from ``[H, E]``; the bias ``[E]`` takes part in the choice only,
+        to balance load.
     """
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         experts, hidden, ffn = config.experts, config.hidden, config.expert_ffn
         width = inner_width(config.activation, ffn)
-        self.top_k = config.top_k
+        self.gate = config.gate
         self.apply_expert = EXPERT_FNS[config.activation]
         self.shared = (
             FeedForward(hidden, config.shared_ffn, config.activation)
@@ -76,18 +78,16 @@ class MoELayer(nn.Module):
         Returns
         -------
         ids, gates
-            Expert ids ``[T, K]`` (int64) in order of descending selection
-            score (sigmoid plus bias), and gates ``[T, K]`` that sum to one.
+            Expert ids ``[T, K]`` (int64) in order of descending selection score
+            (with the bias), and gates ``[T, K]`` as the config's gate makes them.
         """
-        scores = torch.sigmoid(x @ self.router)
-        ids = torch.topk(scores.detach() + self.bias, self.top_k, dim=-1).indices
-        chosen = scores.gather(-1, ids)
-        return ids, chosen / chosen.sum(dim=-1, keepdim=True)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        return choose(self.gate, x.to(wide) @ self.router.to(wide), self.bias)
 
     def combine_local(self, x: Tensor, ids: Tensor, gates: Tensor) -> Tensor:
         """Compute all routed experts here: sort tokens by expert, then loop."""
         order = torch.argsort(ids.reshape(-1), stable=True)
-        rows = order // self.top_k
+        rows = order // ids.shape[1]
         sizes = torch.bincount(ids.reshape(-1), minlength=len(self.bias)).tolist()
         done = [
             self.apply_expert(part, w_in, w_out)
@@ -99,7 +99,9 @@ class MoELayer(nn.Module):
             )
         ]
         weighted = torch.cat(done) * gates.reshape(-1)[order, None]
-        return torch.zeros_like(x).index_add(0, rows, weighted)
+        # Gates are in float32 at least, so sums over experts are, too.
+        total = torch.zeros_like(x, dtype=weighted.dtype)
+        return total.index_add(0, rows, weighted).to(x.dtype)
 
     def steps(
         self,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
 from planner.errors import ModelError
+from planner.executor.gating.gate import Gate
 from planner.executor.model.config import DecoderConfig, GroupedDims
 
 
@@ -40,9 +41,14 @@ class TinyMoESpec:
     def config(self) -> DecoderConfig:
         """The decoder of these dimensions."""
         values = asdict(self)
-        heads = values.pop("heads")
-        dims = GroupedDims(heads=heads, kv_heads=heads, head_dim=self.hidden // heads)
-        return DecoderConfig(attention=dims, **values)
+        heads, experts, top_k = (values.pop(x) for x in ("heads", "experts", "top_k"))
+        return DecoderConfig(
+            attention=GroupedDims(
+                heads=heads, kv_heads=heads, head_dim=self.hidden // heads
+            ),
+            gate=Gate(experts=experts, top_k=top_k, scores="sigmoid"),
+            **values,
+        )
 
     def to_dict(self) -> dict[str, int]:
         """Return the dimensions by name."""

@@ -1,18 +1,19 @@
-"""Torch with one thread: the models are tiny, and test workers share the cores."""
+"""What tests of ranks as processes share."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
+if TYPE_CHECKING:
+    from planner.executor.world.nursery import Nursery
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    try:
-        import torch
-    except ImportError:
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator["Nursery"]:
+    """Give all worlds one process to come from: torch is imported once."""
+    pytest.importorskip("torch")
+    from planner.executor.world.nursery import Nursery
+
+    with Nursery() as shared:
+        yield shared

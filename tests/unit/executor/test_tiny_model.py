@@ -63,7 +63,8 @@ def recomputed(model: Any, table: Any) -> tuple[float, dict[int, Any], float]:
             found[layer].append(ids)
             scores = torch.sigmoid(x @ moe.router) + moe.bias
             best = scores.sort(dim=-1, descending=True).values
-            leads.append(float((best[:, moe.top_k - 1] - best[:, moe.top_k]).min()))
+            last = ids.shape[1] - 1
+            leads.append(float((best[:, last] - best[:, last + 1]).min()))
             return moe.combine_local(x, ids, gates)
 
         return at_once(combine)

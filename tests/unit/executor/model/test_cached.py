@@ -1,5 +1,6 @@
 """Prefill and decode with a cache are one forward over the whole text."""
 
+from functools import partialmethod
 from typing import Any
 
 import numpy as np
@@ -86,3 +87,23 @@ def test_padding_is_not_counted() -> None:
     assert counted(mask).tolist() == [[-1, 0, 1], [0, 1, -1]]
     before = torch.tensor([4, 0])
     assert counted(mask, before).tolist() == [[-1, 4, 5], [0, 1, -1]]
+
+
+@torch.no_grad()
+def test_decoding_never_makes_keys_of_all_heads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Law: where the cache holds more than the new tokens, queries are absorbed."""
+    model = model_of("latent", layers=1)
+    called: list[str] = []
+    for form in ("_naive", "_absorbed"):
+
+        def noting(*args: Any, form: str = form, real: Any = None) -> Any:
+            called.append(form)
+            return real(*args)
+
+        real = getattr(LatentAttention, form)
+        monkeypatch.setattr(LatentAttention, form, partialmethod(noting, real=real))
+    tokens, mask = torch.arange(5)[None], torch.ones(1, 5, dtype=torch.bool)
+    in_parts(model, tokens, mask, [3, 4, 5], KVCache())
+    assert called == ["_naive", "_absorbed", "_absorbed"]

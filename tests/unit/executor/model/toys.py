@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from planner.executor.gating.gate import Gate
 from planner.executor.model.config import (
     AttentionDims,
     DecoderConfig,
@@ -33,7 +34,8 @@ def config_of(attention: AttentionDims, **changes: Any) -> DecoderConfig:
     """A small decoder with one dense layer."""
     dims: dict[str, Any] = {
         "vocab": 50, "context": 64, "hidden": 32, "layers": 3, "dense_layers": 1,
-        "experts": 8, "top_k": 2, "expert_ffn": 8, "shared_ffn": 8, "dense_ffn": 16,
+        "gate": Gate(experts=8, top_k=2), "expert_ffn": 8, "shared_ffn": 8,
+        "dense_ffn": 16,
     }  # fmt: skip
     return DecoderConfig(attention=attention, **{**dims, **changes})
 
