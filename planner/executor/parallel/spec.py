@@ -72,13 +72,10 @@ class ParallelSpec:
             )
         at = config.attention
         self._divides("tp", at.heads, "attention heads")
-        if (
-            isinstance(at, GroupedDims)
-            and at.kv_heads % self.tp
-            and self.tp % at.kv_heads
-        ):
+        kv_heads = at.kv_heads if isinstance(at, GroupedDims) else self.tp
+        if kv_heads % self.tp and self.tp % kv_heads:
             raise UsageError(
-                f"tp = {self.tp}: must divide the {at.kv_heads} heads of keys and "
+                f"tp = {self.tp}: must divide the {kv_heads} heads of keys and "
                 "values, or be divisible by them"
             )
         if config.dense_layers:

@@ -30,10 +30,8 @@ class Stage(Decoder):
         nn.Module.__init__(self)
         self.config, self.share = whole.config, share
         self.first, self.last = share.index == 0, share.index == share.parts - 1
-        self.blocks = nn.ModuleList(
-            deepcopy(whole.blocks[layer])
-            for layer in layers_of(whole.config.layers, share)
-        )
+        layers = layers_of(whole.config.layers, share)
+        self.blocks = nn.ModuleList(deepcopy(whole.blocks[layer]) for layer in layers)
         for layer in self.moe.values():
             # A copied layer would go on computing with the weights of the whole one.
             layer.compute_here()

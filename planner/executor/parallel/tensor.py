@@ -36,21 +36,24 @@ class ParallelAttention(nn.Module):
     ----------
     whole
         The part to be divided.
+
+    Attributes
+    ----------
+    own
+        This rank's heads, an attention part of fewer heads.
+    gradients
+        Of what other ranks hold as well, each has a part of the gradient.
     """
 
     def __init__(self, whole: Attention, share: Share, group: Any) -> None:
         super().__init__()
         self._group = group
-        self.own, self._copies = (
-            _grouped(whole, share, group)
-            if isinstance(whole, GroupedAttention)
-            else _latent(whole, share, group)
-        )
-
-    @property
-    def gradients(self) -> Gradients:
-        """What other ranks of the group hold as well, with gradients of their own."""
-        return self._copies
+        self.own: Attention
+        self.gradients: Gradients
+        if isinstance(whole, GroupedAttention):
+            self.own, self.gradients = _grouped(whole, share, group)
+        else:
+            self.own, self.gradients = _latent(whole, share, group)
 
     def steps(
         self,
@@ -110,9 +113,7 @@ def _grouped(
     parts = [share.of(q, 1), k[:, kept_M], v[:, kept_M]]
     state = {
         "w_qkv": torch.cat(parts, dim=1).flatten(1),
-        "w_o": share.of(_by_head(whole.w_o.detach(), 0, dims.head_dim), 0).flatten(
-            0, 1
-        ),
+        "w_o": _own_rows(whole.w_o.detach(), dims.head_dim, share),
     }
     with torch.device("meta"):
         own = GroupedAttention(whole.w_qkv.shape[0], own_dims, whole.layer)
@@ -156,7 +157,7 @@ def _latent(
     state = {name: value.detach() for name, value in whole.state_dict().items()}
     key = dims.head_dim + dims.rope_head_dim
     state["w_q"] = share.of(_by_head(state["w_q"], 1, key), 1).flatten(1)
-    state["w_o"] = share.of(_by_head(state["w_o"], 0, dims.v_head_dim), 0).flatten(0, 1)
+    state["w_o"] = _own_rows(state["w_o"], dims.v_head_dim, share)
     for name in "w_k", "w_v":
         state[name] = share.of(state[name], 0)
     with torch.device("meta"):
@@ -174,12 +175,15 @@ def _by_head(weights: Tensor, dim: int, width: int) -> Tensor:
     return weights.unflatten(dim, (-1, width))
 
 
+def _own_rows(w_o: Tensor, width: int, share: Share) -> Tensor:
+    """Return the rows of an output projection that belong to a rank's heads."""
+    return share.of(_by_head(w_o, 0, width), 0).flatten(0, 1)
+
+
 def _assign(module: nn.Module, state: dict[str, Tensor]) -> None:
     """Give a module without memory its weights, in memory of their own."""
-    module.load_state_dict(
-        {
-            name: value.clone(memory_format=torch.contiguous_format)
-            for name, value in state.items()
-        },
-        assign=True,
-    )
+    kept = {
+        name: value.clone(memory_format=torch.contiguous_format)
+        for name, value in state.items()
+    }
+    module.load_state_dict(kept, assign=True)
