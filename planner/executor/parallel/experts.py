@@ -49,6 +49,9 @@ class SharedOut:
     def __call__(self, x_TH: Tensor, ids_TK: Tensor, gates_TK: Tensor) -> Steps[Tensor]:
         """Return the experts' weighted outputs, [T, H], pausing while rows travel."""
         own = slice(self.share.index, None, self.share.parts)
+        if torch.is_grad_enabled() and not x_TH.requires_grad:
+            # A rank without rows must take part in the backward pass all the same.
+            x_TH = x_TH.detach().requires_grad_()
         if self.group is not None:
             x_TH, gates_TK = copied(x_TH, self.group), copied(gates_TK, self.group)
         x_NH = x_TH[own]

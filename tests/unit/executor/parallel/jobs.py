@@ -171,6 +171,38 @@ def trained_once(
     return found
 
 
+def trained(
+    world: World, attention: AttentionDims, spec: ParallelSpec, steps: int
+) -> dict[str, Any]:
+    """Train; return this rank's weights, its losses, and the unsharded ones."""
+    model = decoder_of(attention)
+    placement = placement_of(model.config, spec)
+    place = Place(spec, world.rank)
+    rank = parallel(world, model, spec, placement)
+    all_texts = texts(model.config, spec.dp, 2)
+    mine = all_texts[place.dp]
+    tokens = rank.tokens_of_all(count(mine))
+    optimizer = torch.optim.SGD(rank.parameters(), lr=0.5, momentum=0.9)
+    alone = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
+    losses, wanted = [], []
+    for _ in range(steps):
+        losses.append(rank.train(mine, lambda logits, m: loss(logits, mine[m], tokens)))
+        optimizer.step()
+        wanted.append(unsharded(model, all_texts)[1])
+        alone.step()
+    target = parallel(world, model, spec, placement)
+    return {
+        "weights": dict(rank.stage.state_dict()),
+        "wanted": dict(target.stage.state_dict()),
+        "expert": {
+            number: layer.routed.placed.bank.expert_P
+            for number, layer in rank.stage.moe.items()
+        },
+        "losses": torch.stack(losses),
+        "wanted losses": torch.stack(wanted),
+    }
+
+
 def replace_weights(model: Decoder) -> Decoder:
     """A decoder whose weights are another's gradients."""
     gradients = Decoder(replace(model.config))

@@ -1,13 +1,14 @@
 """A decoder on two and four ranks equals the unsharded one, in gradients too."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from planner.executor.model.config import GroupedDims, LatentDims
-from planner.executor.parallel.spec import ParallelSpec
+from planner.executor.parallel.spec import ParallelSpec, Place
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
 from tests.unit.executor.parallel import jobs  # noqa: E402
 
@@ -28,31 +29,99 @@ KINDS: dict[str, Any] = {
         v_head_dim=4,
     ),
 }
-SPECS = [
-    ParallelSpec(tp=2),
-    ParallelSpec(dp=2),
-    ParallelSpec(pp=2),
-    ParallelSpec(tp=2, etp=2),
-    ParallelSpec(tp=4),
-    ParallelSpec(dp=4),
-    ParallelSpec(pp=4),
-    ParallelSpec(tp=2, dp=2),
-    ParallelSpec(tp=2, etp=2, dp=2),
-    ParallelSpec(tp=4, etp=2),
-    ParallelSpec(pp=2, dp=2),
-    ParallelSpec(pp=2, tp=2, etp=2),
+# Every kind of attention divided by two and by four, and everything else once or more.
+CASES = [
+    *((kind, ParallelSpec(tp=2), "copies") for kind in KINDS),
+    *((kind, ParallelSpec(tp=4), "copies") for kind in KINDS),
+    ("grouped", ParallelSpec(dp=2), "copies"),
+    ("multi-head", ParallelSpec(dp=4), "dedup_gpu"),
+    ("latent", ParallelSpec(dp=4), "dedup_domain"),
+    ("latent", ParallelSpec(pp=2), "copies"),
+    ("grouped", ParallelSpec(pp=4), "copies"),
+    ("multi-head", ParallelSpec(tp=2, etp=2), "copies"),
+    ("grouped", ParallelSpec(tp=4, etp=2), "dedup_gpu"),
+    ("grouped", ParallelSpec(tp=2, dp=2), "dedup_domain"),
+    ("latent", ParallelSpec(tp=2, etp=2, dp=2), "dedup_gpu"),
+    ("multi-query", ParallelSpec(pp=2, dp=2), "dedup_gpu"),
+    ("latent", ParallelSpec(pp=2, tp=2, etp=2), "copies"),
 ]
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=str)
-@pytest.mark.parametrize("kind", KINDS)
+def named(case: object) -> str:
+    """Degrees above 1."""
+    if not isinstance(case, ParallelSpec):
+        return str(case)
+    return "-".join(f"{n}{d}" for n, d in asdict(case).items() if d > 1)
+
+
+@pytest.mark.parametrize(("kind", "spec", "traffic"), CASES, ids=named)
 def test_outputs_loss_and_gradients_are_the_unsharded_ones(
-    worlds: "dict[int, StandingWorld]", kind: str, spec: ParallelSpec
+    worlds: "dict[int, StandingWorld]", kind: str, spec: ParallelSpec, traffic: str
 ) -> None:
     """Law: dividing a model changes nothing but rounding."""
     found = worlds[spec.ranks].run(
-        jobs.trained_once, KINDS[kind], spec, "dedup_gpu", max(3, spec.pp)
+        jobs.trained_once, KINDS[kind], spec, traffic, max(3, spec.pp)
     )
     worst = {name: max(f.get(name, 0.0) for f in found) for f in found for name in f}
     assert {name: error for name, error in worst.items() if error > 1e-5} == {}
     assert {"outputs", "loss"} <= set(worst)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ParallelSpec(dp=2),
+        ParallelSpec(dp=4),
+        ParallelSpec(tp=2, dp=2),
+        ParallelSpec(pp=2, dp=2),
+    ],
+    ids=named,
+)
+def test_replicas_stay_identical_to_the_last_bit(
+    worlds: "dict[int, StandingWorld]", spec: ParallelSpec
+) -> None:
+    """Law: after some steps replicas and copies are equal, and as trained unsharded."""
+    ranks = worlds[spec.ranks].run(jobs.trained, KINDS["grouped"], spec, 5)
+    for rank, found in enumerate(ranks):
+        place = Place(spec, rank)
+        first = ranks[place.dp_ranks[0]]["weights"]
+        for name, weights in found["weights"].items():
+            if ".slots." in name:
+                continue
+            assert torch.equal(weights, first[name]), name
+            if not divided(name):
+                assert torch.equal(weights, ranks[place.tp_ranks[0]]["weights"][name])
+            torch.testing.assert_close(
+                weights, found["wanted"][name], rtol=1e-4, atol=1e-5
+            )
+    assert_copies_equal(ranks, spec)
+    last = ranks[-1]
+    torch.testing.assert_close(last["losses"], last["wanted losses"], rtol=1e-5, atol=0)
+    assert last["losses"][-1] < 0.9 * last["losses"][0]
+
+
+def divided(name: str) -> bool:
+    """Whether the ranks of an attention group have other parts of a weight."""
+    return ".attn.own." in name or ".shared." in name or name.endswith(("w_in", "w_out"))
+
+
+def assert_copies_equal(ranks: list[Any], spec: ParallelSpec) -> None:
+    """All slots of an expert hold the same bits."""
+    seen: dict[tuple[int, int, int], Any] = {}
+    copies = 0
+    for rank, found in enumerate(ranks):
+        first = Place(spec, rank).pp * (3 // spec.pp + 3 % spec.pp)
+        for layer, expert_P in found["expert"].items():
+            for which in range(2):
+                name = f"blocks.{layer - first}.ffn.slots.{which}"
+                for slot, expert in enumerate(expert_P.tolist()):
+                    weights = found["weights"][name][slot]
+                    if expert < 0:
+                        assert weights.isnan().all()
+                        continue
+                    key = layer, which, expert
+                    copies += key in seen
+                    assert torch.equal(weights, seen.setdefault(key, weights))
+                    wanted = found["wanted"][name][slot]
+                    torch.testing.assert_close(weights, wanted, rtol=1e-4, atol=1e-5)
+    assert copies
