@@ -99,7 +99,7 @@ def replay(
     chosen = _executor(executor, notes)
     mode = _gating(gating, manifest, chosen)
     parts = []
-    for name, setting, predicted, tokens in _parts(part, manifest, settings):
+    for name, setting, predicted, tokens in parts_of_plan(part, manifest, settings):
         result = _moved(setting, tokens, chosen, mode)
         parts.append(_compared(name, predicted, setting, tokens, result))
     return ReplayReport(
@@ -153,7 +153,7 @@ def _gating(wanted: str, manifest: Manifest, executor: str) -> str:
     return "real" if has_weights and executor == "local" else "forced"
 
 
-def _parts(
+def parts_of_plan(
     wanted: str, manifest: Manifest, settings: Sequence[Setting]
 ) -> list[tuple[str, Setting, PartPrediction, TokenPart]]:
     """Return the parts to move, with what the manifest predicts of each."""
