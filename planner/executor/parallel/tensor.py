@@ -115,7 +115,7 @@ def _grouped(
         "w_qkv": torch.cat(parts, dim=1).flatten(1),
         "w_o": _own_rows(whole.w_o.detach(), dims.head_dim, share),
     }
-    with torch.device("meta"):
+    with torch.random.fork_rng(devices=[]):
         own = GroupedAttention(whole.w_qkv.shape[0], own_dims, whole.layer)
     _assign(own, state)
     if share.parts <= dims.kv_heads:
@@ -160,7 +160,7 @@ def _latent(
     state["w_o"] = _own_rows(state["w_o"], dims.v_head_dim, share)
     for name in "w_k", "w_v":
         state[name] = share.of(state[name], 0)
-    with torch.device("meta"):
+    with torch.random.fork_rng(devices=[]):
         own = LatentAttention(
             whole.w_kv_down.shape[0], replace(dims, heads=heads), whole.layer
         )
@@ -181,7 +181,7 @@ def _own_rows(w_o: Tensor, width: int, share: Share) -> Tensor:
 
 
 def _assign(module: nn.Module, state: dict[str, Tensor]) -> None:
-    """Give a module without memory its weights, in memory of their own."""
+    """Put weights in the place of drawn ones, in memory of their own."""
     kept = {
         name: value.clone(memory_format=torch.contiguous_format)
         for name, value in state.items()

@@ -48,7 +48,9 @@ def placement_of(
             config.moe_layers
         )
     else:
-        found = [random_slots(config.experts, ep, slots, rng) for _ in config.moe_layers]
+        found = [
+            random_slots(config.experts, ep, slots, rng) for _ in config.moe_layers
+        ]
     plan = PlacementPlan(
         layer_numbers=config.moe_layers, slots_LGJ=np.stack(found).astype(np.int16)
     )
@@ -132,12 +134,17 @@ def parallel(
 
 def apart(found: Tensor, wanted: Tensor) -> float:
     """The greatest difference over the greatest wanted value."""
+    found, wanted = found.detach(), wanted.detach()
     scale = max(float(wanted.abs().max()), 1e-30)
     return float((found - wanted).abs().max()) / scale
 
 
 def trained_once(
-    world: World, attention: AttentionDims, spec: ParallelSpec, traffic: str, layers: int
+    world: World,
+    attention: AttentionDims,
+    spec: ParallelSpec,
+    traffic: str,
+    layers: int,
 ) -> dict[str, float]:
     """Return how far outputs, loss and gradients are from the unsharded model's.
 
@@ -146,7 +153,7 @@ def trained_once(
     model = decoder_of(attention, layers=layers)
     placement = placement_of(model.config, spec, traffic)
     place = Place(spec, world.rank)
-    all_texts = texts(model.config, spec.dp, 3)
+    all_texts = texts(model.config, spec.dp, 3 if spec.pp > 1 else 1)
     wanted, wanted_loss = unsharded(model, all_texts)
     mine = all_texts[place.dp]
     rank = parallel(world, model, spec, placement)
@@ -182,12 +189,11 @@ def trained(
     all_texts = texts(model.config, spec.dp, 2)
     mine = all_texts[place.dp]
     tokens = rank.tokens_of_all(count(mine))
-    optimizer = torch.optim.SGD(rank.parameters(), lr=0.5, momentum=0.9)
-    alone = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
+    own, alone = Momentum(rank.parameters()), Momentum(list(model.parameters()))
     losses, wanted = [], []
     for _ in range(steps):
         losses.append(rank.train(mine, lambda logits, m: loss(logits, mine[m], tokens)))
-        optimizer.step()
+        own.step()
         wanted.append(unsharded(model, all_texts)[1])
         alone.step()
     target = parallel(world, model, spec, placement)
@@ -201,6 +207,21 @@ def trained(
         "losses": torch.stack(losses),
         "wanted losses": torch.stack(wanted),
     }
+
+
+class Momentum:
+    """Gradient descent with momentum; importing torch.optim takes seconds."""
+
+    def __init__(self, parameters: list[Any]) -> None:
+        self._parameters = parameters
+        self._moving = [torch.zeros_like(parameter) for parameter in parameters]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for parameter, moving in zip(self._parameters, self._moving, strict=True):
+            if parameter.grad is not None:
+                moving.mul_(0.9).add_(parameter.grad)
+            parameter.sub_(0.5 * moving)
 
 
 def replace_weights(model: Decoder) -> Decoder:

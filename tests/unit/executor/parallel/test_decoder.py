@@ -10,6 +10,8 @@ from planner.executor.parallel.spec import ParallelSpec, Place
 
 torch = pytest.importorskip("torch")
 
+from planner.executor.parallel.share import Share  # noqa: E402
+from planner.executor.parallel.stage import layers_of  # noqa: E402
 from tests.unit.executor.parallel import jobs  # noqa: E402
 
 if TYPE_CHECKING:
@@ -102,7 +104,9 @@ def test_replicas_stay_identical_to_the_last_bit(
 
 def divided(name: str) -> bool:
     """Whether the ranks of an attention group have other parts of a weight."""
-    return ".attn.own." in name or ".shared." in name or name.endswith(("w_in", "w_out"))
+    return (
+        ".attn.own." in name or ".shared." in name or name.endswith(("w_in", "w_out"))
+    )
 
 
 def assert_copies_equal(ranks: list[Any], spec: ParallelSpec) -> None:
@@ -110,7 +114,7 @@ def assert_copies_equal(ranks: list[Any], spec: ParallelSpec) -> None:
     seen: dict[tuple[int, int, int], Any] = {}
     copies = 0
     for rank, found in enumerate(ranks):
-        first = Place(spec, rank).pp * (3 // spec.pp + 3 % spec.pp)
+        first = layers_of(3, Share(Place(spec, rank).pp, spec.pp)).start
         for layer, expert_P in found["expert"].items():
             for which in range(2):
                 name = f"blocks.{layer - first}.ffn.slots.{which}"
