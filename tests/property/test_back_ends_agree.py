@@ -14,7 +14,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from planner.evaluator.evaluation import evaluate
 from planner.executor.result import OUTPUT_TOLERANCE
 from planner.plan import PlacementPlan
 from planner.traffic.base import TRAFFIC
@@ -26,6 +25,7 @@ from tests.unit.executor.replays import (
     counted,
     moved_between,
     moved_here,
+    predicted,
 )
 
 torch = pytest.importorskip("torch")
@@ -95,18 +95,6 @@ def jobs(draw: st.DrawFn, gpus: int) -> Job:
         layer_numbers=tuple(range(layers)), slots_LGJ=slots, split=split
     )
     return Job(instance=drawn, plan=plan)
-
-
-def predicted(job: Job) -> Seen:
-    """What the evaluator says."""
-    layers = evaluate(job.instance, job.plan, job.part).layers
-    return Seen(
-        np.stack([loads.transfers.matrix() for loads in layers]),
-        np.stack([loads.combine.matrix() for loads in layers]),
-        np.stack([loads.pairs_G for loads in layers]),
-        np.stack([loads.loads_2A for loads in layers]),
-        None,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from planner.evaluator.evaluation import evaluate
 from planner.executor.replay import replay
 from planner.executor.result import ReplayResult
 from planner.instance import PlacementInstance
@@ -71,6 +72,18 @@ class Seen:
             for name in names
             if not np.array_equal(getattr(self, name), getattr(other, name))
         ]
+
+
+def predicted(job: Job) -> Seen:
+    """What the evaluator says."""
+    layers = evaluate(job.instance, job.plan, job.part).layers
+    return Seen(
+        np.stack([loads.transfers.matrix() for loads in layers]),
+        np.stack([loads.combine.matrix() for loads in layers]),
+        np.stack([loads.pairs_G for loads in layers]),
+        np.stack([loads.loads_2A for loads in layers]),
+        None,
+    )
 
 
 def counted(job: Job) -> Seen:
