@@ -10,6 +10,7 @@ from torch import Tensor
 
 from planner.executor.model.config import AttentionDims, DecoderConfig
 from planner.executor.model.decoder import Decoder
+from planner.executor.parallel import collectives
 from planner.executor.parallel.assembly import Groups, ParallelDecoder
 from planner.executor.parallel.pipeline import MicroBatch
 from planner.executor.parallel.spec import ParallelSpec, Place
@@ -207,6 +208,27 @@ def trained(
         "losses": torch.stack(losses),
         "wanted losses": torch.stack(wanted),
     }
+
+
+def all_reduced_bytes(
+    world: World, attention: AttentionDims, spec: ParallelSpec, dense_layers: int
+) -> int:
+    """Bytes that all-reduces of a forward pass move over rings, counted as called."""
+    model = decoder_of(attention, dense_layers=dense_layers, shared_ffn=0)
+    rank = parallel(world, model, spec, placement_of(model.config, spec))
+    seen: list[int] = []
+    real = collectives.summed
+
+    def counted(x: Tensor, group: Any) -> Tensor:
+        seen.append(2 * (group.size() - 1) * x.numel() * x.element_size())
+        return real(x, group)
+
+    collectives.summed = counted
+    try:
+        rank.outputs([MicroBatch(torch.zeros(2, 5, dtype=torch.int64))])
+    finally:
+        collectives.summed = real
+    return sum(seen)
 
 
 class Momentum:

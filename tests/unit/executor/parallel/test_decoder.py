@@ -1,12 +1,15 @@
 """A decoder on two and four ranks equals the unsharded one, in gradients too."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from planner.executor.model.config import GroupedDims, LatentDims
 from planner.executor.parallel.spec import ParallelSpec, Place
+from planner.workload.memory_terms import ACTIVATION_BYTES, all_reduce_bytes
+from planner.workload.presets import load_model
+from tests.unit.executor.model.toys import config_of
 
 torch = pytest.importorskip("torch")
 
@@ -100,6 +103,30 @@ def test_replicas_stay_identical_to_the_last_bit(
     last = ranks[-1]
     torch.testing.assert_close(last["losses"], last["wanted losses"], rtol=1e-5, atol=0)
     assert last["losses"][-1] < 0.9 * last["losses"][0]
+
+
+@pytest.mark.parametrize("dense_layers", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["grouped", "latent"])
+def test_all_reduces_move_the_bytes_that_plans_reckon_with(
+    worlds: "dict[int, StandingWorld]", kind: str, dense_layers: int
+) -> None:
+    """Law: those of the memory model, and one more where experts share the tokens out.
+
+    The memory model counts two bytes a value, float32 has four.
+    """
+    config = config_of(KINDS[kind])
+    model = replace(
+        load_model("tiny-moe"),
+        layers=config.layers,
+        moe_layers=tuple(range(dense_layers, config.layers)),
+        hidden=config.hidden,
+    )
+    reckoned = all_reduce_bytes(model, 2, 2 * 5) * 4 // ACTIVATION_BYTES
+    shared_out = 2 * 2 * 5 * config.hidden * 4 * (config.layers - dense_layers)
+    found = worlds[2].run(
+        jobs.all_reduced_bytes, KINDS[kind], ParallelSpec(tp=2), dense_layers
+    )
+    assert found == [reckoned + shared_out] * 2
 
 
 def divided(name: str) -> bool:
