@@ -67,7 +67,7 @@ class ParallelDecoder:
         The decoder; the same on every rank, and left as it is.
     placement
         Where the routed experts are, over the ``ep`` places of a stage; its layers
-        are all layers with experts.
+        are all layers with experts. None if there are none.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ class ParallelDecoder:
         whole: Decoder,
         place: Place,
         groups: Groups,
-        placement: Placement,
+        placement: Placement | None,
         device: torch.device,
     ) -> None:
         _check(whole, place.spec, placement)
@@ -142,39 +142,44 @@ class ParallelDecoder:
                 block.ffn.shared = ParallelFeedForward(
                     block.ffn.shared, share, self._groups.tp
                 )
-        if isinstance(block.ffn, MoELayer):
-            found.append(self._place_experts(block.layer, block.ffn))
+        if isinstance(block.ffn, MoELayer) and self._placement is not None:
+            found.append(self._place_experts(block.layer, block.ffn, self._placement))
         return together(found)
 
-    def _place_experts(self, number: int, layer: MoELayer) -> Gradients:
+    def _place_experts(
+        self, number: int, layer: MoELayer, placement: Placement
+    ) -> Gradients:
         """Let the ranks of the stage hold the experts of a layer."""
         place, spec = self._place, self._place.spec
         host = ProcessHost(self._groups.ep, self._device)
-        index = self._placement.plan.layer_numbers.index(number)
+        index = placement.plan.layer_numbers.index(number)
         w_in, w_out = (weights.detach() for weights in layer.expert_weights)
         slices = inner_slices(w_in, w_out, Share(place.tp % spec.etp, spec.etp))
-        placed = self._placement.experts(index, slices, layer.apply_expert, host)
+        placed = placement.experts(index, slices, layer.apply_expert, host)
         layer.routed = SharedOut(
             placed=placed,
-            choice=self._placement.choice(index, host),
+            choice=placement.choice(index, host),
             rank=self._groups.ep.rank(),
             replica=place.dp,
             share=Share(place.tp // spec.etp, spec.tp // spec.etp),
             group=self._groups.tp,
         )
-        copies = copies_of(placed.bank, self._placement, index, self._groups.ep)
+        copies = copies_of(placed.bank, placement, index, self._groups.ep)
         layer.slots = nn.ParameterList(placed.bank.trainable())
         layer.w_in = layer.w_out = None
         return Gradients(copies=copies)
 
 
-def _check(whole: Decoder, spec: ParallelSpec, placement: Placement) -> None:
-    layout, numbers = placement.layout, placement.plan.layer_numbers
+def _check(whole: Decoder, spec: ParallelSpec, placement: Placement | None) -> None:
+    numbers = () if placement is None else placement.plan.layer_numbers
     if numbers != whole.config.moe_layers:
         raise UsageError(
             f"the model has experts in layers {list(whole.config.moe_layers)}, the "
             f"plan in {list(numbers)}"
         )
+    if placement is None:
+        return
+    layout = placement.layout
     if (layout.gpu_count, layout.dp) != (spec.ep, spec.dp):
         raise UsageError(
             f"the plan has {layout.gpu_count} GPUs and {layout.dp} DP ranks, a stage "

@@ -116,7 +116,7 @@ def unsharded(model: Decoder, all_texts: list[list[MicroBatch]]) -> tuple[Any, T
 
 
 def parallel(
-    world: World, model: Decoder, spec: ParallelSpec, placement: Placement
+    world: World, model: Decoder, spec: ParallelSpec, placement: Placement | None
 ) -> ParallelDecoder:
     """This rank's part; the groups are made once per world and spec."""
     place = Place(spec, world.rank)
@@ -215,7 +215,8 @@ def all_reduced_bytes(
 ) -> int:
     """Bytes that all-reduces of a forward pass move over rings, counted as called."""
     model = decoder_of(attention, dense_layers=dense_layers, shared_ffn=0)
-    rank = parallel(world, model, spec, placement_of(model.config, spec))
+    placement = placement_of(model.config, spec) if model.config.moe_layers else None
+    rank = parallel(world, model, spec, placement)
     seen: list[int] = []
     real = collectives.summed
 
