@@ -54,6 +54,19 @@ def replay(
             "beside each other."
         ),
     ] = None,
+    balance: Annotated[
+        str | None,
+        typer.Option(
+            help="Let the router's biases follow the loads first: default, or "
+            "rule=prices,step=0.05,target=1.15,bound=1,window=4,steps=100."
+        ),
+    ] = None,
+    capacity_factor: Annotated[
+        float | None,
+        typer.Option(
+            help="Limit every expert to this times the mean load; the rest is dropped."
+        ),
+    ] = None,
     output_format: flags.Format = "human",
 ) -> None:
     """Move a trace through the plan and compare with what it predicted."""
@@ -64,9 +77,21 @@ def replay(
                 "--selections counts the trace's experts without tensors: leave out "
                 "--executor and --gating, or take counter and forced"
             )
+        if balance is not None or capacity_factor is not None:
+            raise UsageError(
+                "--selections counts the trace's own choices: leave out --balance and "
+                "--capacity-factor"
+            )
         _compare(plan, selections, part, output_format)
         return
-    report = pipeline.replay(plan, part=part, executor=executor, gating=gating)
+    report = pipeline.replay(
+        plan,
+        part=part,
+        executor=executor,
+        gating=gating,
+        balance=balance,
+        capacity_factor=capacity_factor,
+    )
     if output_format == "json":
         print(json.dumps(pipeline.plain(report), indent=2))
         return

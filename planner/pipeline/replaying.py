@@ -1,18 +1,25 @@
 """Replay a plan's trace and hold what moved against what was predicted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
 
 from planner import bundled
 from planner.errors import ReplayMismatch, UsageError
+from planner.executor.gating.rerouting import Rerouting
 from planner.executor.replay import replay as move
 from planner.executor.result import OUTPUT_TOLERANCE, ReplayResult
 from planner.manifest import Manifest, digest_of_counts, read_manifest
-from planner.manifest.schema import PartPrediction
+from planner.manifest.schema import LayerPrediction, PartPrediction
 from planner.pipeline.evaluating import plan_of
+from planner.pipeline.rerouting import (
+    Change,
+    ReroutedPart,
+    predicted_again,
+    rerouted,
+)
 from planner.verifier import Setting, settings_of
 from planner.workload.parts import Part, TokenPart
 from planner.workload.tokens import RoutingTrace
@@ -33,13 +40,16 @@ class ReplayedPart:
         Transfers moved in both legs over all layers.
     pairs, links
         GPU pairs and link loads compared with the prediction, all equal: every
-        ordered pair and every link, both legs, in every layer.
+        ordered pair and every link, both legs, in every layer. Where choices were
+        changed, the prediction is made again for the new ones.
     max_relative_error
         Greatest difference of an output from the unsharded model's, relative; None
         without tensors.
     ids_agreeing
-        Share of expert ids that the model's router chose as recorded; None where
-        routing was forced.
+        Share of expert ids that the model's router chose as recorded, or as decided
+        before where choices were changed; None where routing was forced.
+    rerouted
+        Loads and outputs before and after; None where nothing was changed.
     """
 
     part: str
@@ -50,17 +60,29 @@ class ReplayedPart:
     max_relative_error: float | None
     ids_agreeing: float | None
     seconds: float
+    rerouted: ReroutedPart | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayReport:
-    """A replay in which everything agreed."""
+    """A replay in which everything agreed.
+
+    Attributes
+    ----------
+    change
+        What choices were changed by on purpose; None: by nothing.
+    worst_by_step
+        While biases followed the loads: the greatest load of an expert over its
+        layer's mean, after every step.
+    """
 
     plan: str
     executor: str
     gating: str
     parts: tuple[ReplayedPart, ...]
     notes: tuple[str, ...]
+    change: Change | None = None
+    worst_by_step: tuple[float, ...] = ()
 
 
 def replay(
@@ -69,6 +91,8 @@ def replay(
     part: str = "both",
     executor: str = "auto",
     gating: str = "auto",
+    balance: str | None = None,
+    capacity_factor: float | None = None,
 ) -> ReplayReport:
     """Move a plan's trace and compare every GPU pair and link with the prediction.
 
@@ -82,6 +106,11 @@ def replay(
     gating
         ``real`` lets the bundled model's router choose, ``forced`` takes the
         trace's ids; ``auto`` takes ``real`` for the bundled trace.
+    balance
+        Let the biases of the model's router follow the loads of the planning part
+        first: ``default``, or ``NAME=VALUE,...`` of :class:`Balance`.
+    capacity_factor
+        Limit every expert to this times the mean load of a batch, rounded up.
 
     Raises
     ------
@@ -98,16 +127,34 @@ def replay(
     notes: list[str] = []
     chosen = _executor(executor, notes)
     mode = _gating(gating, manifest, chosen)
+    change = Change.of(balance, capacity_factor)
+    text = _text(manifest) if mode == "real" else None
+    found = parts_of_plan(part, manifest, settings)
+    reroutings: Sequence[Rerouting | None] = [None] * len(found)
+    worst: tuple[float, ...] = ()
+    if change is not None:
+        change.check_gating(mode)
+        shown = [(setting, tokens) for _, setting, _, tokens in found]
+        reroutings, worst = rerouted(change, shown, text)
     parts = []
-    for name, setting, predicted, tokens in parts_of_plan(part, manifest, settings):
-        result = _moved(setting, tokens, chosen, mode)
-        parts.append(_compared(name, predicted, setting, tokens, result))
+    for (name, setting, predicted, tokens), rerouting in zip(
+        found, reroutings, strict=True
+    ):
+        result = _moved(setting, tokens, chosen, text, rerouting)
+        layers, beside = predicted.layers, None
+        if rerouting is not None:
+            layers, beside = predicted_again(setting, tokens, rerouting)
+        parts.append(
+            replace(_compared(name, layers, setting, tokens, result), rerouted=beside)
+        )
     return ReplayReport(
         plan=str(path),
         executor=chosen,
         gating=mode,
         parts=tuple(parts),
         notes=tuple(notes),
+        change=change,
+        worst_by_step=worst,
     )
 
 
@@ -181,17 +228,25 @@ def parts_of_plan(
     return chosen
 
 
+def _text(manifest: Manifest) -> RoutingTrace:
+    """Read the bundled trace with its text."""
+    loaded = load_trace(bundled.traces()[manifest.inputs.traces[0].name])
+    assert isinstance(loaded, RoutingTrace)
+    return loaded
+
+
 def _moved(
-    setting: Setting, part: TokenPart, executor: str, gating: str
+    setting: Setting,
+    part: TokenPart,
+    executor: str,
+    text: RoutingTrace | None,
+    rerouting: Rerouting | None,
 ) -> ReplayResult:
+    """Move a part; ``text`` is there under real gating."""
     manifest = setting.manifest
-    text: RoutingTrace | None = None
-    if gating == "real":
-        loaded = load_trace(bundled.traces()[manifest.inputs.traces[0].name])
-        text = loaded if isinstance(loaded, RoutingTrace) else None
     return move(
         executor,
-        gating,
+        "forced" if text is None else "real",
         plan=plan_of(manifest),
         part=part,
         layout=setting.layout,
@@ -205,12 +260,13 @@ def _moved(
         token_ids=None if text is None else text.token_id_T,
         seq_ids=None if text is None else text.sequence_T,
         seed=manifest.provenance.seed,
+        rerouting=rerouting,
     )
 
 
 def _compared(
     name: str,
-    predicted: PartPrediction,
+    predicted: Sequence[LayerPrediction],
     setting: Setting,
     part: TokenPart,
     result: ReplayResult,
@@ -218,7 +274,7 @@ def _compared(
     """Compare every GPU pair and link of both legs with the prediction."""
     findings: list[str] = []
     dispatch_LGG, combine_LGG = result.transfers_L2GG
-    for index, layer in enumerate(predicted.layers):
+    for index, layer in enumerate(predicted):
         where = f"{name} part, layer {layer.layer}"
         pairs = digest_of_counts(dispatch_LGG[index])
         if pairs != layer.transfers_sha256:
@@ -243,7 +299,7 @@ def _compared(
     if findings:
         raise ReplayMismatch(findings)
     gpus, links = setting.layout.gpu_count, len(setting.topology.links)
-    layers = len(predicted.layers)
+    layers = len(predicted)
     return ReplayedPart(
         part=name,
         tokens=part.token_count,

@@ -51,7 +51,7 @@ class Balance:
     target: float = 1.15
     bound: float = 1.0
     window: int = 4
-    steps: int = 200
+    steps: int = 100
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
