@@ -1,5 +1,6 @@
 """Compile the numba kernels ahead of the first plan; later starts load them."""
 
+from planner.executor.counter import compile_counter
 from planner.options import SolveOptions
 from planner.pipeline.solving import solve
 from planner.traffic.base import TRAFFIC
@@ -10,6 +11,7 @@ def compile_kernels() -> None:
 
     Takes about a minute of one core the first time and some seconds afterwards.
     """
+    compile_counter()
     solve("toy-2x2", options=SolveOptions(strategy="fast"))
     for traffic in TRAFFIC.names():
         strategy = "flow" if TRAFFIC.get(traffic).chained else "search"

@@ -193,12 +193,18 @@ class Decoder(nn.Module):
             routed_by={},
         )
 
+    def routes(self, tokens: Tensor) -> Tensor:
+        """Return which token ids go to routed experts, as booleans of their shape."""
+        unrouted = torch.tensor(
+            self.config.unrouted_ids, device=tokens.device, dtype=tokens.dtype
+        )
+        return torch.isin(tokens, unrouted, invert=True)
+
     def _routed(self, tokens_BS: Tensor, mask_BS: Tensor) -> Tensor | None:
         """Return which tokens of the flattened batch go to routed experts."""
         routed_BS = mask_BS
         if self.config.unrouted_ids:
-            ids = torch.tensor(self.config.unrouted_ids, device=tokens_BS.device)
-            routed_BS = mask_BS & ~torch.isin(tokens_BS, ids)
+            routed_BS = mask_BS & self.routes(tokens_BS)
         if bool(routed_BS.all()):
             return None
         return routed_BS.flatten().nonzero().flatten()

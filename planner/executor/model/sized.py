@@ -52,6 +52,7 @@ def decoder_config(
     layers: int | None = None,
     vocab: int = 256,
     context: int = 256,
+    unrouted_ids: tuple[int, ...] = (),
 ) -> DecoderConfig:
     """Return a model's decoder at another size.
 
@@ -67,6 +68,8 @@ def decoder_config(
         All layers, dense ones included; None: the model's.
     vocab, context
         Size of the vocabulary and most tokens of a sequence.
+    unrouted_ids
+        Token ids that no routed expert sees.
 
     Raises
     ------
@@ -100,6 +103,7 @@ def decoder_config(
         gate=gate_of(spec),
         activation="swiglu" if spec.ffn_matrices == 3 else "gelu",
         tied=spec.tied_embeddings,
+        unrouted_ids=unrouted_ids,
     )
 
 

@@ -26,10 +26,14 @@ from planner.workload.parts import TokenPart
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Text:
-    """Where the tokens of a batch are in their sequences, by token of the part."""
+    """Where the tokens of a batch are in their sequences, by token of the part.
+
+    ``routed_T`` says which go to routed experts at all.
+    """
 
     sequence_T: Tensor
     position_T: Tensor
+    routed_T: Tensor
     sequences: int
 
 
@@ -81,10 +85,15 @@ class ChainedPass(TextPass):
         position_T = torch.full_like(self.homes.source_T, -1)
         real_BS = batch.rows_BS >= 0
         sequence_N, position_N = torch.nonzero(real_BS, as_tuple=True)
+        routed_T = torch.zeros_like(self.homes.source_T, dtype=torch.bool)
+        routed_T[batch.rows_BS[real_BS]] = self.model.routes(batch.text_BS[real_BS])
         sequence_T[batch.rows_BS[real_BS]] = sequence_N
         position_T[batch.rows_BS[real_BS]] = position_N
         return Text(
-            sequence_T=sequence_T, position_T=position_T, sequences=len(real_BS)
+            sequence_T=sequence_T,
+            position_T=position_T,
+            routed_T=routed_T,
+            sequences=len(real_BS),
         )
 
     def _block(
@@ -101,7 +110,12 @@ class ChainedPass(TextPass):
             )
         index = self.numbers.index(block.layer)
         ids_NK, gates_NK = block.ffn.route(normed_NH)
+        routed_N = text.routed_T[standing.token_N]
+        ids_NK = ids_NK.masked_fill(~routed_N[:, None], -1)
         self.agreed(index, standing.token_N, ids_NK)
+        ids_NK, gates_NK = self.decided(
+            index, standing.token_N, normed_NH, ids_NK, gates_NK
+        )
         slots_NK = self.homes.slots(
             self.choices[index], ids_NK, standing.token_N, standing.rank_N
         )

@@ -42,8 +42,9 @@ class RoundTripPass(TextPass):
         text_BS = torch.where(
             real_BS, batch.text_BS.gather(1, positions_BS.clamp(min=0)), 0
         )
+        routed_N = token_N[self.model.routes(text_BS[real_BS])]
         by = {
-            number: self._spread(index, token_N, reference)
+            number: self._spread(index, routed_N, reference)
             for index, number in enumerate(self.numbers)
         }
         logits = yield from self.model.steps(
@@ -61,6 +62,7 @@ class RoundTripPass(TextPass):
 
         def routed(x_NH: Tensor, ids_NK: Tensor, gates_NK: Tensor) -> Steps[Tensor]:
             self.agreed(index, token_N, ids_NK)
+            ids_NK, gates_NK = self.decided(index, token_N, x_NH, ids_NK, gates_NK)
             slots_NK = self.homes.slots(self.choices[index], ids_NK, token_N)
             rank_N = self.homes.source_T[token_N]
             y_NH = yield from self.placed[index].steps(x_NH, gates_NK, slots_NK, rank_N)

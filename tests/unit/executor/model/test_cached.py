@@ -5,15 +5,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from planner.errors import ModelError
+from planner.executor.model.config import LatentDims
 from tests.unit.executor.model.toys import KINDS, config_of, left_padded
 
 torch = pytest.importorskip("torch")
 
 from planner.executor.model.attention.latent import LatentAttention  # noqa: E402
-from planner.executor.model.context import KVCache, counted  # noqa: E402
+from planner.executor.model.context import KVCache, NothingKept, counted  # noqa: E402
 from planner.executor.model.decoder import Decoder  # noqa: E402
+from planner.executor.stepping import finish  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -60,6 +64,33 @@ def test_prefill_and_decode_are_one_forward(kind: str, absorbed: bool | None) ->
     for ends in ([7, 8, 9, 10, 11, 12], [4, 12], list(range(1, 13))):
         found = in_parts(model, tokens, mask, ends, KVCache())
         assert_near(found[mask], whole[mask])
+
+
+@given(data=st.data())
+@settings(max_examples=30, deadline=None)
+@torch.no_grad()
+def test_absorbed_is_naive(data: st.DataObject) -> None:
+    """Law: both forms of latent attention give the same outputs in float32."""
+    size = st.integers(1, 24)
+    dims = LatentDims(
+        heads=data.draw(st.integers(1, 5)),
+        q_lora_rank=data.draw(st.integers(0, 9)),
+        kv_lora_rank=data.draw(size),
+        rope_head_dim=2 * data.draw(size),
+        head_dim=data.draw(size),
+        v_head_dim=data.draw(size),
+    )
+    torch.manual_seed(data.draw(st.integers(0, 9)))
+    attention = LatentAttention(16, dims, layer=0)
+    x = torch.randn(2, data.draw(st.integers(1, 30)), 16)
+    positions = torch.arange(x.shape[1]).expand(2, -1)
+    found = []
+    for attention.absorbed in (False, True):
+        steps = attention.steps(
+            x, positions_BS=positions, mask_BSC=None, context=NothingKept()
+        )
+        found.append(finish(steps))
+    assert_near(found[1], found[0])
 
 
 @pytest.mark.parametrize("kind", KINDS)

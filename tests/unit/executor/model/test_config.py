@@ -11,6 +11,8 @@ from planner.executor.gating.gate import Gate
 from planner.executor.model.config import DecoderConfig, GroupedDims, LatentDims
 from planner.executor.model.sized import decoder_config, gate_of
 from planner.executor.model.tiny import TinyMoESpec
+from planner.workload.memory_terms import kv_token_bytes
+from planner.workload.model_spec import BYTES_PER_VALUE
 from planner.workload.presets import load_model, preset_names
 from tests.unit.executor.model.toys import KINDS, config_of
 
@@ -119,10 +121,8 @@ def test_a_known_model_at_its_own_size_is_itself(name: str) -> None:
     assert (at.heads, at.head_dim) == (dims.heads, dims.head_dim)
     assert (config.expert_ffn, config.shared_ffn) == (spec.expert_ffn, spec.shared_ffn)
     assert config.dense_ffn == spec.dense_ffn
-    if dims.kv_lora_rank:
-        assert at.cached_values == dims.kv_lora_rank + dims.rope_head_dim
-    else:
-        assert at.cached_values == 2 * dims.kv_heads * dims.head_dim
+    width = max(2, BYTES_PER_VALUE[spec.precision])
+    assert spec.layers * at.cached_values * width == kv_token_bytes(spec, 1)
 
 
 def test_the_bundled_model_is_its_preset() -> None:
