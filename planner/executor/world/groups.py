@@ -1,5 +1,6 @@
 """A world and its process groups: explicit handles, no default group of torch."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,6 +12,7 @@ from planner.executor.world.member import Watch
 
 COLLECTIVE_S = 1800.0
 """How long a collective waits for ranks that live but do not come."""
+CONNECT_S = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,35 +71,40 @@ def process_group(
     size: int,
     *,
     device: torch.device,
-    interface: str = "",
-    timeout_s: float = COLLECTIVE_S,
+    interface: str,
+    connect_s: float = CONNECT_S,
 ) -> dist.ProcessGroup:
     """Return a group that is registered nowhere: gloo on the CPU, NCCL on a GPU.
 
     Parameters
     ----------
     interface
-        Address on which gloo listens; empty: what GLOO_SOCKET_IFNAME names, or
-        the one the machine's name leads to.
+        Address at which gloo listens, unless GLOO_SOCKET_IFNAME names a card.
+    connect_s
+        How long ranks wait for each other here; in collectives it is COLLECTIVE_S.
     """
     group = dist.ProcessGroup(store, rank, size)
     if device.type == "cuda":
         kind = dist.ProcessGroup.BackendType.NCCL
         options = dist.ProcessGroupNCCL.Options()
-        options._timeout = timedelta(seconds=timeout_s)
+        options._timeout = timedelta(seconds=COLLECTIVE_S)
         backend = dist.ProcessGroupNCCL(store, rank, size, options)
     else:
         kind = dist.ProcessGroup.BackendType.GLOO
         options = dist.ProcessGroupGloo._Options()
-        options._timeout = timedelta(seconds=timeout_s)
+        options._timeout = timedelta(seconds=connect_s)
         options._threads = 2
-        options._devices = [
-            dist.ProcessGroupGloo.create_device(hostname=interface)
-            if interface
-            else dist.ProcessGroupGloo.create_default_device()
-        ]
+        options._devices = [_gloo_device(interface)]
         backend = dist.ProcessGroupGloo(store, rank, size, options)
+        backend._set_default_timeout(timedelta(seconds=COLLECTIVE_S))
     backend._set_sequence_number_for_group()
     group._set_default_backend(kind)
     group._register_backend(device, kind, backend)
     return group
+
+
+def _gloo_device(interface: str) -> object:
+    card = os.environ.get("GLOO_SOCKET_IFNAME")
+    if card:
+        return dist.ProcessGroupGloo.create_device(interface=card)
+    return dist.ProcessGroupGloo.create_device(hostname=interface)

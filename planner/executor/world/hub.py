@@ -21,6 +21,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -190,7 +191,11 @@ class Hub(threading.Thread):
                     open_ranks.discard(member.card.rank)
 
     def _admit(self, member: _Member, shown: dict[str, Any]) -> None:
-        card = Card(**shown)
+        try:
+            card = Card(**shown)
+        except TypeError:
+            member.line.send(refused="another version of planner has this address")
+            return
         if card.job != self._job:
             member.line.send(refused="another run has this address")
         elif card.rank in self._members:
@@ -230,8 +235,8 @@ class Hub(threading.Thread):
         """Yield messages that came, None where a connection ended."""
         for key, _ in self._selector.select(TICK_S):
             if key.data is None:
-                connection, _ = self._listener.accept()
-                self.adopt(connection)
+                with suppress(OSError):
+                    self.adopt(self._listener.accept()[0])
                 continue
             member: _Member = key.data
             try:
@@ -248,7 +253,5 @@ class Hub(threading.Thread):
 
 def _half_close(connection: socket.socket) -> None:
     """Send no more; what was sent still arrives when this process ends."""
-    try:
+    with suppress(OSError):
         connection.shutdown(socket.SHUT_WR)
-    except OSError:
-        return

@@ -15,15 +15,14 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from planner.errors import UsageError, WorldError
+from planner.errors import PlannerError, UsageError, WorldError
 from planner.executor.world.cards import Card
 from planner.executor.world.environment import HERE, Found
 from planner.executor.world.groups import World, process_group
 from planner.executor.world.hub import Hub, Timing
 from planner.executor.world.lines import Line
 from planner.executor.world.meeting import find_rank_0, listen
-from planner.executor.world.member import Watch, introduce, waited_for
-from planner.executor.world.outcomes import lost_touch
+from planner.executor.world.member import Watch, introduce, telling, waited_for
 
 MARGIN_S = 2.0
 """Ranks wait a little longer for rank 0's verdict than rank 0 waits for ranks."""
@@ -77,11 +76,18 @@ def join(
     )
     deadline = time.monotonic() + timeout_s + MARGIN_S
     line, hub, store = _connected(found, pace)
-    welcome = introduce(line, card, deadline)
+    try:
+        welcome = introduce(line, card, deadline)
+    except PlannerError:
+        line.close()
+        if hub is not None:
+            # The other ranks are to hear it before this process ends.
+            hub.join(MARGIN_S)
+        raise
     watch = Watch(line, pace, first=welcome["first"], report=found.report, hub=hub)
     watch.start()
     interface = _interface(line, welcome)
-    try:
+    with telling(watch):
         if store is None:
             host = line.socket.getpeername()[0]
             store = _store(host, welcome["store"], timeout_s)
@@ -91,12 +97,8 @@ def join(
             found.size,
             device=place,
             interface=interface,
+            connect_s=timeout_s,
         )
-    except RuntimeError as error:
-        end = watch.ended(watch.longest_s()) if lost_touch(error) else None
-        if end is None:
-            raise
-        raise end.error() from None
     return World(
         rank=found.rank,
         size=found.size,

@@ -1,6 +1,7 @@
 """Where ranks meet: rank 0 listens at an address, the others look for it there."""
 
 import errno
+import os
 import socket
 import time
 
@@ -21,7 +22,8 @@ def listen(found: Found, port: int) -> socket.socket:
         If the port is in use.
     """
     if found.listener is not None:
-        return socket.socket(fileno=found.listener)
+        # A copy: the next world of this process meets there again.
+        return socket.socket(fileno=os.dup(found.listener))
     family, host = _own(found)
     try:
         return socket.create_server((host, port), family=family, backlog=found.size)

@@ -2,19 +2,21 @@
 
 import math
 import os
-import select
+import selectors
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
-from planner.errors import WorldError
+from planner.errors import PlannerError, WorldError
 from planner.executor.world.cards import Card, End
 from planner.executor.world.hub import LONGEST_STEP_S, TICK_S, Timing
 from planner.executor.world.lines import Line
-from planner.executor.world.outcomes import Outcome
+from planner.executor.world.outcomes import Outcome, lost_touch
 from planner.executor.world.parcels import pack
 
 
@@ -40,6 +42,7 @@ def introduce(line: Line, card: Card, deadline: float) -> dict[str, Any]:
                     "is another run using MASTER_PORT?"
                 )
         if not messages:
+            line.send(failed="it has waited long enough for the others", code=5)
             raise WorldError("rank 0 has not answered in time: is it stopped?")
     raise WorldError("rank 0 ended before all ranks had come")
 
@@ -135,6 +138,8 @@ class Watch(threading.Thread):
     def _listened(self) -> End | None:
         """Return how the run ended."""
         seen, beaten, silent_s = time.monotonic(), -math.inf, 0.0
+        selector = selectors.DefaultSelector()
+        selector.register(self._line.socket, selectors.EVENT_READ)
         while True:
             now = time.monotonic()
             silent_s += min(now - seen, LONGEST_STEP_S)
@@ -149,9 +154,8 @@ class Watch(threading.Thread):
                 beaten = now
                 self._line.send(beat=True)
             try:
-                ready, _, _ = select.select([self._line.socket], [], [], TICK_S)
-                messages = self._line.receive() if ready else []
-            except (OSError, ValueError):
+                messages = self._line.receive() if selector.select(TICK_S) else []
+            except ValueError:
                 messages = None
             if messages is None:
                 return End(message=f"{self._first} died without a word")
@@ -175,3 +179,26 @@ class Watch(threading.Thread):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(error.exit_code)
+
+
+@contextmanager
+def telling(watch: Watch) -> Iterator[None]:
+    """Tell all ranks of an error, or raise what ended another rank in its place.
+
+    Raises
+    ------
+    PlannerError
+        If a collective failed because another rank is lost.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if lost_touch(error) and (end := watch.ended(watch.longest_s())) is not None:
+            raise end.error() from None
+        said = " ".join(str(error).split())
+        if isinstance(error, PlannerError):
+            watch.fail(said, error.exit_code)
+        else:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            watch.fail(f"{type(error).__name__}: {said}", 130 if interrupted else 1)
+        raise

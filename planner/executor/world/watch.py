@@ -15,9 +15,8 @@ place; where it waits for a rank that never comes, the process is ended.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from planner.errors import PlannerError
 from planner.executor.world.groups import World
-from planner.executor.world.outcomes import lost_touch
+from planner.executor.world.member import telling
 
 
 @contextmanager
@@ -31,19 +30,8 @@ def watched(world: World) -> Iterator[None]:
         the error where a rank could still tell it, else 5.
     """
     try:
-        yield
-    except BaseException as error:
-        watch = world.watch
-        if lost_touch(error) and (end := watch.ended(watch.longest_s())) is not None:
-            raise end.error() from None
-        said = " ".join(str(error).split())
-        known = isinstance(error, PlannerError)
-        watch.fail(
-            said if known else f"{type(error).__name__}: {said}",
-            error.exit_code if isinstance(error, PlannerError) else 1,
-        )
-        raise
-    else:
+        with telling(world.watch):
+            yield
         world.watch.leave()
     finally:
         world.close()

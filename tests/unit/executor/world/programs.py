@@ -68,6 +68,11 @@ def total_of(options: dict[str, Any]) -> int:
     return total(**options)
 
 
+def twice() -> list[int]:
+    """Join, leave and join again."""
+    return [total(), total()]
+
+
 def _go_wrong(fault: str) -> None:
     if fault == "kill":
         os.kill(os.getpid(), signal.SIGKILL)

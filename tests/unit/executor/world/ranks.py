@@ -16,7 +16,6 @@ from planner.executor.world.outcomes import Outcome, attempt
 from planner.executor.world.parcels import pack, unpack
 
 LONGEST_S = 25.0
-TINY = {"beat_s": 0.2, "silent_s": 1.5, "grace_s": 0.7}
 
 
 @dataclass(frozen=True)

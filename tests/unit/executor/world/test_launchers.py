@@ -31,6 +31,7 @@ def torchrun(root: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_torchrun_starts_ranks(root: Path) -> None:
     """Law: ranks of torchrun meet through the store of its agent."""
     done = torchrun(root)
