@@ -10,6 +10,8 @@ from rich.console import Console
 from planner import pipeline
 from planner.cli import options as flags
 from planner.cli.render import show_manifest, show_replay, show_verification
+from planner.cli.render_selections import show_selections
+from planner.errors import UsageError
 from planner.manifest import manifest_data, pretty_json, read_manifest
 
 Plan = Annotated[Path, typer.Argument(metavar="PLAN", help="A manifest moe-plan/1.")]
@@ -45,15 +47,65 @@ def replay(
     gating: Annotated[
         str, typer.Option(help="auto, real (the model's router) or forced (the trace).")
     ] = "auto",
+    selections: Annotated[
+        str | None,
+        typer.Option(
+            help="nearest,even,weighted or some of them: count the plan under each, "
+            "beside each other."
+        ),
+    ] = None,
+    balance: Annotated[
+        str | None,
+        typer.Option(
+            help="Let the router's biases follow the loads first: default, or "
+            "rule=prices,step=0.05,target=1.15,bound=1,window=4,steps=100."
+        ),
+    ] = None,
+    capacity_factor: Annotated[
+        float | None,
+        typer.Option(
+            help="Limit every expert to this times the mean load; the rest is dropped."
+        ),
+    ] = None,
     output_format: flags.Format = "human",
 ) -> None:
     """Move a trace through the plan and compare with what it predicted."""
     flags.check_format(output_format)
-    report = pipeline.replay(plan, part=part, executor=executor, gating=gating)
+    if selections is not None:
+        if executor not in ("auto", "counter") or gating not in ("auto", "forced"):
+            raise UsageError(
+                "--selections counts the trace's experts without tensors: leave out "
+                "--executor and --gating, or take counter and forced"
+            )
+        if balance is not None or capacity_factor is not None:
+            raise UsageError(
+                "--selections counts the trace's own choices: leave out --balance and "
+                "--capacity-factor"
+            )
+        _compare(plan, selections, part, output_format)
+        return
+    report = pipeline.replay(
+        plan,
+        part=part,
+        executor=executor,
+        gating=gating,
+        balance=balance,
+        capacity_factor=capacity_factor,
+    )
     if output_format == "json":
         print(json.dumps(pipeline.plain(report), indent=2))
         return
     show_replay(report, Console(highlight=False))
+
+
+def _compare(plan: Path, selections: str, part: str, output_format: str) -> None:
+    """Print the plan's figures under several selections."""
+    named = [word.strip() for word in selections.split(",") if word.strip()]
+    report = pipeline.compare_selections(plan, named, part=part)
+    if output_format == "json":
+        print(json.dumps(pipeline.plain(report), indent=2))
+        return
+    show_selections(report, Console(highlight=False, width=flags.width()))
 
 
 def export(

@@ -5,6 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from planner.cli.render_rerouting import show_rerouting
 from planner.manifest import Manifest
 from planner.manifest.schema import (
     Baseline,
@@ -255,6 +256,7 @@ def show_replay(report: ReplayReport, console: Console) -> None:
     }[report.executor]
     gating = "by the model's own router" if report.gating == "real" else "as traced"
     console.print(f"[bold green]predicted = moved[/]: {how}, experts chosen {gating}")
+    show_rerouting(report, console)
     table = Table()
     table.add_column("part")
     columns = ("tokens", "transfers", "GPU pairs equal", "link loads equal", "outputs")
@@ -274,9 +276,10 @@ def show_replay(report: ReplayReport, console: Console) -> None:
     console.print(table)
     for part in report.parts:
         if part.ids_agreeing is not None:
+            which = "recorded" if part.rerouted is None else "new"
             console.print(
                 f"{part.part}: the router chose {part.ids_agreeing:.3%} of the "
-                "recorded experts again"
+                f"{which} experts again"
             )
     for note in report.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)

@@ -17,6 +17,7 @@ from planner.executor.stepping import Steps
 from planner.executor.wire.base import Columns, Wire
 from planner.executor.wire.delay import Delay
 from planner.executor.wire.local import LocalWire
+from planner.executor.wire.posted import Posted
 from planner.executor.wire.processes import ProcessWire
 
 
@@ -66,6 +67,10 @@ class Host(Protocol):
         """
         ...
 
+    def everyone(self, value: Any) -> list[Any]:
+        """Return a picklable value of each process, by rank."""
+        ...
+
 
 class LocalHost:
     """All ranks in this process."""
@@ -85,6 +90,10 @@ class LocalHost:
     def worst(self, values: FloatArray) -> FloatArray:
         """Return the greatest of each value over all processes."""
         return values
+
+    def everyone(self, value: Any) -> list[Any]:
+        """Return a picklable value of each process."""
+        return [value]
 
     def from_first(self, compute: Callable[[], Tensor], like: Tensor) -> Tensor:
         """Compute something here."""
@@ -139,14 +148,19 @@ class ProcessHost:
         found, posted = [], []
         for rows in rows_BS:
             parts = [torch.empty_like(rows) for _ in range(self.ranks)]
-            posted.append(
-                dist.all_gather(
-                    parts, rows.contiguous(), group=self._group, async_op=True
-                )
+            work = dist.all_gather(
+                parts, rows.contiguous(), group=self._group, async_op=True
             )
+            posted.append(Posted(work, "context", rows.nbytes))
             found.append(parts)
         yield from posted
         return tuple(torch.cat(parts, dim=1) for parts in found)
+
+    def everyone(self, value: Any) -> list[Any]:
+        """Return a picklable value of each process, by rank."""
+        values = [None] * self.ranks
+        dist.all_gather_object(values, value, group=self._group)
+        return values
 
     def _reduced(self, array: Any, op: Any) -> Any:
         tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self.device)

@@ -1,6 +1,7 @@
 """Replay a part of a trace through a plan, with tensors or by counting alone."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import numpy as np
 from planner.arrays import IntArray
 from planner.errors import ReplayMismatch, UsageError
 from planner.executor.counter import count
+from planner.executor.gating.rerouting import Rerouting
 from planner.executor.links import link_numerators
 from planner.executor.result import Moved, ReplayResult
 from planner.layout import ParallelLayout
@@ -42,6 +44,7 @@ def replay(
     seq_ids: IntArray | None = None,
     seed: int = 0,
     host: "Host | None" = None,
+    rerouting: Rerouting | None = None,
 ) -> ReplayResult:
     """Move a part's tokens through a plan and count every transfer and link.
 
@@ -61,6 +64,9 @@ def replay(
         Of hidden states, gates and expert weights under ``forced``.
     host
         This process's rank, for ``distributed`` only.
+    rerouting
+        Experts of the part's tokens in place of those recorded (``forced``) or
+        chosen by the model's router (``real``).
 
     Raises
     ------
@@ -77,6 +83,8 @@ def replay(
             f"{', '.join(BACKENDS)} and {', '.join(GATINGS)}"
         )
     start = time.perf_counter()
+    if rerouting is not None:
+        part = replace(part, experts_LTK=rerouting.kept_LTK)
     if backend == "counter":
         if gating == "real":
             raise UsageError(
@@ -102,6 +110,7 @@ def replay(
             text=None if gating == "forced" else (weights, token_ids, seq_ids),
             seed=seed,
             host=host,
+            rerouting=rerouting,
         )
     if traffic != "direct":
         _check_mirrored(moved)
@@ -127,12 +136,14 @@ def _moved_by_torch(
     text: tuple[Path | None, IntArray | None, IntArray | None] | None,
     seed: int,
     host: "Host | None",
+    rerouting: Rerouting | None,
 ) -> Moved:
     # torch is an extra: the counter must work where it is absent.
     from planner.executor.forced import replay_forced
     from planner.executor.host import LocalHost
     from planner.executor.model.weights import load_model
     from planner.executor.placement import Placement
+    from planner.executor.text.reading import add_biases
     from planner.executor.text.run import replay_text
 
     traffic, selection, endpoint = rules
@@ -155,14 +166,18 @@ def _moved_by_torch(
             "real gating needs the model's weights and a trace with columns token_id "
             "and seq_id: take --gating forced"
         )
+    model = load_model(weights, weights.with_suffix(".json")).to(host.device)
+    if rerouting is not None and rerouting.bias_LE is not None:
+        add_biases(list(model.moe.values()), rerouting.bias_LE)
     moved: Moved = replay_text(
         host,
         placement,
         part,
-        model=load_model(weights, weights.with_suffix(".json")).to(host.device),
+        model=model,
         model_spec=model_spec,
         token_ids=_of_part(token_ids, part),
         seq_ids=_of_part(seq_ids, part),
+        rerouting=rerouting,
     )
     return moved
 

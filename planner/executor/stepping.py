@@ -6,6 +6,7 @@ each time; run beside another, one computes while the rows of the other travel.
 Every rank runs its pieces in the same order, so collectives meet.
 """
 
+import time
 from collections import deque
 from collections.abc import Generator, Iterable
 from typing import Protocol, TypeAlias, TypeVar
@@ -14,7 +15,23 @@ Result = TypeVar("Result")
 
 
 class Pending(Protocol):
-    """Something on its way."""
+    """Something on its way.
+
+    Attributes
+    ----------
+    label
+        What it is.
+    posted, arrived
+        Seconds of ``time.perf_counter`` when it left and when it was there, the
+        latter once it has been waited for.
+    """
+
+    label: str
+    posted: float
+
+    @property
+    def arrived(self) -> float:
+        """When it was there."""
 
     def wait(self) -> None:
         """Return when it has arrived."""
@@ -24,12 +41,24 @@ Steps: TypeAlias = Generator[Pending, None, Result]
 """Work that pauses at each ``Pending``."""
 
 
+class Watch(Protocol):
+    """Notes when pieces of work compute and when their rows travel."""
+
+    def computed(self, piece: int, start: float, end: float) -> None:
+        """Note that a piece was at work between two seconds."""
+
+    def travelled(self, piece: int, pending: Pending) -> None:
+        """Note what a piece has waited for."""
+
+
 def finish(steps: Steps[Result]) -> Result:
     """Run one piece of work to its end."""
     return interleave([steps])[0]
 
 
-def interleave(pieces: Iterable[Steps[Result]], at_once: int = 2) -> list[Result]:
+def interleave(
+    pieces: Iterable[Steps[Result]], at_once: int = 2, watch: Watch | None = None
+) -> list[Result]:
     """Run pieces of work in turns; return their results in order.
 
     Each runs until it pauses; then the piece that paused first goes on as soon as
@@ -41,16 +70,21 @@ def interleave(pieces: Iterable[Steps[Result]], at_once: int = 2) -> list[Result
         Asked for one by one, as there is room.
     at_once
         Most pieces that have begun and not ended.
+    watch
+        Is told of every stretch of work and every wait.
     """
     results: dict[int, Result] = {}
     waiting = enumerate(pieces)
     paused: deque[tuple[int, Steps[Result], Pending]] = deque()
 
     def advance(number: int, piece: Steps[Result]) -> None:
+        start = time.perf_counter()
         try:
             paused.append((number, piece, next(piece)))
         except StopIteration as end:
             results[number] = end.value
+        if watch is not None:
+            watch.computed(number, start, time.perf_counter())
 
     more = True
     while more or paused:
@@ -62,5 +96,7 @@ def interleave(pieces: Iterable[Steps[Result]], at_once: int = 2) -> list[Result
         if paused:
             number, piece, pending = paused.popleft()
             pending.wait()
+            if watch is not None:
+                watch.travelled(number, pending)
             advance(number, piece)
     return [results[number] for number in range(len(results))]

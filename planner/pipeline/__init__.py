@@ -9,6 +9,7 @@ from typing import Any
 from planner.constraints import read_constraints
 from planner.errors import UsageError
 from planner.exporters.base import EXPORTERS
+from planner.pipeline.comparing import SelectionReport, compare_selections
 from planner.pipeline.constraining import read_previous
 from planner.pipeline.diagnosing import Diagnosis, diagnose
 from planner.pipeline.evaluating import evaluate
@@ -30,11 +31,13 @@ __all__ = [
     "Explanation",
     "Problem",
     "ReplayReport",
+    "SelectionReport",
     "TraceSource",
     "available",
     "build_problem",
     "check_inputs",
     "check_writable",
+    "compare_selections",
     "compile_kernels",
     "diagnose",
     "evaluate",

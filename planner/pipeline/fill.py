@@ -387,7 +387,8 @@ def _bound(instance: PlacementInstance, bound: Bound | None) -> BoundReport | No
     )
 
 
-def _layer_predictions(evaluation: Evaluation) -> tuple[LayerPrediction, ...]:
+def layer_predictions(evaluation: Evaluation) -> tuple[LayerPrediction, ...]:
+    """Return what is predicted of every layer of a part."""
     instance = evaluation.instance
     chained = TRAFFIC.get(instance.traffic).chained
     return tuple(
@@ -417,7 +418,7 @@ def _part_prediction(evaluation: Evaluation, home_ratio: float) -> PartPredictio
         q=str(evaluation.instance.routes.q),
         inter_domain_bytes_exact=exact_text(evaluation.inter_domain_bytes),
         home_tokens_max_over_mean=home_ratio,
-        layers=_layer_predictions(evaluation),
+        layers=layer_predictions(evaluation),
     )
 
 

@@ -1,18 +1,25 @@
 """Replay a plan's trace and hold what moved against what was predicted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from planner import bundled
 from planner.errors import ReplayMismatch, UsageError
+from planner.executor.gating.rerouting import Rerouting
 from planner.executor.replay import replay as move
-from planner.executor.result import OUTPUT_TOLERANCE, ReplayResult
-from planner.manifest import Manifest, digest_of_counts, read_manifest
-from planner.manifest.schema import PartPrediction
+from planner.executor.result import OUTPUT_TOLERANCE
+from planner.manifest import Manifest, read_manifest
+from planner.manifest.schema import LayerPrediction, PartPrediction
 from planner.pipeline.evaluating import plan_of
+from planner.pipeline.predicted import LayerDigests, count_part, differences
+from planner.pipeline.rerouting import (
+    Change,
+    ReroutedPart,
+    predicted_again,
+    rerouted,
+)
 from planner.verifier import Setting, settings_of
 from planner.workload.parts import Part, TokenPart
 from planner.workload.tokens import RoutingTrace
@@ -33,13 +40,16 @@ class ReplayedPart:
         Transfers moved in both legs over all layers.
     pairs, links
         GPU pairs and link loads compared with the prediction, all equal: every
-        ordered pair and every link, both legs, in every layer.
+        ordered pair and every link, both legs, in every layer. Where choices were
+        changed, the prediction is made again for the new ones.
     max_relative_error
         Greatest difference of an output from the unsharded model's, relative; None
         without tensors.
     ids_agreeing
-        Share of expert ids that the model's router chose as recorded; None where
-        routing was forced.
+        Share of expert ids that the model's router chose as recorded, or as decided
+        before where choices were changed; None where routing was forced.
+    rerouted
+        Loads and outputs before and after; None where nothing was changed.
     """
 
     part: str
@@ -50,17 +60,29 @@ class ReplayedPart:
     max_relative_error: float | None
     ids_agreeing: float | None
     seconds: float
+    rerouted: ReroutedPart | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayReport:
-    """A replay in which everything agreed."""
+    """A replay in which everything agreed.
+
+    Attributes
+    ----------
+    change
+        What choices were changed by on purpose; None: by nothing.
+    worst_by_step
+        While biases followed the loads: the greatest load of an expert over its
+        layer's mean, after every step.
+    """
 
     plan: str
     executor: str
     gating: str
     parts: tuple[ReplayedPart, ...]
     notes: tuple[str, ...]
+    change: Change | None = None
+    worst_by_step: tuple[float, ...] = ()
 
 
 def replay(
@@ -69,6 +91,8 @@ def replay(
     part: str = "both",
     executor: str = "auto",
     gating: str = "auto",
+    balance: str | None = None,
+    capacity_factor: float | None = None,
 ) -> ReplayReport:
     """Move a plan's trace and compare every GPU pair and link with the prediction.
 
@@ -82,6 +106,11 @@ def replay(
     gating
         ``real`` lets the bundled model's router choose, ``forced`` takes the
         trace's ids; ``auto`` takes ``real`` for the bundled trace.
+    balance
+        Let the biases of the model's router follow the loads of the planning part
+        first: ``default``, or ``NAME=VALUE,...`` of :class:`Balance`.
+    capacity_factor
+        Limit every expert to this times the mean load of a batch, rounded up.
 
     Raises
     ------
@@ -98,16 +127,34 @@ def replay(
     notes: list[str] = []
     chosen = _executor(executor, notes)
     mode = _gating(gating, manifest, chosen)
+    change = Change.of(balance, capacity_factor)
+    text = _text(manifest) if mode == "real" else None
+    found = parts_of_plan(part, manifest, settings)
+    reroutings: Sequence[Rerouting | None] = [None] * len(found)
+    worst: tuple[float, ...] = ()
+    if change is not None:
+        change.check_gating(mode)
+        shown = [(setting, tokens) for _, setting, _, tokens in found]
+        reroutings, worst = rerouted(change, shown, text)
     parts = []
-    for name, setting, predicted, tokens in _parts(part, manifest, settings):
-        result = _moved(setting, tokens, chosen, mode)
-        parts.append(_compared(name, predicted, setting, tokens, result))
+    for (name, setting, predicted, tokens), rerouting in zip(
+        found, reroutings, strict=True
+    ):
+        result = _moved(setting, tokens, chosen, text, rerouting)
+        layers, beside = predicted.layers, None
+        if rerouting is not None:
+            layers, beside = predicted_again(setting, tokens, rerouting)
+        parts.append(
+            replace(_compared(name, layers, setting, tokens, result), rerouted=beside)
+        )
     return ReplayReport(
         plan=str(path),
         executor=chosen,
         gating=mode,
         parts=tuple(parts),
         notes=tuple(notes),
+        change=change,
+        worst_by_step=worst,
     )
 
 
@@ -153,7 +200,7 @@ def _gating(wanted: str, manifest: Manifest, executor: str) -> str:
     return "real" if has_weights and executor == "local" else "forced"
 
 
-def _parts(
+def parts_of_plan(
     wanted: str, manifest: Manifest, settings: Sequence[Setting]
 ) -> list[tuple[str, Setting, PartPrediction, TokenPart]]:
     """Return the parts to move, with what the manifest predicts of each."""
@@ -181,17 +228,47 @@ def _parts(
     return chosen
 
 
+def _text(manifest: Manifest) -> RoutingTrace:
+    """Read the bundled trace with its text."""
+    loaded = load_trace(bundled.traces()[manifest.inputs.traces[0].name])
+    assert isinstance(loaded, RoutingTrace)
+    return loaded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Replayed:
+    """What a back end moved, whatever it keeps of it."""
+
+    layers: list[LayerDigests]
+    seconds: float
+    max_relative_error: float | None = None
+    ids_agreeing: float | None = None
+
+
+def _counted(setting: Setting, part: TokenPart) -> _Replayed:
+    """Count by pair: a cluster may have too many GPUs for arrays of all pairs."""
+    counted = count_part(setting, part, setting.manifest.selection)
+    q = setting.routes.q
+    return _Replayed(
+        layers=[LayerDigests.of_figures(layer, q) for layer in counted.layers],
+        seconds=counted.seconds,
+    )
+
+
 def _moved(
-    setting: Setting, part: TokenPart, executor: str, gating: str
-) -> ReplayResult:
+    setting: Setting,
+    part: TokenPart,
+    executor: str,
+    text: RoutingTrace | None,
+    rerouting: Rerouting | None,
+) -> _Replayed:
+    """Move a part; ``text`` is there under real gating."""
+    if executor == "counter" and text is None and rerouting is None:
+        return _counted(setting, part)
     manifest = setting.manifest
-    text: RoutingTrace | None = None
-    if gating == "real":
-        loaded = load_trace(bundled.traces()[manifest.inputs.traces[0].name])
-        text = loaded if isinstance(loaded, RoutingTrace) else None
-    return move(
+    result = move(
         executor,
-        gating,
+        "forced" if text is None else "real",
         plan=plan_of(manifest),
         part=part,
         layout=setting.layout,
@@ -205,36 +282,26 @@ def _moved(
         token_ids=None if text is None else text.token_id_T,
         seq_ids=None if text is None else text.sequence_T,
         seed=manifest.provenance.seed,
+        rerouting=rerouting,
+    )
+    return _Replayed(
+        layers=LayerDigests.of_result(result),
+        seconds=result.seconds,
+        max_relative_error=result.max_relative_error,
+        ids_agreeing=result.ids_agreeing,
     )
 
 
 def _compared(
     name: str,
-    predicted: PartPrediction,
+    predicted: Sequence[LayerPrediction],
     setting: Setting,
     part: TokenPart,
-    result: ReplayResult,
+    moved: _Replayed,
 ) -> ReplayedPart:
     """Compare every GPU pair and link of both legs with the prediction."""
-    findings: list[str] = []
-    dispatch_LGG, combine_LGG = result.transfers_L2GG
-    for index, layer in enumerate(predicted.layers):
-        where = f"{name} part, layer {layer.layer}"
-        pairs = digest_of_counts(dispatch_LGG[index])
-        if pairs != layer.transfers_sha256:
-            total = Fraction(int(dispatch_LGG[index].sum()))
-            findings.append(
-                f"{where}: {total} transfers moved between GPUs differ from the "
-                f"{Fraction(layer.transfers_exact)} predicted, or from their pairs"
-            )
-        answers = digest_of_counts(combine_LGG[index])
-        if layer.combine_sha256 not in (None, answers):
-            findings.append(f"{where}: combine transfers differ from the predicted")
-        if digest_of_counts(result.numerators_L2A[index], result.q) != (
-            layer.links_sha256
-        ):
-            findings.append(f"{where}: link loads differ from the predicted ones")
-    error = result.max_relative_error
+    findings = differences(name, predicted, moved.layers)
+    error = moved.max_relative_error
     if error is not None and not error <= OUTPUT_TOLERANCE:
         findings.append(
             f"{name} part: outputs differ from the unsharded model's by {error:.2e}, "
@@ -243,14 +310,14 @@ def _compared(
     if findings:
         raise ReplayMismatch(findings)
     gpus, links = setting.layout.gpu_count, len(setting.topology.links)
-    layers = len(predicted.layers)
+    layers = len(predicted)
     return ReplayedPart(
         part=name,
         tokens=part.token_count,
-        transfers=int(dispatch_LGG.sum() + combine_LGG.sum()),
+        transfers=sum(layer.sent + layer.answered for layer in moved.layers),
         pairs=2 * layers * gpus * (gpus - 1),
         links=2 * layers * links,
         max_relative_error=error,
-        ids_agreeing=result.ids_agreeing,
-        seconds=result.seconds,
+        ids_agreeing=moved.ids_agreeing,
+        seconds=moved.seconds,
     )

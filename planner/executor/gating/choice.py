@@ -38,6 +38,13 @@ def choose(
     return ids_TK, _gates(gate, chosen_TK)
 
 
+def weigh(gate: Gate, logits_TE: Tensor, ids_TK: Tensor) -> Tensor:
+    """Return the gates of experts that were chosen already, none of them null."""
+    if logits_TE.dtype in (torch.float16, torch.bfloat16):
+        logits_TE = logits_TE.float()
+    return _gates(gate, _scores(gate, logits_TE).gather(-1, ids_TK))
+
+
 def _scores(gate: Gate, logits_TE: Tensor) -> Tensor:
     if gate.scores == "sigmoid":
         return torch.sigmoid(logits_TE)

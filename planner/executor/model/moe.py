@@ -7,7 +7,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from planner.executor.gating.choice import choose
+from planner.executor.gating.choice import choose, weigh
 from planner.executor.model.config import DecoderConfig
 from planner.executor.model.feed_forward import EXPERT_FNS, FeedForward, inner_width
 from planner.executor.stepping import Steps, finish
@@ -81,8 +81,11 @@ class MoELayer(nn.Module):
             Expert ids ``[T, K]`` (int64) in order of descending selection score
             (with the bias), and gates ``[T, K]`` as the config's gate makes them.
         """
-        wide = torch.promote_types(x.dtype, torch.float32)
-        return choose(self.gate, x.to(wide) @ self.router.to(wide), self.bias)
+        return choose(self.gate, self._logits(x), self.bias)
+
+    def weigh(self, x: Tensor, ids: Tensor) -> Tensor:
+        """Return the gates of experts ``[T, K]`` that were chosen already."""
+        return weigh(self.gate, self._logits(x), ids)
 
     def combine_local(self, x: Tensor, ids: Tensor, gates: Tensor) -> Tensor:
         """Compute all routed experts here: sort tokens by expert, then loop."""
@@ -131,6 +134,10 @@ class MoELayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return shared plus routed outputs for tokens ``[..., H]``."""
         return finish(self.steps(x.reshape(-1, x.shape[-1]))).view_as(x)
+
+    def _logits(self, x_TH: Tensor) -> Tensor:
+        wide = torch.promote_types(x_TH.dtype, torch.float32)
+        return x_TH.to(wide) @ self.router.to(wide)
 
     def _shared(self, x_TH: Tensor) -> Tensor | None:
         return None if self.shared is None else self.shared(x_TH)

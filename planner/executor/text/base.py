@@ -9,6 +9,7 @@ from torch import Tensor
 
 from planner.arrays import IntArray
 from planner.executor.direct import DirectExperts
+from planner.executor.gating.rerouting import Rerouting
 from planner.executor.host import Host
 from planner.executor.layer import PlacedExperts
 from planner.executor.model.decoder import Decoder
@@ -70,11 +71,14 @@ class TextPass:
     ----------
     placed
         The experts of each MoE layer on the ranks hosted here.
+    rerouting
+        Where tokens go in place of the router's choice.
     agreeing, ids
         Recorded choices that the router made again, and all that were recorded.
     """
 
     placed: Sequence[PlacedExperts | DirectExperts]
+    rerouting: Rerouting | None = None
 
     def __init__(
         self,
@@ -102,12 +106,33 @@ class TextPass:
         raise NotImplementedError
 
     def agreed(self, layer: int, token_N: Tensor, ids_NK: Tensor) -> None:
-        """Compare what the router chose with what the trace recorded."""
-        recorded = self.part.experts_LTK[layer][token_N.cpu().numpy()]
+        """Compare what the router chose with what was recorded or decided."""
+        decided = self.rerouting
+        whole_LTK = self.part.experts_LTK if decided is None else decided.wanted_LTK
+        recorded = whole_LTK[layer][token_N.cpu().numpy()]
         recorded_NK = torch.from_numpy(recorded.astype(np.int64)).to(ids_NK.device)
         same_NKK = recorded_NK[:, :, None] == ids_NK[:, None]
         self.agreeing += int(same_NKK.any(dim=2).sum())
         self.ids += recorded.size
+
+    def decided(
+        self, layer: int, token_N: Tensor, x_NH: Tensor, ids: Tensor, gates: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return where tokens go, -1 for a choice without room, and their gates.
+
+        That is what the router chose, unless it was decided before. Then gates are
+        those of the experts decided on: a choice that rounding turned round here
+        must not move other rows than were counted.
+        """
+        if self.rerouting is None:
+            return ids, gates
+        at = token_N.cpu().numpy()
+        wanted = self.rerouting.wanted_LTK[layer][at].astype(np.int64)
+        late = self.rerouting.kept_LTK[layer][at] < 0
+        ids = torch.from_numpy(wanted).to(ids.device)
+        late_NK = torch.from_numpy(late).to(ids.device)
+        gates = self.layers[layer].weigh(x_NH, ids.clamp(min=0))
+        return ids.masked_fill(late_NK, -1), gates.masked_fill(late_NK, 0)
 
     def reference(self, batch: TextBatch) -> Reference:
         """Let the first process run the unsharded model, and tell all."""
@@ -131,10 +156,14 @@ class TextPass:
         kept: dict[int, Tensor] = {}
         real_BS = batch.rows_BS >= 0
         routed_N = self.model.routes(batch.text_BS[real_BS])
+        token_N = batch.token_N[routed_N]
 
         def noting(number: int, layer: MoELayer) -> RoutedFn:
             def combine(x: Tensor, ids: Tensor, gates: Tensor) -> Tensor:
-                y = layer.combine_local(x, ids, gates)
+                index = self.numbers.index(number)
+                ids, gates = self.decided(index, token_N, x, ids, gates)
+                # A choice without room is computed, and its gate is 0.
+                y = layer.combine_local(x, ids.clamp(min=0), gates)
                 kept[number] = y.new_zeros(len(routed_N), y.shape[1])
                 kept[number][routed_N] = y
                 return y

@@ -113,6 +113,9 @@ class ChainedPass(TextPass):
         routed_N = text.routed_T[standing.token_N]
         ids_NK = ids_NK.masked_fill(~routed_N[:, None], -1)
         self.agreed(index, standing.token_N, ids_NK)
+        ids_NK, gates_NK = self.decided(
+            index, standing.token_N, normed_NH, ids_NK, gates_NK
+        )
         slots_NK = self.homes.slots(
             self.choices[index], ids_NK, standing.token_N, standing.rank_N
         )

@@ -12,6 +12,7 @@ import torch
 
 from planner.arrays import IntArray
 from planner.errors import TraceError
+from planner.executor.gating.rerouting import Rerouting
 from planner.executor.host import Host
 from planner.executor.model.decoder import Decoder
 from planner.executor.placement import Placement, one_thread
@@ -38,6 +39,7 @@ def replay_text(
     model_spec: MoEModelSpec,
     token_ids: IntArray,
     seq_ids: IntArray,
+    rerouting: Rerouting | None = None,
 ) -> Moved:
     """Run the model on the part's text.
 
@@ -46,6 +48,8 @@ def replay_text(
     token_ids, seq_ids
         Token and sequence of every token of the part, [T]; a sequence's tokens are
         in the order of its text, and all of them are in the part.
+    rerouting
+        Where tokens go in place of the router's choice.
 
     Raises
     ------
@@ -56,11 +60,13 @@ def replay_text(
     VerificationError
         If a chosen expert has no copy.
     """
-    _check_text(placement, model, token_ids)
+    check_text(placement.plan.layer_numbers, model, token_ids)
     kind: type[TextPass] = ChainedPass if placement.chained else RoundTripPass
     run = kind(host, placement, part, model, model_spec)
+    run.rerouting = rerouting
     batches = (
-        TextBatch.of(rows_BS, token_ids, host.device) for rows_BS in _batches(seq_ids)
+        TextBatch.of(rows_BS, token_ids, host.device)
+        for rows_BS in sequence_batches(seq_ids)
     )
     errors = interleave(map(run.through, batches))
     for layer, placed in enumerate(run.placed):
@@ -71,8 +77,19 @@ def replay_text(
     )
 
 
-def _check_text(placement: Placement, model: Decoder, token_ids: IntArray) -> None:
-    numbers = placement.plan.layer_numbers
+def check_text(numbers: tuple[int, ...], model: Decoder, token_ids: IntArray) -> None:
+    """Refuse a text or a plan that is not the model's.
+
+    Parameters
+    ----------
+    numbers
+        Layers of the plan.
+
+    Raises
+    ------
+    TraceError
+        If the model has other MoE layers, or other tokens.
+    """
     if model.config.moe_layers != numbers:
         raise TraceError(
             f"has MoE layers {list(model.config.moe_layers)}, the plan has "
@@ -89,7 +106,7 @@ def _check_text(placement: Placement, model: Decoder, token_ids: IntArray) -> No
         )
 
 
-def _batches(seq_ids: IntArray) -> Iterator[IntArray]:
+def sequence_batches(seq_ids: IntArray) -> Iterator[IntArray]:
     """Rows of whole sequences, of like lengths, padded with -1: [B, S] each."""
     order = np.argsort(seq_ids, kind="stable")
     starts = np.flatnonzero(np.diff(seq_ids[order], prepend=np.int64(-1)))

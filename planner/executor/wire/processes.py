@@ -5,9 +5,7 @@ how many rows each rank will get, then the rows. One buffer is contiguous by
 destination. Gradients travel back the same way.
 """
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,36 +18,7 @@ from planner.errors import ReplayMismatch
 from planner.executor.stepping import Steps
 from planner.executor.wire.base import Columns, Shipment, in_order, inverse
 from planner.executor.wire.delay import Delay
-
-
-@dataclass(slots=True)
-class Posted:
-    """A collective on its way.
-
-    Attributes
-    ----------
-    posted, arrived
-        Seconds of ``time.perf_counter``; ``arrived`` is known after ``wait``.
-    due
-        Not there before this, under an injected delay.
-    """
-
-    work: Any
-    bytes: int
-    due: float = 0.0
-    posted: float = 0.0
-    arrived: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.posted = time.perf_counter()
-
-    def wait(self) -> None:
-        """Return when the rows are there."""
-        self.work.wait()
-        late = self.due - time.perf_counter()
-        if late > 0:
-            time.sleep(late)
-        self.arrived = max(self.due, time.perf_counter())
+from planner.executor.wire.posted import Posted
 
 
 class ProcessWire:
@@ -85,7 +54,7 @@ class ProcessWire:
             columns = tuple(rows[order_N] for rows in columns)
         leaving_G = torch.bincount(to_N, minlength=self.ranks)
         coming_G = torch.empty_like(leaving_G)
-        yield self._posted(coming_G, leaving_G, None, None)
+        yield self._posted(coming_G, leaving_G, None, "row counts")
         leaving, coming = leaving_G.tolist(), coming_G.tolist()
         arrived = yield from self._exchanged(columns, leaving, coming, counts_GG)
         ranks = torch.arange(self.ranks, device=to_N.device)
@@ -119,7 +88,8 @@ class ProcessWire:
         counts_GG[self.first, self.first] = 0
         packed = _packed(columns)
         received = packed.new_empty(sum(coming), packed.shape[1])
-        yield self._posted(received, packed, coming, leaving)
+        label = "dispatch" if counts_GG is self.dispatch_GG else "combine"
+        yield self._posted(received, packed, (coming, leaving), label)
         arrived = _unpacked(received, columns)
         learning = [at for at, column in enumerate(columns) if column.requires_grad]
         if learning:
@@ -139,17 +109,18 @@ class ProcessWire:
         self,
         received: Tensor,
         sent: Tensor,
-        coming: list[int] | None,
-        leaving: list[int] | None,
+        splits: tuple[list[int], list[int]] | None,
+        label: str,
     ) -> Posted:
+        coming, leaving = splits or (None, None)
         size = sent.numel() * sent.element_size()
         due = 0.0
-        if self._delay is not None and leaving is not None:
+        if self._delay is not None and splits is not None:
             due = self._delay.due(size)
         work = dist.all_to_all_single(
             received, sent, coming, leaving, group=self._group, async_op=True
         )
-        return Posted(work=work, bytes=size, due=due)
+        return Posted(work, label, size, due)
 
 
 class _Through(torch.autograd.Function):
@@ -201,7 +172,10 @@ def _unpacked(packed: Tensor, like: Sequence[Tensor]) -> Columns:
     """Cut bytes into columns of the same types and widths as others."""
     found, first = [], 0
     for rows in like:
-        cut = packed[:, first : first + _width(rows)].contiguous()
+        # A copy of its own: a view may begin where no value of that type can.
+        cut = packed[:, first : first + _width(rows)].clone(
+            memory_format=torch.contiguous_format
+        )
         shape = (len(packed), *rows.shape[1:])
         found.append(cut.view(-1).view(rows.dtype).view(shape))
         first += _width(rows)

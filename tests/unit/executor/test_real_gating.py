@@ -8,6 +8,7 @@ import pytest
 
 from planner.errors import TraceError
 from planner.executor.counter import count
+from planner.executor.gating.rerouting import Rerouting
 from planner.executor.model.tiny import TinyMoESpec
 from planner.executor.result import Moved
 from planner.plan import PlacementPlan
@@ -21,7 +22,8 @@ from planner.executor.host import LocalHost  # noqa: E402
 from planner.executor.model.decoder import Decoder  # noqa: E402
 from planner.executor.model.moe import at_once  # noqa: E402
 from planner.executor.placement import Placement  # noqa: E402
-from planner.executor.text.run import replay_text  # noqa: E402
+from planner.executor.text.reading import Reader, biased  # noqa: E402
+from planner.executor.text.run import replay_text, sequence_batches  # noqa: E402
 
 pytestmark = pytest.mark.torch
 DIMENSIONS = TinyMoESpec(
@@ -134,3 +136,56 @@ def test_a_token_outside_the_vocabulary_is_refused(text: Text) -> None:
     """Law: the trace's text must be the model's."""
     with pytest.raises(TraceError, match="token_id"):
         text.replay(token_ids=text.token_ids + 40)
+
+
+@pytest.mark.parametrize("traffic", ["copies", "dedup_gpu", "dedup_domain", "direct"])
+@pytest.mark.parametrize("factor", [None, 1.0])
+def test_what_was_decided_before_is_what_moves(
+    text: Text, traffic: str, factor: float | None
+) -> None:
+    """Law: with biases and limits, placed = unsharded, and counts are the new ids'."""
+    bias = np.random.default_rng(5).normal(0, 0.2, (2, 8))
+    batches = list(sequence_batches(text.seq_ids))
+    with torch.no_grad():
+        reader = Reader(text.model, batches, text.token_ids)
+        before, rerouting = reader.compared(bias, factor)
+    assert np.array_equal(before, text.part.experts_LTK)
+    assert not np.array_equal(before, rerouting.wanted_LTK)
+    assert (rerouting.dropped.pairs > 0) == (factor is not None)
+    with biased(reader.layers, bias):
+        moved = text.replay(
+            traffic,
+            part=replace(text.part, experts_LTK=rerouting.kept_LTK),
+            rerouting=rerouting,
+        )
+    assert moved.outputs is not None
+    assert 0 < moved.outputs.max_relative_error <= 1e-5
+    assert moved.ids_agreeing == 1.0
+    counted = count(
+        text.plan,
+        replace(text.part, experts_LTK=rerouting.kept_LTK),
+        layout=layout_of([0, 0, 1, 1]),
+        model_spec=SPEC,
+        traffic=traffic,
+        selection="nearest",
+        endpoint="dest_forward" if traffic == "dedup_domain" else "local_nic",
+    )
+    assert np.array_equal(moved.dispatch_LGG, counted.dispatch_LGG)
+    assert np.array_equal(moved.combine_LGG, counted.combine_LGG)
+    assert moved.gpu_pairs_LG.sum() == (rerouting.kept_LTK >= 0).sum()
+    assert not np.array_equal(moved.dispatch_LGG, text.replay(traffic).dispatch_LGG)
+
+
+def test_a_decision_holds_where_the_router_would_choose_otherwise(text: Text) -> None:
+    """Law: experts decided on are computed with their own gates, here and there."""
+    other = np.random.default_rng(6).permuted(
+        np.tile(np.arange(8), (2, text.token_ids.size, 1)), axis=2
+    )[:, :, :3].astype(np.int16)  # fmt: skip
+    moved = text.replay(
+        part=replace(text.part, experts_LTK=other),
+        rerouting=Rerouting(wanted_LTK=other, kept_LTK=other),
+    )
+    assert moved.outputs is not None
+    assert 0 < moved.outputs.max_relative_error <= 1e-5
+    assert moved.ids_agreeing is not None
+    assert 0.2 < moved.ids_agreeing < 0.6

@@ -2,18 +2,20 @@
 
 from dataclasses import dataclass, field
 
-from planner.executor.stepping import Steps, finish, interleave
+from planner.executor.stepping import Pending, Steps, finish, interleave
 
 
 @dataclass
 class Sent:
     """A message that is there as soon as somebody waits for it."""
 
-    name: str
+    label: str
     log: list[str] = field(default_factory=list)
+    posted: float = 0.0
+    arrived: float = 0.0
 
     def wait(self) -> None:
-        self.log.append(f"wait {self.name}")
+        self.log.append(f"wait {self.label}")
 
 
 def piece(name: str, hops: int, log: list[str]) -> Steps[str]:
@@ -48,3 +50,33 @@ def test_pieces_of_unlike_length_all_end() -> None:
     pieces = [piece("a", 0, log), piece("b", 3, log), piece("c", 1, log)]
     assert interleave(pieces) == ["A", "B", "C"]
     assert interleave([]) == []
+
+
+def test_no_more_pieces_begin_than_may_be_on_their_way() -> None:
+    """Law: c begins only when a or b has ended."""
+    log: list[str] = []
+    pieces = (piece(name, 1, log) for name in "abc")
+    assert interleave(pieces, at_once=2) == ["A", "B", "C"]
+    assert log.index("a done") < log.index("c0") < log.index("b done")
+
+
+class Diary:
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.entries: list[str] = []
+
+    def computed(self, piece: int, start: float, end: float) -> None:
+        assert start <= end
+        self.entries.append(f"work {piece}")
+
+    def travelled(self, piece: int, pending: Pending) -> None:
+        self.entries.append(f"{pending.label} of {piece}")
+
+
+def test_a_watch_sees_every_stretch_of_work_and_every_wait() -> None:
+    """Law: between two waits there is one stretch of work."""
+    diary = Diary()
+    interleave([piece("a", 1, []), piece("b", 1, [])], watch=diary)
+    work = ["work 0", "work 1"]
+    assert diary.entries == [*work, "a0 of 0", work[0], "b0 of 1", work[1]]

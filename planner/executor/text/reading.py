@@ -1,0 +1,202 @@
+"""A text read by the model alone, nothing placed: choices, loads and odds."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from planner.arrays import FloatArray, IdArray, IntArray
+from planner.executor.gating.balancing import Balance, DynamicBalance, relative
+from planner.executor.gating.capacity import beyond
+from planner.executor.gating.rerouting import OutputChange, Rerouting
+from planner.executor.model.decoder import Decoder
+from planner.executor.model.moe import MoELayer, RoutedFn, at_once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What the model made of a batch.
+
+    Attributes
+    ----------
+    rows_N
+        The tokens that go to routed experts, as rows of the text.
+    wanted_LNK, kept_LNK
+        Experts that they chose, and those of them with room (-1 for the others).
+    odds_NV
+        Logarithms of the odds of every next token, for all tokens.
+    """
+
+    rows_N: IntArray
+    wanted_LNK: IntArray
+    kept_LNK: IntArray
+    odds_NV: Tensor
+
+
+class Reader:
+    """A model and a text in batches.
+
+    Parameters
+    ----------
+    batches
+        Rows of whole sequences, padded with -1: [B, S] each.
+    token_ids
+        Token of every row.
+    """
+
+    def __init__(
+        self, model: Decoder, batches: Sequence[IntArray], token_ids: IntArray
+    ) -> None:
+        self.model, self.batches, self._token_ids = model, batches, token_ids
+        self.layers = list(model.moe.values())
+
+    @property
+    def size(self) -> int:
+        """Tokens of the text."""
+        return len(self._token_ids)
+
+    def read(self, batch: int, capacity_factor: float | None = None) -> Reading:
+        """Read a batch with the biases that the model has.
+
+        Parameters
+        ----------
+        capacity_factor
+            What limits each expert in this batch; choices without room are null
+            (-1), their gates 0, and the other gates stay as they are.
+        """
+        rows_BS = self.batches[batch]
+        real_BS = torch.from_numpy(rows_BS >= 0)
+        text = np.where(rows_BS >= 0, self._token_ids[rows_BS], 0)
+        text_BS = torch.from_numpy(text)
+        wanted: list[IntArray] = []
+        kept: list[IntArray] = []
+        for layer in self.layers:
+            layer.routed = _noting(layer, wanted, kept, capacity_factor)
+        try:
+            logits = self.model(text_BS, mask_BS=real_BS)
+        finally:
+            for layer in self.layers:
+                layer.compute_here()
+        routed_N = self.model.routes(text_BS[real_BS]).numpy()
+        return Reading(
+            rows_N=rows_BS[rows_BS >= 0][routed_N],
+            wanted_LNK=np.stack(wanted),
+            kept_LNK=np.stack(kept),
+            odds_NV=torch.log_softmax(logits[real_BS], dim=-1),
+        )
+
+    def compared(
+        self, bias_LE: FloatArray, capacity_factor: float | None = None
+    ) -> tuple[IdArray, Rerouting]:
+        """Read the text as it is, and with biases added and experts limited.
+
+        Returns
+        -------
+        before_LTK, rerouting
+            Experts by row of the text, and what became of them.
+        """
+        shape = (len(self.layers), self.size, self.model.config.top_k)
+        before_LTK, wanted_LTK, kept_LTK = (
+            np.full(shape, -1, dtype=np.int16) for _ in range(3)
+        )
+        said_2: FloatArray = np.zeros(2)
+        kl, followed = 0.0, 0
+        for batch, rows_BS in enumerate(self.batches):
+            before = self.read(batch)
+            with biased(self.layers, bias_LE):
+                after = self.read(batch, capacity_factor)
+            before_LTK[:, before.rows_N] = before.wanted_LNK
+            wanted_LTK[:, after.rows_N] = after.wanted_LNK
+            kept_LTK[:, after.rows_N] = after.kept_LNK
+            for number, reading in enumerate((before, after)):
+                odds = self._of_next(rows_BS, reading)
+                said_2[number] -= float(odds.sum())
+            followed += len(odds)
+            odds_NV = before.odds_NV
+            kl += float((odds_NV.exp() * (odds_NV - after.odds_NV)).sum())
+        perplexity_2 = np.exp(said_2 / max(1, followed))
+        change = OutputChange(
+            kl=kl / max(1, self.size),
+            perplexity_before=float(perplexity_2[0]),
+            perplexity_after=float(perplexity_2[1]),
+        )
+        return before_LTK, Rerouting(
+            wanted_LTK=wanted_LTK, kept_LTK=kept_LTK, bias_LE=bias_LE, outputs=change
+        )
+
+    def _of_next(self, rows_BS: IntArray, reading: Reading) -> Tensor:
+        """Return the odds of the tokens that follow, one per token that has one."""
+        following_BS = np.full_like(rows_BS, -1)
+        following_BS[:, :-1] = rows_BS[:, 1:]
+        next_N = following_BS[rows_BS >= 0]
+        has = torch.from_numpy(np.flatnonzero(next_N >= 0))
+        words = torch.from_numpy(self._token_ids[next_N[next_N >= 0]])
+        return reading.odds_NV[has].gather(1, words[:, None])
+
+
+@contextmanager
+def biased(layers: Sequence[MoELayer], bias_LE: FloatArray) -> Iterator[None]:
+    """Add biases to those that the layers have, for a while."""
+    own = [layer.bias for layer in layers]
+    add_biases(layers, bias_LE)
+    try:
+        yield
+    finally:
+        for layer, bias_E in zip(layers, own, strict=True):
+            layer.bias = bias_E
+
+
+def add_biases(layers: Sequence[MoELayer], bias_LE: FloatArray) -> None:
+    """Add biases to those that the layers have."""
+    for layer, bias_E in zip(layers, bias_LE, strict=True):
+        layer.bias = layer.bias + torch.from_numpy(bias_E).to(layer.bias)
+
+
+def balanced(reader: Reader, balance: Balance) -> tuple[FloatArray, FloatArray]:
+    """Let the biases follow the loads of the text, batch by batch, round and round.
+
+    Returns
+    -------
+    bias_LE, worst_SL
+        Biases after the last step, and in every step the greatest relative load
+        of each layer over the window that ends with it.
+    """
+    shape = (len(reader.layers), reader.model.config.experts)
+    dynamic = DynamicBalance(balance, shape)
+    worst_SL = np.empty((balance.steps, shape[0]))
+    for step in range(balance.steps):
+        with biased(reader.layers, dynamic.bias_LE):
+            reading = reader.read(step % len(reader.batches))
+        dynamic.observe(loads(reading.wanted_LNK, shape[1]))
+        worst_SL[step] = relative(dynamic.load_LE).max(axis=1)
+    return dynamic.bias_LE, worst_SL
+
+
+def loads(ids_LTK: IntArray | IdArray, experts: int) -> IntArray:
+    """Return tokens per layer and expert, [L, E]; nulls (-1) count nowhere."""
+    return np.stack(
+        [np.bincount(ids[ids >= 0], minlength=experts) for ids in ids_LTK]
+    ).astype(np.int64)
+
+
+def _noting(
+    layer: MoELayer,
+    wanted: list[IntArray],
+    kept: list[IntArray],
+    capacity_factor: float | None,
+) -> RoutedFn:
+    def combine(x: Tensor, ids: Tensor, gates: Tensor) -> Tensor:
+        ids_TK = ids.numpy()
+        wanted.append(ids_TK)
+        if capacity_factor is not None:
+            late_TK = beyond(ids_TK, len(layer.bias), capacity_factor)
+            ids_TK = np.where(late_TK, -1, ids_TK)
+            gates = gates.masked_fill(torch.from_numpy(late_TK), 0)
+        kept.append(ids_TK)
+        y: Tensor = layer.combine_local(x, ids, gates)
+        return y
+
+    return at_once(combine)

@@ -1,0 +1,1 @@
+"""When ranks computed and when rows travelled; needs no torch."""

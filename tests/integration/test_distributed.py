@@ -1,0 +1,156 @@
+"""The bundled model between processes: its router chooses, gloo moves the rows."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from planner import bundled
+from planner.executor.replay import replay
+from planner.executor.result import OUTPUT_TOLERANCE
+from planner.instance import Caps, Objective, PlacementInstance, Workload
+from planner.layout import ParallelLayout
+from planner.plan import PlacementPlan
+from planner.topology.paths import build_routes
+from planner.topology.schema import load_topology
+from planner.traffic.base import TRAFFIC
+from planner.workload.parts import TokenPart
+from planner.workload.presets import load_model
+from planner.workload.trace import RoutingTrace, load_trace
+from tests.instances import cluster
+from tests.unit.executor.placed import random_slots
+from tests.unit.executor.replays import Job, Seen, predicted
+
+torch = pytest.importorskip("torch")
+
+from planner.executor.world.nursery import Nursery  # noqa: E402
+from planner.executor.world.standing import StandingWorld  # noqa: E402
+
+pytestmark = pytest.mark.torch
+CLUSTERS = {2: [1, 1], 4: [2, 2], 8: [4, 4]}
+ROWS = 350
+WAYS = [
+    (4, traffic, selection, regime)
+    for traffic in ("copies", "dedup_gpu", "dedup_domain", "direct")
+    for selection in ("nearest", "even", "weighted")
+    for regime in ("placed", "replicated")
+] + [
+    (gpus, traffic, "even", "replicated")
+    for gpus in (2, 8)
+    for traffic in ("copies", "dedup_gpu", "dedup_domain", "direct")
+]
+
+
+@pytest.fixture(scope="module")
+def text() -> RoutingTrace:
+    trace = load_trace(bundled.tiny_moe_trace())
+    assert isinstance(trace, RoutingTrace)
+    return trace
+
+
+@pytest.fixture(scope="module")
+def worlds() -> Iterator[dict[int, StandingWorld]]:
+    """Worlds of 2, 4 and 8 gloo ranks."""
+    nursery = Nursery()
+    found = {size: StandingWorld(size, nursery=nursery) for size in CLUSTERS}
+    yield found
+    for world in found.values():
+        world.close()
+    nursery.close()
+
+
+def job(
+    trace: RoutingTrace, gpus: int, traffic: str, selection: str, regime: str
+) -> Job:
+    """Whole sequences at the start of the trace, tokens dealt to GPUs in turn."""
+    rng = np.random.default_rng(5)
+    topology = load_topology(cluster(CLUSTERS[gpus]))
+    ends = np.flatnonzero(np.diff(trace.sequence_T, append=-1)) + 1
+    rows = int(ends[ends <= ROWS].max())
+    width = trace.num_experts // gpus + (2 if regime == "replicated" else 0)
+    slots = np.stack(
+        [random_slots(trace.num_experts, gpus, width, rng) for _ in trace.layer_numbers]
+    )
+    source = np.arange(rows) % gpus
+    part = TokenPart(
+        experts_LTK=trace.experts_LTK[:, :rows],
+        source_T=source,
+        rank_T=source,
+        ordinal_T=np.arange(rows) // gpus,
+        row_T=np.arange(rows),
+    )
+    split = {
+        (1, e): {"*": tuple(range(1, 1 + int((slots[1] == e).sum())))}
+        for e in range(0, 64, 3)
+    }
+    return Job(
+        instance=PlacementInstance(
+            topology=topology,
+            routes=build_routes(topology),
+            model=load_model("tiny-moe"),
+            layout=ParallelLayout(
+                domain_G=topology.domain_G,
+                ep=gpus,
+                attention_groups=tuple((gpu,) for gpu in range(gpus)),
+            ),
+            selection=selection,
+            objective=Objective(),
+            caps=Caps(),
+            slots_per_gpu=width,
+            workloads=(
+                Workload(
+                    traffic=traffic,
+                    endpoint=TRAFFIC.get(traffic).endpoints[0],
+                    message_bytes=(3, 2),
+                    planning=part,
+                    holdout=None,
+                ),
+            ),
+            memory_bytes_G=np.zeros(gpus, dtype=np.int64),
+            memory_limit_G=np.full(gpus, 10**9),
+        ),
+        plan=PlacementPlan(
+            layer_numbers=trace.layer_numbers, slots_LGJ=slots, split=split
+        ),
+    )
+
+
+def read_between(
+    world: Any, job: Job, token_ids: Any, seq_ids: Any
+) -> tuple[Seen, float]:
+    """Replay the text on one rank of a world."""
+    from planner.executor.host import ProcessHost
+
+    result = replay(
+        "distributed",
+        "real",
+        **job.options,
+        weights=bundled.tiny_moe_weights(),
+        token_ids=token_ids,
+        seq_ids=seq_ids,
+        host=ProcessHost(world.group, world.device),
+    )
+    assert result.ids_agreeing is not None
+    return Seen.of(result), result.ids_agreeing
+
+
+@pytest.mark.parametrize(("gpus", "traffic", "selection", "regime"), WAYS)
+def test_the_text_moves_between_processes_as_predicted(
+    text: RoutingTrace,
+    worlds: dict[int, StandingWorld],
+    gpus: int,
+    traffic: str,
+    selection: str,
+    regime: str,
+) -> None:
+    """Law: every rank's router chooses what is recorded, and rows move as predicted."""
+    one = job(text, gpus, traffic, selection, regime)
+    wanted = predicted(one)
+    for seen, agreeing in worlds[gpus].run(
+        read_between, one, text.token_id_T, text.sequence_T
+    ):
+        assert seen.differs(wanted) == []
+        assert agreeing == 1.0
+        assert seen.error is not None
+        assert 0 < seen.error <= OUTPUT_TOLERANCE
