@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from planner.errors import UsageError
@@ -103,19 +104,26 @@ class ParallelDecoder:
 
     def outputs(self, batches: Sequence[MicroBatch]) -> list[Tensor]:
         """Return logits of this replica's micro-batches, on its last stage."""
+        self._check_alike(len(batches))
         return self._pipeline.outputs(batches)
 
     def train(self, batches: Sequence[MicroBatch], loss_of: LossFn) -> Tensor:
         """Leave in ``.grad`` what the unsharded model would have there.
 
         ``loss_of`` gives sums over this replica's tokens, divided by the tokens of
-        all replicas (``tokens_of_all``). All ranks must bring as many micro-batches.
+        all replicas (``tokens_of_all``).
 
         Returns
         -------
         Tensor
             The loss over all replicas on the last stage, 0 on others.
+
+        Raises
+        ------
+        UsageError
+            If replicas bring unlike numbers of micro-batches.
         """
+        self._check_alike(len(batches))
         for parameter in self.stage.parameters():
             parameter.grad = None
         loss = self._pipeline.train(batches, loss_of)
@@ -128,6 +136,17 @@ class ParallelDecoder:
             return tokens
         count = torch.tensor([tokens], device=self._device)
         return int(summed(count, self._groups.dp))
+
+    def _check_alike(self, batches: int) -> None:
+        """Stop all replicas if they have unlike numbers of micro-batches."""
+        most = torch.tensor([batches, -batches], device=self._device)
+        dist.all_reduce(most, dist.ReduceOp.MAX, group=self._groups.ep)
+        largest, smallest = most.tolist()
+        if largest != -smallest or not largest:
+            raise UsageError(
+                f"replicas have {-smallest} to {largest} micro-batches: each must have "
+                "as many as the others, at least one"
+            )
 
     def _cut(self, block: Block) -> Gradients:
         """Replace what other ranks hold parts of; return whose gradients are parts."""

@@ -1,6 +1,5 @@
 """What tests of parallelism send to ranks, and the unsharded model to compare with."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,13 +30,13 @@ def decoder_of(attention: AttentionDims, **changes: Any) -> Decoder:
 
 
 def placement_of(
-    config: DecoderConfig, spec: ParallelSpec, traffic: str = "copies"
+    config: DecoderConfig, spec: ParallelSpec, traffic: str = "copies", sets: int = 1
 ) -> Placement:
     """Experts anywhere, some of them twice, some slots empty; two domains."""
     rng = np.random.default_rng(spec.ranks)
-    ep, each = spec.ep, spec.tp // spec.etp
+    ep, each = spec.ep // sets, spec.tp // spec.etp
     layout = ParallelLayout(
-        domain_G=np.arange(ep) * 2 // ep,
+        domain_G=np.arange(spec.ep) * 2 // spec.ep,
         ep=ep,
         attention_groups=tuple(
             tuple(range(r * each, (r + 1) * each)) for r in range(spec.dp)
@@ -144,15 +143,17 @@ def trained_once(
     world: World,
     attention: AttentionDims,
     spec: ParallelSpec,
-    traffic: str,
-    layers: int,
+    *,
+    traffic: str = "copies",
+    sets: int = 1,
+    dtype: str = "float32",
 ) -> dict[str, float]:
     """Return how far outputs, loss and gradients are from the unsharded model's.
 
     Slices of the whole gradient are those of a model whose weights are gradients.
     """
-    model = decoder_of(attention, layers=layers)
-    placement = placement_of(model.config, spec, traffic)
+    model = decoder_of(attention, layers=max(3, spec.pp)).to(getattr(torch, dtype))
+    placement = placement_of(model.config, spec, traffic, sets)
     place = Place(spec, world.rank)
     all_texts = texts(model.config, spec.dp, 3 if spec.pp > 1 else 1)
     wanted, wanted_loss = unsharded(model, all_texts)
@@ -232,6 +233,14 @@ def all_reduced_bytes(
     return sum(seen)
 
 
+def unlike(world: World, attention: AttentionDims) -> None:
+    """Let one replica bring more micro-batches than the other."""
+    model = decoder_of(attention)
+    spec = ParallelSpec(dp=2)
+    rank = parallel(world, model, spec, placement_of(model.config, spec))
+    rank.outputs(texts(model.config, 1, 1 + world.rank)[0])
+
+
 class Momentum:
     """Gradient descent with momentum; importing torch.optim takes seconds."""
 
@@ -249,7 +258,7 @@ class Momentum:
 
 def replace_weights(model: Decoder) -> Decoder:
     """A decoder whose weights are another's gradients."""
-    gradients = Decoder(replace(model.config))
+    gradients = Decoder(model.config).to(model.embed.dtype)
     with torch.no_grad():
         for own, of in zip(gradients.parameters(), model.parameters(), strict=True):
             own.copy_(of.grad)
