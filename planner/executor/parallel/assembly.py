@@ -17,7 +17,7 @@ from planner.executor.model.decoder import Block, Decoder
 from planner.executor.model.moe import MoELayer
 from planner.executor.parallel.collectives import summed
 from planner.executor.parallel.experts import SharedOut, copies_of
-from planner.executor.parallel.gradients import Gradients, together
+from planner.executor.parallel.gradients import Gradients, gradient_of, together
 from planner.executor.parallel.pipeline import LossFn, MicroBatch, Pipeline
 from planner.executor.parallel.share import Share
 from planner.executor.parallel.spec import ParallelSpec, Place
@@ -28,6 +28,7 @@ from planner.executor.parallel.tensor import (
     inner_slices,
 )
 from planner.executor.placement import Placement
+from planner.executor.world.groups import World
 
 Subgroup = Callable[[Sequence[int], str], Any]
 """Makes a process group of some ranks, by a name; all of them call it."""
@@ -98,6 +99,26 @@ class ParallelDecoder:
         everywhere = () if groups.dp is None else ((groups.dp, tuple(own)),)
         self._gradients = together([*cut, Gradients(wholes=everywhere)])
 
+    @classmethod
+    def on(
+        cls,
+        world: World,
+        whole: Decoder,
+        spec: ParallelSpec,
+        placement: Placement | None,
+        name: str = "decoder",
+    ) -> "ParallelDecoder":
+        """Make this rank's part on a world of as many ranks as the spec has.
+
+        ``name`` tells decoders on one world apart; every rank calls this.
+        """
+        spec.check(whole.config, world.size)
+        place = Place(spec, world.rank)
+        groups = Groups.of(
+            place, lambda ranks, of: world.subgroup(ranks, f"{name}/{of}")
+        )
+        return cls(whole, place, groups, placement, world.device)
+
     def parameters(self) -> list[nn.Parameter]:
         """Return what this rank holds and an optimiser may change."""
         return list(self.stage.parameters())
@@ -128,6 +149,9 @@ class ParallelDecoder:
             parameter.grad = None
         loss = self._pipeline.train(batches, loss_of)
         self._gradients.add_up()
+        for parameter in self.stage.parameters():
+            # Where nothing came of a weight, the unsharded model has zeros.
+            parameter.grad = gradient_of(parameter)
         return loss if self._groups.dp is None else summed(loss, self._groups.dp)
 
     def tokens_of_all(self, tokens: int) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 from planner.executor.model.config import AttentionDims, DecoderConfig
 from planner.executor.model.decoder import Decoder
 from planner.executor.parallel import collectives
-from planner.executor.parallel.assembly import Groups, ParallelDecoder
+from planner.executor.parallel.assembly import ParallelDecoder
 from planner.executor.parallel.pipeline import MicroBatch
 from planner.executor.parallel.spec import ParallelSpec, Place
 from planner.executor.placement import Placement
@@ -19,8 +19,6 @@ from planner.layout import ParallelLayout
 from planner.plan import PlacementPlan
 from tests.unit.executor.model.toys import config_of
 from tests.unit.executor.placed import random_slots
-
-CPU = torch.device("cpu")
 
 
 def decoder_of(attention: AttentionDims, **changes: Any) -> Decoder:
@@ -118,8 +116,6 @@ def parallel(
     world: World, model: Decoder, spec: ParallelSpec, placement: Placement | None
 ) -> ParallelDecoder:
     """This rank's part; the groups are made once per world and spec."""
-    place = Place(spec, world.rank)
-    spec.check(model.config, world.size)
     name = f"{spec}{np.random.default_rng().integers(1 << 30)}"
     # Every rank needs the same name: that of rank 0.
     if world.rank == 0:
@@ -128,8 +124,7 @@ def parallel(
     torch.distributed.all_reduce(told, group=world.group)
     name = world.store.get("name").decode()
     torch.distributed.all_reduce(told, group=world.group)
-    groups = Groups.of(place, lambda ranks, of: world.subgroup(ranks, f"{name}{of}"))
-    return ParallelDecoder(model, place, groups, placement, CPU)
+    return ParallelDecoder.on(world, model, spec, placement, name)
 
 
 def apart(found: Tensor, wanted: Tensor) -> float:
@@ -174,7 +169,7 @@ def trained_once(
     by_name = dict(sliced.stage.named_parameters())
     for name, parameter in rank.stage.named_parameters():
         want = by_name[name].detach().nan_to_num(0.0)
-        have = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        have = parameter.grad
         assert not have.isnan().any(), name
         found[name] = apart(have, want) if bool(want.any()) else float(have.abs().max())
     return found
