@@ -4,15 +4,16 @@ Slots are numbered through the cluster, GPU · J + position, so that the slots o
 rank follow each other.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from planner.arrays import IdArray, IntArray
+from planner.errors import UsageError
 from planner.executor.precision.base import Codec
 from planner.executor.wire.base import Columns
 
@@ -61,6 +62,8 @@ class SlotBank:
     weights_P
         Encoded weights by hosted slot; they stand for NaN where there is no slot,
         so that a wrong address cannot go unseen.
+    expert_P
+        The expert of each hosted slot; -1 where there is no slot.
     pairs_G
         (token, expert) pairs computed so far by each hosted rank.
     """
@@ -76,11 +79,11 @@ class SlotBank:
         self._expert, self._ranks, self._codec = expert, ranks, codec
         ep, self.slots = slots_GJ.shape
         held_GJ = slots_GJ[np.asarray(ranks) % ep].astype(np.int64)
-        expert_P = torch.from_numpy(held_GJ.reshape(-1)).to(weights_E[0].device)
-        empty_P = expert_P < 0
+        self.expert_P = torch.from_numpy(held_GJ.reshape(-1)).to(weights_E[0].device)
+        empty_P = self.expert_P < 0
         self.weights_P: tuple[Columns, ...] = tuple(
             codec.encode(
-                rows[expert_P.clamp(min=0)].masked_fill(
+                rows[self.expert_P.clamp(min=0)].masked_fill(
                     empty_P[:, None, None], torch.nan
                 )
             )
@@ -92,10 +95,7 @@ class SlotBank:
     @property
     def held_G(self) -> IntArray:
         """Slots of each hosted rank whose weights are there."""
-        there_P = [
-            not bool(self._weights(slot)[0].isnan().any())
-            for slot in range(len(self.weights_P[0][0]))
-        ]
+        there_P = [not bool(weights.isnan().any()) for weights in next(self._by_slot())]
         held: IntArray = np.reshape(there_P, (len(self._ranks), -1)).sum(axis=1)
         return held
 
@@ -104,6 +104,25 @@ class SlotBank:
         """Bytes of all slots of each hosted rank, empty ones too, as they are held."""
         held = sum(rows.nbytes for columns in self.weights_P for rows in columns)
         return np.full(len(self._ranks), held // len(self._ranks), dtype=np.int64)
+
+    def trainable(self) -> tuple[nn.Parameter, ...]:
+        """Make every slot's weights parameters and return them.
+
+        No row ever reaches a slot without an expert, so that gradients are 0 there.
+
+        Raises
+        ------
+        UsageError
+            If weights are held as more than their values.
+        """
+        if self._codec.columns > 1:
+            raise UsageError("weights in fp8 cannot be trained: take fp32 or bf16")
+        found = tuple(
+            rows if isinstance(rows, nn.Parameter) else nn.Parameter(rows.detach())
+            for (rows,) in self.weights_P
+        )
+        self.weights_P = tuple((rows,) for rows in found)
+        return found
 
     def compute(self, rows: Rows) -> Tensor:
         """Return one row per row: the sum over its slots on its own rank.
@@ -118,8 +137,8 @@ class SlotBank:
         batches = rows.payload_NH[row_P].split(sizes)
         done_PH = torch.cat(
             [
-                self._expert(batch, *self._weights(slot))
-                for slot, batch in enumerate(batches)
+                self._expert(batch, *weights)
+                for batch, *weights in zip(batches, *self._by_slot(), strict=True)
                 if len(batch)
             ]
             or [rows.payload_NH[:0]]
@@ -128,12 +147,12 @@ class SlotBank:
             done_PH = done_PH * rows.gates_NM[row_P, column_P][:, None]
         return torch.zeros_like(rows.payload_NH).index_add(0, row_P, done_PH)
 
-    def _weights(self, slot: int) -> list[Tensor]:
-        """Return the weights that a hosted slot computes with."""
-        return [
-            self._codec.decode(tuple(rows[slot] for rows in columns))
-            for columns in self.weights_P
-        ]
+    def _by_slot(self) -> Iterator[Iterator[Tensor]]:
+        """Return what slots compute with, matrix by matrix; decoded when asked for."""
+        for columns in self.weights_P:
+            # Cut at once: to index slot by slot costs a gradient of all slots each.
+            slots = zip(*(rows.unbind(0) for rows in columns), strict=True)
+            yield map(self._codec.decode, slots)
 
     def _to_compute(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
         """Return row, column and hosted slot of every pair, sorted by slot."""

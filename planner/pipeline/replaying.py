@@ -2,19 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from planner import bundled
 from planner.errors import ReplayMismatch, UsageError
 from planner.executor.gating.rerouting import Rerouting
 from planner.executor.precision.tolerance import TOLERANCES, Tolerance
 from planner.executor.replay import replay as move
-from planner.executor.result import ReplayResult
-from planner.manifest import Manifest, digest_of_counts, read_manifest
+from planner.executor.result import OutputCheck
+from planner.manifest import Manifest, read_manifest
 from planner.manifest.schema import LayerPrediction, PartPrediction
 from planner.pipeline.evaluating import plan_of
+from planner.pipeline.predicted import LayerDigests, count_part, differences
 from planner.pipeline.rerouting import (
     Change,
     ReroutedPart,
@@ -26,8 +26,10 @@ from planner.workload.parts import Part, TokenPart
 from planner.workload.tokens import RoutingTrace
 from planner.workload.trace import load_trace
 
-EXECUTORS = ("auto", "local", "counter")
-GATINGS = ("auto", "real", "forced")
+if TYPE_CHECKING:
+    from planner.executor.host import Host
+
+
 PARTS = ("planning", "holdout", "both")
 
 
@@ -85,6 +87,8 @@ class ReplayReport:
     worst_by_step
         While biases followed the loads: the greatest load of an expert over its
         layer's mean, after every step.
+    rank
+        This process's under ``distributed``: all ranks have the same report.
     """
 
     plan: str
@@ -95,56 +99,34 @@ class ReplayReport:
     notes: tuple[str, ...]
     change: Change | None = None
     worst_by_step: tuple[float, ...] = ()
+    rank: int = 0
 
 
-def replay(
-    plan: str | Path,
-    *,
-    part: str = "both",
-    executor: str = "auto",
-    gating: str = "auto",
-    precision: str = "fp32",
-    balance: str | None = None,
-    capacity_factor: float | None = None,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayOptions:
+    """What is asked of a replay; the words are those of ``planner.replay``."""
+
+    part: str = "both"
+    executor: str = "auto"
+    gating: str = "auto"
+    precision: str = "fp32"
+    balance: str | None = None
+    capacity_factor: float | None = None
+
+
+def replay_here(
+    path: Path,
+    options: ReplayOptions,
+    notes: Sequence[str] = (),
+    host: "Host | None" = None,
 ) -> ReplayReport:
-    """Move a plan's trace and compare every GPU pair and link with the prediction.
-
-    Parameters
-    ----------
-    part
-        ``planning``, ``holdout`` or ``both``.
-    executor
-        ``local`` moves torch tensors between virtual ranks, ``counter`` only
-        counts; ``auto`` takes ``local`` where torch is installed.
-    gating
-        ``real`` lets the bundled model's router choose, ``forced`` takes the
-        trace's ids; ``auto`` takes ``real`` for the bundled trace.
-    precision
-        ``fp32``, ``bf16`` or ``fp8``: what rows travel as and slots hold.
-    balance
-        Let the biases of the model's router follow the loads of the planning part
-        first: ``default``, or ``NAME=VALUE,...`` of :class:`Balance`.
-    capacity_factor
-        Limit every expert to this times the mean load of a batch, rounded up.
-
-    Raises
-    ------
-    ReplayMismatch
-        If a count differs from the prediction, or an output from the unsharded
-        model's by more than the precision's tolerance.
-    UsageError
-        For a combination that does not exist.
-    """
-    _check_words(part, executor, gating, precision)
-    path = Path(plan)
+    """Replay in this process: all ranks, or the one of ``host``."""
     manifest = read_manifest(path)
     settings = settings_of(manifest, path.parent)
-    notes: list[str] = []
-    chosen = _executor(executor, precision, notes)
-    mode = _gating(gating, manifest, chosen)
-    change = Change.of(balance, capacity_factor)
+    mode = _gating(options.gating, manifest, options.executor)
+    change = Change.of(options.balance, options.capacity_factor)
     text = _text(manifest) if mode == "real" else None
-    found = parts_of_plan(part, manifest, settings)
+    found = parts_of_plan(options.part, manifest, settings)
     reroutings: Sequence[Rerouting | None] = [None] * len(found)
     worst: tuple[float, ...] = ()
     if change is not None:
@@ -155,57 +137,23 @@ def replay(
     for (name, setting, predicted, tokens), rerouting in zip(
         found, reroutings, strict=True
     ):
-        result = _moved(setting, tokens, chosen, text, rerouting, precision)
+        result = _moved(setting, tokens, options, text, rerouting, host)
         layers, beside = predicted.layers, None
         if rerouting is not None:
             layers, beside = predicted_again(setting, tokens, rerouting)
-        parts.append(
-            replace(_compared(name, layers, setting, tokens, result), rerouted=beside)
-        )
+        done = _compared(name, layers, setting, tokens, result, options.precision)
+        parts.append(replace(done, rerouted=beside))
     return ReplayReport(
         plan=str(path),
-        executor=chosen,
+        executor=options.executor,
         gating=mode,
-        precision=precision,
+        precision=options.precision,
         parts=tuple(parts),
         notes=tuple(notes),
         change=change,
         worst_by_step=worst,
+        rank=0 if host is None else host.hosted.start,
     )
-
-
-def _check_words(part: str, executor: str, gating: str, precision: str) -> None:
-    for name, value, known in (
-        ("part", part, PARTS),
-        ("executor", executor, EXECUTORS),
-        ("gating", gating, GATINGS),
-        ("precision", precision, tuple(TOLERANCES)),
-    ):
-        if value not in known:
-            raise UsageError(f"--{name} {value!r}: choose from {', '.join(known)}")
-
-
-def _executor(wanted: str, precision: str, notes: list[str]) -> str:
-    has_torch = find_spec("torch") is not None
-    if wanted == "local" and not has_torch:
-        raise UsageError(
-            "--executor local needs torch: pip install "
-            "'moe-placement-planner[executor]', or use --executor counter"
-        )
-    if precision != "fp32" and (wanted == "counter" or not has_torch):
-        raise UsageError(
-            f"--precision {precision} needs tensors, and the counter has none: use "
-            "--executor local, with torch (pip install "
-            "'moe-placement-planner[executor]')"
-        )
-    if wanted != "auto":
-        return wanted
-    if not has_torch:
-        notes.append(
-            "torch is not installed: the counter replayed the rules, no tensor moved "
-            "(pip install 'moe-placement-planner[executor]' to move tensors)"
-        )
-    return "local" if has_torch else "counter"
 
 
 def _gating(wanted: str, manifest: Manifest, executor: str) -> str:
@@ -220,7 +168,7 @@ def _gating(wanted: str, manifest: Manifest, executor: str) -> str:
         )
     if wanted != "auto":
         return wanted
-    return "real" if has_weights and executor == "local" else "forced"
+    return "real" if has_weights and executor != "counter" else "forced"
 
 
 def parts_of_plan(
@@ -258,18 +206,40 @@ def _text(manifest: Manifest) -> RoutingTrace:
     return loaded
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Replayed:
+    """What a back end moved, whatever it keeps of it."""
+
+    layers: list[LayerDigests]
+    seconds: float
+    outputs: OutputCheck | None = None
+    ids_agreeing: float | None = None
+
+
+def _counted(setting: Setting, part: TokenPart) -> _Replayed:
+    """Count by pair: a cluster may have too many GPUs for arrays of all pairs."""
+    counted = count_part(setting, part, setting.manifest.selection)
+    q = setting.routes.q
+    return _Replayed(
+        layers=[LayerDigests.of_figures(layer, q) for layer in counted.layers],
+        seconds=counted.seconds,
+    )
+
+
 def _moved(
     setting: Setting,
     part: TokenPart,
-    executor: str,
+    options: ReplayOptions,
     text: RoutingTrace | None,
     rerouting: Rerouting | None,
-    precision: str,
-) -> ReplayResult:
+    host: "Host | None",
+) -> _Replayed:
     """Move a part; ``text`` is there under real gating."""
+    if options.executor == "counter" and text is None and rerouting is None:
+        return _counted(setting, part)
     manifest = setting.manifest
-    return move(
-        executor,
+    result = move(
+        options.executor,
         "forced" if text is None else "real",
         plan=plan_of(manifest),
         part=part,
@@ -284,8 +254,15 @@ def _moved(
         token_ids=None if text is None else text.token_id_T,
         seq_ids=None if text is None else text.sequence_T,
         seed=manifest.provenance.seed,
-        precision=precision,
+        precision=options.precision,
         rerouting=rerouting,
+        host=host,
+    )
+    return _Replayed(
+        layers=LayerDigests.of_result(result),
+        seconds=result.seconds,
+        outputs=result.moved.outputs,
+        ids_agreeing=result.ids_agreeing,
     )
 
 
@@ -294,56 +271,39 @@ def _compared(
     predicted: Sequence[LayerPrediction],
     setting: Setting,
     part: TokenPart,
-    result: ReplayResult,
+    moved: _Replayed,
+    precision: str,
 ) -> ReplayedPart:
     """Compare every GPU pair and link of both legs with the prediction."""
-    findings: list[str] = []
-    dispatch_LGG, combine_LGG = result.transfers_L2GG
-    for index, layer in enumerate(predicted):
-        where = f"{name} part, layer {layer.layer}"
-        pairs = digest_of_counts(dispatch_LGG[index])
-        if pairs != layer.transfers_sha256:
-            total = Fraction(int(dispatch_LGG[index].sum()))
-            findings.append(
-                f"{where}: {total} transfers moved between GPUs differ from the "
-                f"{Fraction(layer.transfers_exact)} predicted, or from their pairs"
-            )
-        answers = digest_of_counts(combine_LGG[index])
-        if layer.combine_sha256 not in (None, answers):
-            findings.append(f"{where}: combine transfers differ from the predicted")
-        if digest_of_counts(result.numerators_L2A[index], result.q) != (
-            layer.links_sha256
-        ):
-            findings.append(f"{where}: link loads differ from the predicted ones")
-    findings += _too_far(name, result)
+    findings = differences(name, predicted, moved.layers)
+    outputs, tolerance = moved.outputs, TOLERANCES[precision]
+    if outputs is not None:
+        findings += _too_far(name, outputs, precision)
     if findings:
         raise ReplayMismatch(findings)
-    outputs = result.moved.outputs
     gpus, links = setting.layout.gpu_count, len(setting.topology.links)
     layers = len(predicted)
     return ReplayedPart(
         part=name,
         tokens=part.token_count,
-        transfers=int(dispatch_LGG.sum() + combine_LGG.sum()),
+        transfers=sum(layer.sent + layer.answered for layer in moved.layers),
         pairs=2 * layers * gpus * (gpus - 1),
         links=2 * layers * links,
-        max_relative_error=result.max_relative_error,
+        max_relative_error=None if outputs is None else outputs.max_relative_error,
         output_error=None if outputs is None else outputs.final_error,
         layer_error=None if outputs is None else outputs.layer_error,
-        tolerance=None if outputs is None else result.tolerance,
-        ids_agreeing=result.ids_agreeing,
-        seconds=result.seconds,
+        tolerance=None if outputs is None else tolerance,
+        ids_agreeing=moved.ids_agreeing,
+        seconds=moved.seconds,
     )
 
 
-def _too_far(name: str, result: ReplayResult) -> list[str]:
+def _too_far(name: str, outputs: OutputCheck, precision: str) -> list[str]:
     """Hold outputs against what the precision allows."""
-    outputs, tolerance = result.moved.outputs, result.tolerance
-    if outputs is None:
-        return []
+    tolerance = TOLERANCES[precision]
     return [
         f"{name} part: {what} differ from the unsharded model's by {error:.2e}, "
-        f"relative; the tolerance is {allowed:g} in {result.precision}"
+        f"relative; the tolerance is {allowed:g} in {precision}"
         for what, error, allowed in (
             ("outputs", outputs.final_error, tolerance.outputs),
             ("outputs of routed experts", outputs.layer_error, tolerance.layers),

@@ -330,3 +330,15 @@ def test_bytes_travel_between_processes(
         assert there.max_relative_error == pytest.approx(
             here.max_relative_error, rel=0.2
         )
+
+
+def test_only_weights_that_are_values_can_be_trained(layer: Layer) -> None:
+    """Law: fp8 weights are for inference."""
+    for precision, fits in ((FP32, True), (BF16, True), (FP8, False)):
+        placement = layer.placement("copies", "local_nic", precision)
+        bank = placement.experts(0, layer.weights, swiglu, LocalHost(5)).bank
+        if fits:
+            assert [rows.requires_grad for rows in bank.trainable()] == [True, True]
+            continue
+        with pytest.raises(UsageError, match="fp8"):
+            bank.trainable()
