@@ -95,7 +95,10 @@ class SlotBank:
     @property
     def held_G(self) -> IntArray:
         """Slots of each hosted rank whose weights are there."""
-        there_P = [not bool(weights.isnan().any()) for weights in next(self._by_slot())]
+        there_P = [
+            not bool(self._codec.decode(held).isnan().any())
+            for held, *_ in self._by_slot()
+        ]
         held: IntArray = np.reshape(there_P, (len(self._ranks), -1)).sum(axis=1)
         return held
 
@@ -137,8 +140,8 @@ class SlotBank:
         batches = rows.payload_NH[row_P].split(sizes)
         done_PH = torch.cat(
             [
-                self._expert(batch, *weights)
-                for batch, *weights in zip(batches, *self._by_slot(), strict=True)
+                self._expert(batch, *map(self._codec.decode, held))
+                for batch, held in zip(batches, self._by_slot(), strict=True)
                 if len(batch)
             ]
             or [rows.payload_NH[:0]]
@@ -147,12 +150,14 @@ class SlotBank:
             done_PH = done_PH * rows.gates_NM[row_P, column_P][:, None]
         return torch.zeros_like(rows.payload_NH).index_add(0, row_P, done_PH)
 
-    def _by_slot(self) -> Iterator[Iterator[Tensor]]:
-        """Return what slots compute with, matrix by matrix; decoded when asked for."""
-        for columns in self.weights_P:
-            # Cut at once: to index slot by slot costs a gradient of all slots each.
-            slots = zip(*(rows.unbind(0) for rows in columns), strict=True)
-            yield map(self._codec.decode, slots)
+    def _by_slot(self) -> Iterator[tuple[Columns, ...]]:
+        """Return the encoded weights of each slot, matrix by matrix."""
+        # Cut at once: to index slot by slot costs a gradient of all slots each.
+        matrices = (
+            zip(*(rows.unbind(0) for rows in columns), strict=True)
+            for columns in self.weights_P
+        )
+        return zip(*matrices, strict=True)
 
     def _to_compute(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
         """Return row, column and hosted slot of every pair, sorted by slot."""
