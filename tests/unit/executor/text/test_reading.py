@@ -1,5 +1,6 @@
 """A text read by the model alone: loads, biases, capacity and what they do."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,21 @@ def test_capacity_limits_every_expert_of_every_batch(reader: Reader) -> None:
     assert np.array_equal(plenty.kept_LTK, before)
     assert plenty.outputs is not None
     assert plenty.outputs.kl == 0
+
+
+def test_tokens_that_are_not_routed_have_no_experts(reader: Reader) -> None:
+    """Law: ids that the model routes nowhere are null, and every token has odds."""
+    token = int(reader._token_ids[3])
+    torch.manual_seed(3)
+    model = Decoder(replace(SPEC.config, unrouted_ids=(token,))).eval()
+    other = Reader(model, reader.batches, reader._token_ids)
+    before, found = other.compared(np.zeros((2, 8)), capacity_factor=0.9)
+    unrouted_T = reader._token_ids == token
+    assert (before[:, unrouted_T] == -1).all()
+    assert (before[:, ~unrouted_T] >= 0).all()
+    assert (found.wanted_LTK[:, unrouted_T] == -1).all()
+    assert found.dropped.all_tokens == 2 * int((~unrouted_T).sum())
+    assert len(other.read(0).odds_NV) == 44
 
 
 def test_a_skewed_text_is_balanced_and_the_path_is_told(reader: Reader) -> None:
