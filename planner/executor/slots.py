@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from planner.arrays import IdArray, IntArray
 
@@ -57,6 +57,8 @@ class SlotBank:
     weights_P
         Weights by hosted slot; NaN where there is no slot, so that a wrong address
         cannot go unseen.
+    expert_P
+        The expert of each hosted slot; -1 where there is no slot.
     pairs_G
         (token, expert) pairs computed so far by each hosted rank.
     """
@@ -71,10 +73,12 @@ class SlotBank:
         self._expert, self._ranks = expert, ranks
         ep, self.slots = slots_GJ.shape
         held_GJ = slots_GJ[np.asarray(ranks) % ep].astype(np.int64)
-        expert_P = torch.from_numpy(held_GJ.reshape(-1)).to(weights_E[0].device)
-        empty_P = expert_P < 0
-        self.weights_P = tuple(
-            rows[expert_P.clamp(min=0)].masked_fill(empty_P[:, None, None], torch.nan)
+        self.expert_P = torch.from_numpy(held_GJ.reshape(-1)).to(weights_E[0].device)
+        empty_P = self.expert_P < 0
+        self.weights_P: tuple[Tensor, ...] = tuple(
+            rows[self.expert_P.clamp(min=0)].masked_fill(
+                empty_P[:, None, None], torch.nan
+            )
             for rows in weights_E
         )
         self._first = ranks.start * self.slots
@@ -86,6 +90,18 @@ class SlotBank:
         there_P = ~self.weights_P[0].isnan().any(dim=2).any(dim=1)
         held: IntArray = there_P.view(len(self._ranks), -1).sum(dim=1).cpu().numpy()
         return held
+
+    def trainable(self) -> tuple[nn.Parameter, ...]:
+        """Make every slot's weights parameters and return them.
+
+        No row ever reaches a slot without an expert, so that gradients are 0 there.
+        """
+        found = tuple(
+            rows if isinstance(rows, nn.Parameter) else nn.Parameter(rows.detach())
+            for rows in self.weights_P
+        )
+        self.weights_P = found
+        return found
 
     def compute(self, rows: Rows) -> Tensor:
         """Return one row per row: the sum over its slots on its own rank.
@@ -99,8 +115,10 @@ class SlotBank:
         batches = rows.payload_NH[row_P].split(sizes_P)
         done_PH = torch.cat(
             [
-                self._expert(batch, *(weight[slot] for weight in self.weights_P))
-                for slot, batch in enumerate(batches)
+                self._expert(batch, *weights)
+                for batch, *weights in zip(
+                    batches, *(rows.unbind(0) for rows in self.weights_P), strict=True
+                )
                 if len(batch)
             ]
             or [rows.payload_NH[:0]]

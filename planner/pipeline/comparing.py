@@ -7,15 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from planner.errors import ReplayMismatch, UsageError
-from planner.executor.counter import Counting
-from planner.manifest import (
-    Manifest,
-    digest_of_counts,
-    digest_of_pairs,
-    read_manifest,
-)
+from planner.manifest import Manifest, read_manifest
 from planner.manifest.schema import PartPrediction
 from planner.pipeline.evaluating import plan_of
+from planner.pipeline.predicted import LayerDigests, count_part, differences
 from planner.pipeline.replaying import PARTS, parts_of_plan
 from planner.verifier import Setting, settings_of
 from planner.witness import figures
@@ -96,7 +91,7 @@ def compare_selections(
         part, manifest, settings_of(manifest, path.parent)
     ):
         for selection in wanted:
-            counted = _counted(setting, tokens, selection)
+            counted = count_part(setting, tokens, selection).layers
             own = selection == manifest.selection
             if own:
                 _require_predicted(name, predicted, counted, setting)
@@ -123,42 +118,15 @@ def _checked(selections: Sequence[str], part: str) -> list[str]:
     return list(dict.fromkeys(selections))
 
 
-def _counted(setting: Setting, part: TokenPart, selection: str) -> list[LayerFigures]:
-    counting = Counting(
-        plan_of(setting.manifest),
-        setting.layout,
-        traffic=setting.traffic,
-        selection=selection,
-        endpoint=setting.endpoint,
-    )
-    counting.add(part)
-    return [
-        figures.layer_figures(
-            layer.pairs_G, layer.dispatch, 1, setting.routes, layer.combine
-        )
-        for layer in counting.layers()
-    ]
-
-
 def _require_predicted(
     name: str,
     predicted: PartPrediction,
     counted: Sequence[LayerFigures],
     setting: Setting,
 ) -> None:
-    findings = []
-    for layer, found in zip(predicted.layers, counted, strict=True):
-        links = np.stack([found.dispatch_A, found.combine_A])
-        if (
-            digest_of_pairs(found.transfers) != layer.transfers_sha256
-            or layer.combine_sha256 not in (None, digest_of_pairs(found.combine))
-            or digest_of_counts(links, setting.routes.q) != layer.links_sha256
-        ):
-            findings.append(
-                f"{name} part, layer {layer.layer}: transfers or link loads differ "
-                "from the predicted ones"
-            )
-    if findings:
+    q = setting.routes.q
+    found = [LayerDigests.of_figures(layer, q) for layer in counted]
+    if findings := differences(name, predicted.layers, found):
         raise ReplayMismatch(findings)
 
 

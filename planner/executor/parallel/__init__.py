@@ -1,0 +1,1 @@
+"""A decoder cut over ranks: tensors, experts, stages, replicas."""
