@@ -15,7 +15,7 @@ from planner.workload.homes import (
 from planner.workload.model_spec import MoEModelSpec
 from planner.workload.parquet import TraceFile
 from planner.workload.parts import TokenPart
-from planner.workload.presets import require_fit
+from planner.workload.presets import fits
 from planner.workload.split import of_phase
 from planner.workload.tokens import (
     RoutingTrace,
@@ -48,7 +48,12 @@ class TokenStream:
                 fix="give a token trace",
             )
         self.trace: RoutingTrace = read_tokens(self._file, choices=False)
-        require_fit(self.trace, model)
+        if found := fits(self.trace, model):
+            raise TraceError(
+                f"does not fit model {model.name}: {'; '.join(found)}",
+                where=str(path),
+                fix="give a trace of the plan's model",
+            )
 
     def chunks(
         self, layout: AttentionLayout, homes: str | None, phase: str | None
