@@ -10,7 +10,6 @@ from torch import Tensor
 from planner.executor.model.config import AttentionDims, DecoderConfig
 from planner.executor.model.context import KVCache
 from planner.executor.model.decoder import Decoder
-from planner.executor.parallel import collectives
 from planner.executor.parallel.assembly import ParallelDecoder
 from planner.executor.parallel.pipeline import MicroBatch
 from planner.executor.parallel.spec import ParallelSpec, Place
@@ -246,17 +245,18 @@ def all_reduced_bytes(
     placement = placement_of(model.config, spec) if model.config.moe_layers else None
     rank = parallel(world, model, spec, placement)
     seen: list[int] = []
-    real = collectives.summed
+    real = torch.distributed.all_reduce
 
-    def counted(x: Tensor, group: Any) -> Tensor:
-        seen.append(2 * (group.size() - 1) * x.numel() * x.element_size())
-        return real(x, group)
+    def counted(x: Tensor, *options: Any, group: Any, **named: Any) -> Any:
+        if x.is_floating_point():
+            seen.append(2 * (group.size() - 1) * x.numel() * x.element_size())
+        return real(x, *options, group=group, **named)
 
-    collectives.summed = counted
+    torch.distributed.all_reduce = counted
     try:
         rank.outputs([MicroBatch(torch.zeros(2, 5, dtype=torch.int64))])
     finally:
-        collectives.summed = real
+        torch.distributed.all_reduce = real
     return sum(seen)
 
 
