@@ -68,11 +68,11 @@ class ReplayedPart:
     pairs: int
     links: int
     max_relative_error: float | None
-    output_error: float | None
-    layer_error: float | None
-    tolerance: Tolerance | None
     ids_agreeing: float | None
     seconds: float
+    output_error: float | None = None
+    layer_error: float | None = None
+    tolerance: Tolerance | None = None
     rerouted: ReroutedPart | None = None
 
 
@@ -94,9 +94,9 @@ class ReplayReport:
     plan: str
     executor: str
     gating: str
-    precision: str
     parts: tuple[ReplayedPart, ...]
     notes: tuple[str, ...]
+    precision: str = "fp32"
     change: Change | None = None
     worst_by_step: tuple[float, ...] = ()
     rank: int = 0
