@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from planner.executor.world.cards import Card, End, judge, named
+from planner.executor.world.environment import HERE, is_loopback
 from planner.executor.world.lines import Line
 
 PROTOCOL = "world/1"
@@ -212,19 +213,17 @@ class Hub(threading.Thread):
         }
 
     def _welcomed(self) -> dict[str, object]:
-        """Add where ranks are: on one machine, or which address rank 0 has for all."""
-        cards = self._cards()
-        away = [
+        """Add where other ranks see rank 0: at the loopback, if all are there."""
+        addresses = [
             member.line.socket.getsockname()[0]
             for rank, member in self._members.items()
-            if cards[rank].host != cards[0].host
+            if rank
         ]
-        address = away[0] if away else ""
+        away = [address for address in addresses if not is_loopback(address)]
         return {
             **self._welcome,
-            "first": cards[0].place,
-            "together": not away,
-            "address": address,
+            "first": self._cards()[0].place,
+            "address": away[0] if away else HERE,
         }
 
     def _send_all(self, **message: object) -> None:
