@@ -42,7 +42,11 @@ def replay(
     plan: Plan,
     part: Annotated[str, typer.Option(help="planning, holdout or both.")] = "both",
     executor: Annotated[
-        str, typer.Option(help="auto, local (torch) or counter (no torch).")
+        str,
+        typer.Option(
+            help="auto, local (torch, all ranks in this process), distributed (a "
+            "process per GPU) or counter (no torch)."
+        ),
     ] = "auto",
     gating: Annotated[
         str, typer.Option(help="auto, real (the model's router) or forced (the trace).")
@@ -65,6 +69,13 @@ def replay(
         float | None,
         typer.Option(
             help="Limit every expert to this times the mean load; the rest is dropped."
+        ),
+    ] = None,
+    timeline: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for timeline.json (Chrome trace) and timeline.svg of "
+            "--executor distributed."
         ),
     ] = None,
     output_format: flags.Format = "human",
@@ -91,7 +102,10 @@ def replay(
         gating=gating,
         balance=balance,
         capacity_factor=capacity_factor,
+        timeline=timeline,
     )
+    if report.rank:
+        return  # Rank 0 speaks for all.
     if output_format == "json":
         print(json.dumps(pipeline.plain(report), indent=2))
         return

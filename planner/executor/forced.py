@@ -60,7 +60,7 @@ def replay_forced(
     """
     run = _ForcedRun(host, placement, part, model_spec, seed)
     batches = batches_of(host, part.source_T, BATCH_TOKENS)
-    errors = interleave(map(run.through, batches))
+    errors = interleave(map(run.through, batches), watch=host.watch)
     for layer, placed in enumerate(run.placed):
         run.tally.close(layer, placed)
     return run.tally.moved(max(errors))

@@ -68,7 +68,7 @@ def replay_text(
         TextBatch.of(rows_BS, token_ids, host.device)
         for rows_BS in sequence_batches(seq_ids)
     )
-    errors = interleave(map(run.through, batches))
+    errors = interleave(map(run.through, batches), watch=host.watch)
     for layer, placed in enumerate(run.placed):
         run.tally.close(layer, placed)
     agreeing, all_ids = host.total(np.asarray([run.agreeing, run.ids]))
