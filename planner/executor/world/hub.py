@@ -65,7 +65,7 @@ class _Member:
         self.line = line
         self.card: Card | None = None
         self.silent_s = 0.0
-        self.left = False
+        self.left = self.closed = False
 
 
 class Hub(threading.Thread):
@@ -185,11 +185,11 @@ class Hub(threading.Thread):
         for member in self._members.values():
             _half_close(member.line.socket)
         deadline = time.monotonic() + LINGER_S
-        open_ranks = set(self._members)
-        while open_ranks and time.monotonic() < deadline:
-            for member, message in self._events():
-                if message is None and member.card is not None:
-                    open_ranks.discard(member.card.rank)
+        while time.monotonic() < deadline:
+            if all(member.closed for member in self._members.values()):
+                return
+            for _ in self._events():
+                pass
 
     def _admit(self, member: _Member, shown: dict[str, Any]) -> None:
         try:
@@ -247,6 +247,7 @@ class Hub(threading.Thread):
             if messages is None:
                 self._selector.unregister(member.line.socket)
                 member.line.close()
+                member.closed = True
                 yield member, None
 
 
