@@ -58,11 +58,18 @@ def replay(
             "beside each other."
         ),
     ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --selections: count this trace instead of the plan's, however "
+            "long it is."
+        ),
+    ] = None,
     balance: Annotated[
         str | None,
         typer.Option(
             help="Let the router's biases follow the loads first: default, or "
-            "rule=prices,step=0.05,target=1.15,bound=1,window=4,steps=100."
+            "rule=prices,step=0.05,target=1.15,bound=1,window=4,steps=100,newcomers=1."
         ),
     ] = None,
     capacity_factor: Annotated[
@@ -93,8 +100,13 @@ def replay(
                 "--selections counts the trace's own choices: leave out --balance and "
                 "--capacity-factor"
             )
-        _compare(plan, selections, part, output_format)
+        _compare(plan, selections, part, trace, output_format)
         return
+    if trace is not None:
+        raise UsageError(
+            "--trace has no prediction to be held against: add --selections, or score "
+            "the plan on it with planner evaluate"
+        )
     report = pipeline.replay(
         plan,
         part=part,
@@ -112,10 +124,12 @@ def replay(
     show_replay(report, Console(highlight=False))
 
 
-def _compare(plan: Path, selections: str, part: str, output_format: str) -> None:
+def _compare(
+    plan: Path, selections: str, part: str, trace: Path | None, output_format: str
+) -> None:
     """Print the plan's figures under several selections."""
     named = [word.strip() for word in selections.split(",") if word.strip()]
-    report = pipeline.compare_selections(plan, named, part=part)
+    report = pipeline.compare_selections(plan, named, part=part, trace=trace)
     if output_format == "json":
         print(json.dumps(pipeline.plain(report), indent=2))
         return
