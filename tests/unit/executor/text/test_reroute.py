@@ -73,7 +73,7 @@ def told(world: Any, own: Any) -> tuple[Any, int]:
 
 @pytest.mark.parametrize("newcomers", [False, True])
 def test_the_first_rank_decides_for_all(world: Any, newcomers: bool) -> None:
-    """Law: all arrays, numbers and nulls of rank 0 come to rank 1, which is not asked."""
+    """Law: what rank 0 decided comes to rank 1 as it is; rank 1 is not asked."""
     own = [decision(seed, newcomers=newcomers) for seed in (1, 2)]
     found = world.run_each(told, [[each] for each in own])
     assert [asked for _, asked in found] == [1, 0]
