@@ -3,11 +3,12 @@
     python -m benchmarks.back_ends [--tokens 4000] [--ranks 2 4 8] [--traces tiny]
 
 For every traffic mode, selection and regime (placed: every expert once; replicated:
-two more slots per GPU; single: one expert per GPU altogether) it says which
-counts differ between the evaluator's prediction and what each back end moved: ordered
-GPU pairs of both legs, (token, expert) pairs of GPUs, and link numerators. tiny-moe runs with real gating, DeepSeek-V2-Lite with
-forced routing (its ids are sorted, so ``direct`` is left out); single runs on as many
-virtual ranks as there are experts and layers, by default of the first three layers.
+two more slots per GPU; single: one expert per GPU altogether) it says which counts
+differ between the evaluator's prediction and what each back end moved: ordered GPU
+pairs of both legs, (token, expert) pairs of GPUs, and link numerators. tiny-moe runs
+with real gating, DeepSeek-V2-Lite with forced routing (its ids are sorted, so
+``direct`` is left out). single runs on as many virtual ranks as there are experts and
+layers; of V2-Lite the first three layers.
 """
 
 import argparse
