@@ -289,6 +289,15 @@ def show_replay(report: ReplayReport, console: Console) -> None:
                 f"({part.tolerance.layers:g} allowed)",
                 soft_wrap=True,
             )
+        if part.memory:
+            held = ", ".join(
+                f"{term.term} {max(term.measured):,} of {term.promised:,}"
+                for term in part.memory
+            )
+            console.print(
+                f"{part.part}: bytes held of those promised, fullest GPU: {held}",
+                soft_wrap=True,
+            )
         if part.ids_agreeing is not None:
             again = "chose" if report.precision == "fp32" else "would have chosen"
             which = "recorded" if part.rerouted is None else "new"
