@@ -52,6 +52,7 @@ class Reader:
     ) -> None:
         self.model, self.batches, self._token_ids = model, batches, token_ids
         self.layers = list(model.moe.values())
+        self._device = model.embed.device
 
     @property
     def size(self) -> int:
@@ -68,9 +69,9 @@ class Reader:
             (-1), their gates 0, and the other gates stay as they are.
         """
         rows_BS = self.batches[batch]
-        real_BS = torch.from_numpy(rows_BS >= 0)
+        real_BS = torch.from_numpy(rows_BS >= 0).to(self._device)
         text = np.where(rows_BS >= 0, self._token_ids[rows_BS], 0)
-        text_BS = torch.from_numpy(text)
+        text_BS = torch.from_numpy(text).to(self._device)
         wanted: list[IntArray] = []
         kept: list[IntArray] = []
         for layer in self.layers:
@@ -80,7 +81,7 @@ class Reader:
         finally:
             for layer in self.layers:
                 layer.compute_here()
-        routed_N = self.model.routes(text_BS[real_BS]).numpy()
+        routed_N = self.model.routes(text_BS[real_BS]).cpu().numpy()
         return Reading(
             rows_N=rows_BS[rows_BS >= 0][routed_N],
             wanted_LNK=np.stack(wanted),
@@ -132,8 +133,8 @@ class Reader:
         following_BS = np.full_like(rows_BS, -1)
         following_BS[:, :-1] = rows_BS[:, 1:]
         next_N = following_BS[rows_BS >= 0]
-        has = torch.from_numpy(np.flatnonzero(next_N >= 0))
-        words = torch.from_numpy(self._token_ids[next_N[next_N >= 0]])
+        has = torch.from_numpy(np.flatnonzero(next_N >= 0)).to(self._device)
+        words = torch.from_numpy(self._token_ids[next_N[next_N >= 0]]).to(self._device)
         return reading.odds_NV[has].gather(1, words[:, None])
 
 
@@ -189,12 +190,12 @@ def _noting(
     capacity_factor: float | None,
 ) -> RoutedFn:
     def combine(x: Tensor, ids: Tensor, gates: Tensor) -> Tensor:
-        ids_TK = ids.numpy()
+        ids_TK = ids.cpu().numpy()
         wanted.append(ids_TK)
         if capacity_factor is not None:
             late_TK = beyond(ids_TK, len(layer.bias), capacity_factor)
             ids_TK = np.where(late_TK, -1, ids_TK)
-            gates = gates.masked_fill(torch.from_numpy(late_TK), 0)
+            gates = gates.masked_fill(torch.from_numpy(late_TK).to(gates.device), 0)
         kept.append(ids_TK)
         y: Tensor = layer.combine_local(x, ids, gates)
         return y
