@@ -16,6 +16,7 @@ A rank's program is the same whoever started it::
 
     def program(*arguments):                      # in every rank
         found = environment.find()
-        with join(found, claim=digest, gpus=gpus) as world, watched(world):
+        world = join(found, claim=digest, gpus=gpus)
+        with watched(world):                      # closes it, too
             ...                                   # collectives on world.group
 """

@@ -1,15 +1,18 @@
 """A world and its process groups: explicit handles, no default group of torch."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from types import TracebackType
 
 import torch
 import torch.distributed as dist
 
+from planner.executor.world.member import Watch
+
 COLLECTIVE_S = 1800.0
 """How long a collective waits for ranks that live but do not come."""
+CONNECT_S = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +29,10 @@ class World:
         All ranks; to be named in every collective (``group=world.group``).
     store
         Keys and values that all ranks see.
+    interface
+        Address at which other ranks reach this one.
+    watch
+        What tells this rank that another is lost.
     """
 
     rank: int
@@ -33,8 +40,8 @@ class World:
     device: torch.device
     group: dist.ProcessGroup
     store: dist.Store
-    interface: str = ""
-    leave: Callable[[], None] = field(default=lambda: None, repr=False)
+    interface: str
+    watch: Watch
 
     def subgroup(self, ranks: Sequence[int], name: str) -> dist.ProcessGroup | None:
         """Return a group of some ranks, numbered in the order given; None outside it.
@@ -53,20 +60,9 @@ class World:
         )
 
     def close(self) -> None:
-        """Leave the world; collectives are over."""
+        """Let go of everything; :func:`~planner.executor.world.watch.watched` does."""
         self.group.shutdown()
-        self.leave()
-
-    def __enter__(self) -> "World":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+        self.watch.close()
 
 
 def process_group(
@@ -75,35 +71,40 @@ def process_group(
     size: int,
     *,
     device: torch.device,
-    interface: str = "",
-    timeout_s: float = COLLECTIVE_S,
+    interface: str,
+    connect_s: float = CONNECT_S,
 ) -> dist.ProcessGroup:
     """Return a group that is registered nowhere: gloo on the CPU, NCCL on a GPU.
 
     Parameters
     ----------
     interface
-        Address on which gloo listens; empty: what GLOO_SOCKET_IFNAME names, or
-        the one the machine's name leads to.
+        Address at which gloo listens, unless GLOO_SOCKET_IFNAME names a card.
+    connect_s
+        How long ranks wait for each other here; in collectives it is COLLECTIVE_S.
     """
     group = dist.ProcessGroup(store, rank, size)
     if device.type == "cuda":
         kind = dist.ProcessGroup.BackendType.NCCL
         options = dist.ProcessGroupNCCL.Options()
-        options._timeout = timedelta(seconds=timeout_s)
+        options._timeout = timedelta(seconds=COLLECTIVE_S)
         backend = dist.ProcessGroupNCCL(store, rank, size, options)
     else:
         kind = dist.ProcessGroup.BackendType.GLOO
         options = dist.ProcessGroupGloo._Options()
-        options._timeout = timedelta(seconds=timeout_s)
+        options._timeout = timedelta(seconds=connect_s)
         options._threads = 2
-        options._devices = [
-            dist.ProcessGroupGloo.create_device(hostname=interface)
-            if interface
-            else dist.ProcessGroupGloo.create_default_device()
-        ]
+        options._devices = [_gloo_device(interface)]
         backend = dist.ProcessGroupGloo(store, rank, size, options)
+        backend._set_default_timeout(timedelta(seconds=COLLECTIVE_S))
     backend._set_sequence_number_for_group()
     group._set_default_backend(kind)
     group._register_backend(device, kind, backend)
     return group
+
+
+def _gloo_device(interface: str) -> object:
+    card = os.environ.get("GLOO_SOCKET_IFNAME")
+    if card:
+        return dist.ProcessGroupGloo.create_device(interface=card)
+    return dist.ProcessGroupGloo.create_device(hostname=interface)

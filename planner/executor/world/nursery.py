@@ -19,7 +19,9 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 
 from planner.errors import WorldError
-from planner.executor.world.parcels import unpack
+from planner.executor.world.environment import REPORT
+from planner.executor.world.outcomes import failure
+from planner.executor.world.parcels import pack, unpack
 
 LINE = 1 << 16
 START = (
@@ -168,16 +170,17 @@ def serve(descriptor: int, preload: Sequence[str]) -> None:
 def _become(message: Mapping[str, object], passed: list[int]) -> None:
     """Be a rank: run the program that comes over the channel, then end."""
     code = 1
+    channel = Connection(passed[0])
+    environ, inherit = message["environ"], message["inherit"]
+    assert isinstance(environ, dict) and isinstance(inherit, list)
     try:
-        channel = Connection(passed[0])
-        environ, inherit = message["environ"], message["inherit"]
-        assert isinstance(environ, dict) and isinstance(inherit, list)
-        os.environ.update(environ)
+        os.environ.update(environ, **{REPORT: str(passed[0])})
         os.environ.update(zip(inherit, map(str, passed[1:]), strict=True))
         program: Callable[[Connection], int] = unpack(channel.recv_bytes())
         code = program(channel)
-    except (EOFError, KeyboardInterrupt):
-        pass
+    except Exception as error:
+        with suppress(OSError):
+            channel.send_bytes(pack(failure(int(environ["RANK"]), error)))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -63,7 +63,9 @@ def lost_touch(error: BaseException) -> bool:
     if not isinstance(error, RuntimeError | OSError):
         return False
     said = str(error).lower()
-    return any(word in said for word in ("gloo", "nccl", "connection", "timed out"))
+    return any(
+        word in said for word in ("gloo", "nccl", "connection", "timed out", "timeout")
+    )
 
 
 def in_words(rank: int, error: BaseException) -> str:

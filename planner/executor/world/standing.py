@@ -25,6 +25,7 @@ from planner.executor.world.nursery import Child, Nursery
 from planner.executor.world.outcomes import attempt, results
 from planner.executor.world.parcels import pack, unpack
 from planner.executor.world.places import places
+from planner.executor.world.watch import watched
 
 
 class StandingWorld:
@@ -105,7 +106,8 @@ def attend(channel: Connection, device: str) -> int:
     """Be a rank of a standing world: do what is sent until the channel closes."""
     found = find()
     assert found is not None
-    with join(found, claim="standing", gpus=found.size, device=device) as world:
+    world = join(found, claim="standing", gpus=found.size, device=device)
+    with watched(world):
         while True:
             try:
                 job = channel.recv_bytes()
