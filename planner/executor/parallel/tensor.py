@@ -121,8 +121,9 @@ def _grouped(
     if share.parts <= dims.kv_heads:
         return own, Gradients()
     # Columns of queries are one rank's own; those of its key and value head are not.
-    entry = torch.full((heads + 2, dims.head_dim), -1)
-    within = torch.arange(dims.head_dim)
+    device = whole.w_qkv.device
+    entry = torch.full((heads + 2, dims.head_dim), -1, device=device)
+    within = torch.arange(dims.head_dim, device=device)
     entry[heads] = kept_M[0] * dims.head_dim + within
     entry[heads + 1] = (dims.kv_heads + kept_M[0]) * dims.head_dim + within
     shared = Copies(

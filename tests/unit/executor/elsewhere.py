@@ -106,9 +106,7 @@ def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return own.get(id(x)) or There(x)
 
     with torch.utils._python_dispatch._disable_current_modes():  # noqa: SLF001
-        return tree_map(
-            lambda x: own[id(x)] if id(x) in own else back(x), result
-        )
+        return tree_map(lambda x: own[id(x)] if id(x) in own else back(x), result)
 
 
 @contextmanager
