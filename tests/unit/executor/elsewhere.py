@@ -25,7 +25,7 @@ class There(torch.Tensor):
 
     @staticmethod
     def __new__(cls, here: torch.Tensor) -> "There":
-        made = torch.Tensor._make_wrapper_subclass(  # noqa: SLF001 - the way to do it
+        made = torch.Tensor._make_wrapper_subclass(
             cls,
             here.size(),
             strides=here.stride(),
@@ -105,7 +105,7 @@ def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             return x
         return own.get(id(x)) or There(x)
 
-    with torch.utils._python_dispatch._disable_current_modes():  # noqa: SLF001
+    with torch.utils._python_dispatch._disable_current_modes():
         return tree_map(lambda x: own[id(x)] if id(x) in own else back(x), result)
 
 
