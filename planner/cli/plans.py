@@ -42,7 +42,11 @@ def replay(
     plan: Plan,
     part: Annotated[str, typer.Option(help="planning, holdout or both.")] = "both",
     executor: Annotated[
-        str, typer.Option(help="auto, local (torch) or counter (no torch).")
+        str,
+        typer.Option(
+            help="auto, local (torch, all ranks in this process), distributed (a "
+            "process per GPU) or counter (no torch)."
+        ),
     ] = "auto",
     gating: Annotated[
         str, typer.Option(help="auto, real (the model's router) or forced (the trace).")
@@ -52,6 +56,13 @@ def replay(
         typer.Option(
             help="nearest,even,weighted or some of them: count the plan under each, "
             "beside each other."
+        ),
+    ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --selections: count this trace instead of the plan's, however "
+            "long it is."
         ),
     ] = None,
     balance: Annotated[
@@ -65,6 +76,13 @@ def replay(
         float | None,
         typer.Option(
             help="Limit every expert to this times the mean load; the rest is dropped."
+        ),
+    ] = None,
+    timeline: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for timeline.json (Chrome trace) and timeline.svg of "
+            "--executor distributed."
         ),
     ] = None,
     output_format: flags.Format = "human",
@@ -82,8 +100,13 @@ def replay(
                 "--selections counts the trace's own choices: leave out --balance and "
                 "--capacity-factor"
             )
-        _compare(plan, selections, part, output_format)
+        _compare(plan, selections, part, trace, output_format)
         return
+    if trace is not None:
+        raise UsageError(
+            "--trace has no prediction to be held against: add --selections, or score "
+            "the plan on it with planner evaluate"
+        )
     report = pipeline.replay(
         plan,
         part=part,
@@ -91,17 +114,22 @@ def replay(
         gating=gating,
         balance=balance,
         capacity_factor=capacity_factor,
+        timeline=timeline,
     )
+    if report.rank:
+        return  # Rank 0 speaks for all.
     if output_format == "json":
         print(json.dumps(pipeline.plain(report), indent=2))
         return
     show_replay(report, Console(highlight=False))
 
 
-def _compare(plan: Path, selections: str, part: str, output_format: str) -> None:
+def _compare(
+    plan: Path, selections: str, part: str, trace: Path | None, output_format: str
+) -> None:
     """Print the plan's figures under several selections."""
     named = [word.strip() for word in selections.split(",") if word.strip()]
-    report = pipeline.compare_selections(plan, named, part=part)
+    report = pipeline.compare_selections(plan, named, part=part, trace=trace)
     if output_format == "json":
         print(json.dumps(pipeline.plain(report), indent=2))
         return

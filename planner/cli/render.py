@@ -252,6 +252,7 @@ def show_replay(report: ReplayReport, console: Console) -> None:
     """Print what moved and that it was what the plan predicted."""
     how = {
         "local": "torch tensors moved between virtual ranks",
+        "distributed": "torch tensors moved between processes, one per GPU",
         "counter": "counted without tensors",
     }[report.executor]
     gating = "by the model's own router" if report.gating == "real" else "as traced"

@@ -24,7 +24,7 @@ def show_selections(report: SelectionReport, console: Console) -> None:
         soft_wrap=True,
     )
     table = Table()
-    table.add_column("part")
+    table.add_column("part", overflow="fold")
     table.add_column("selection")
     for column in COLUMNS:
         table.add_column(column, justify="right")
@@ -34,7 +34,7 @@ def show_selections(report: SelectionReport, console: Console) -> None:
             row.selection,
             f"{row.transfers:,}",
             f"{row.between_domains:,}",
-            f"{row.between_domains_share:.1%}",
+            f"{row.between_domains_share:.2%}",
             f"{row.link_time_s * 1e3:.5g} ms",
             f"{row.link_tokens:,.6g}",
             f"{row.gpu_load_mean:.3f}",

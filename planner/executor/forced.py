@@ -62,7 +62,7 @@ def replay_forced(
     run = _ForcedRun(host, placement, part, model_spec, seed)
     batches = batches_of(host, part.source_T, BATCH_TOKENS)
     with lanes_on(host.device) as lane:
-        errors = interleave(map(run.through, batches), lane=lane)
+        errors = interleave(map(run.through, batches), watch=host.watch, lane=lane)
     for layer, placed in enumerate(run.placed):
         run.tally.close(layer, placed)
     return run.tally.moved(max(errors))

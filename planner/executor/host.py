@@ -4,6 +4,7 @@
 A program written against :class:`Host` runs on both.
 """
 
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from planner.arrays import BoolArray, FloatArray, IntArray
 from planner.executor.stepping import Steps
+from planner.executor.timeline.record import Interval, Recorder
 from planner.executor.wire.base import Columns, Wire
 from planner.executor.wire.delay import Delay
 from planner.executor.wire.local import LocalWire
@@ -32,11 +34,14 @@ class Host(Protocol):
         Those of this process.
     device
         Where its tensors are.
+    watch
+        Notes when it computes and when rows travel; None: nobody does.
     """
 
     ranks: int
     hosted: range
     device: torch.device
+    watch: Recorder | None
 
     def wire(self) -> Wire:
         """Return a wire for one layer."""
@@ -77,6 +82,7 @@ class LocalHost:
 
     def __init__(self, ranks: int, device: torch.device | None = None) -> None:
         self.ranks, self.hosted = ranks, range(ranks)
+        self.watch: Recorder | None = None
         self.device = device or torch.device("cpu")
 
     def wire(self) -> Wire:
@@ -122,6 +128,17 @@ class ProcessHost:
         self._group, self._delay = group, delay
         self.ranks, self.device = group.size(), device
         self.hosted = range(group.rank(), group.rank() + 1)
+        self.watch: Recorder | None = None
+
+    def watched(self) -> None:
+        """Start a timeline, at one moment on all ranks."""
+        dist.barrier(group=self._group)
+        self.watch = Recorder(self.hosted.start, time.perf_counter())
+
+    @property
+    def noted(self) -> list[Interval]:
+        """The timeline so far."""
+        return [] if self.watch is None else self.watch.intervals
 
     def wire(self) -> Wire:
         """Return a wire for one layer."""

@@ -17,9 +17,10 @@ from planner.pipeline.explaining import Explanation, explain
 from planner.pipeline.exporting import export
 from planner.pipeline.kernels import compile_kernels
 from planner.pipeline.problem import Problem, build_problem
-from planner.pipeline.replaying import ReplayReport, replay
+from planner.pipeline.replaying import ReplayReport
 from planner.pipeline.solving import check_writable, load, solve
 from planner.pipeline.sources import TraceSource
+from planner.pipeline.starting import replay
 from planner.pipeline.verifying import check_inputs, verify
 from planner.registry import Registry
 from planner.strategies.base import STRATEGIES, Event

@@ -10,12 +10,20 @@ from planner.errors import ReplayMismatch, UsageError
 from planner.manifest import Manifest, read_manifest
 from planner.manifest.schema import PartPrediction
 from planner.pipeline.evaluating import plan_of
-from planner.pipeline.predicted import LayerDigests, count_part, differences
+from planner.pipeline.predicted import (
+    LayerDigests,
+    count_part,
+    counting_of,
+    differences,
+    figures_of,
+)
 from planner.pipeline.replaying import PARTS, parts_of_plan
 from planner.verifier import Setting, settings_of
 from planner.witness import figures
 from planner.witness.figures import LayerFigures
 from planner.workload.parts import TokenPart
+from planner.workload.streaming import TokenStream
+from planner.workload.tokens import require_router_order
 
 SELECTIONS = ("nearest", "even", "weighted")
 
@@ -26,6 +34,8 @@ class SelectionFigures:
 
     Attributes
     ----------
+    part
+        Of the plan's trace, or the name of another trace.
     predicted
         Whether this is the plan's own selection; its counts of every GPU pair and link
         were equal to the plan's prediction.
@@ -69,39 +79,91 @@ class SelectionReport:
 
 
 def compare_selections(
-    plan: str | Path, selections: Sequence[str], *, part: str = "both"
+    plan: str | Path,
+    selections: Sequence[str],
+    *,
+    part: str = "both",
+    trace: str | Path | None = None,
 ) -> SelectionReport:
-    """Count a plan's trace under each selection.
+    """Count a plan's trace, or another, under each selection.
 
     The counter counts, token by token; under the plan's own selection every GPU pair
     and link must come out as predicted.
+
+    Parameters
+    ----------
+    trace
+        A token trace to count instead of the plan's, all its rows of the plan's phase.
+        It may be longer than memory holds: choices are read some rows at a time.
 
     Raises
     ------
     ReplayMismatch
         If the counts of the plan's own selection differ from its prediction.
+    TraceError
+        If ``trace`` is of another model or breaks rule 11.
     UsageError
         For another selection or part, or a plan on a counts table.
     """
     wanted = _checked(selections, part)
     path = Path(plan)
     manifest = read_manifest(path)
-    rows = []
-    for name, setting, predicted, tokens in parts_of_plan(
-        part, manifest, settings_of(manifest, path.parent)
-    ):
-        for selection in wanted:
-            counted = count_part(setting, tokens, selection).layers
-            own = selection == manifest.selection
-            if own:
-                _require_predicted(name, predicted, counted, setting)
-            rows.append(_row(name, selection, own, tokens, counted, setting))
+    settings = settings_of(manifest, path.parent)
+    if trace is None:
+        rows = _of_plan(parts_of_plan(part, manifest, settings), wanted)
+    else:
+        if part != "both":
+            raise UsageError("--part is of the plan's trace: leave it out with --trace")
+        rows = _of_trace(Path(trace), settings, wanted)
     return SelectionReport(
         plan=str(path),
         layers=manifest.objective.layers,
         rows=tuple(rows),
-        notes=tuple(_notes(manifest, wanted)),
+        notes=tuple(_notes(manifest, wanted, trace)),
     )
+
+
+def _of_plan(
+    parts: Sequence[tuple[str, Setting, PartPrediction, TokenPart]],
+    selections: Sequence[str],
+) -> list[SelectionFigures]:
+    """Count the parts of the plan's own trace."""
+    rows = []
+    for name, setting, predicted, tokens in parts:
+        for selection in selections:
+            counted = count_part(setting, tokens, selection).layers
+            own = selection == setting.manifest.selection
+            if own:
+                _require_predicted(name, predicted, counted, setting)
+            rows.append(
+                _row(name, selection, own, tokens.token_count, counted, setting)
+            )
+    return rows
+
+
+def _of_trace(
+    path: Path, settings: Sequence[Setting], selections: Sequence[str]
+) -> list[SelectionFigures]:
+    """Count another trace once through, under all selections together."""
+    if len(settings) > 1:
+        raise UsageError("--trace needs a plan of one workload, this has several")
+    (setting,) = settings
+    item = setting.manifest.inputs.traces[0]
+    stream = TokenStream(path, setting.model)
+    if setting.traffic == "direct":
+        require_router_order(stream.trace, setting.traffic)
+    countings = [counting_of(setting, selection) for selection in selections]
+    tokens = 0
+    for chunk in stream.chunks(
+        setting.layout, setting.manifest.homes, item.phase or setting.options.phase
+    ):
+        tokens += chunk.token_count
+        for counting in countings:
+            counting.add(chunk)
+    return [
+        _row(path.stem, selection, False, tokens, figures_of(each, setting), setting)
+        for selection, each in zip(selections, countings, strict=True)
+    ]
 
 
 def _checked(selections: Sequence[str], part: str) -> list[str]:
@@ -134,7 +196,7 @@ def _row(
     name: str,
     selection: str,
     own: bool,
-    part: TokenPart,
+    tokens: int,
     counted: Sequence[LayerFigures],
     setting: Setting,
 ) -> SelectionFigures:
@@ -154,7 +216,7 @@ def _row(
         part=name,
         selection=selection,
         predicted=own,
-        tokens=part.token_count,
+        tokens=tokens,
         transfers=transfers,
         between_domains=between,
         between_domains_share=between / transfers if transfers else 0.0,
@@ -165,7 +227,9 @@ def _row(
     )
 
 
-def _notes(manifest: Manifest, selections: Sequence[str]) -> list[str]:
+def _notes(
+    manifest: Manifest, selections: Sequence[str], trace: str | Path | None
+) -> list[str]:
     """Say what makes selections equal, or unlike what they could be."""
     plan = plan_of(manifest)
     copied = any(
@@ -175,7 +239,9 @@ def _notes(manifest: Manifest, selections: Sequence[str]) -> list[str]:
     if not copied:
         return ["every expert has one copy: selections cannot differ"]
     made_for = f"the plan is made for {manifest.selection}"
-    if manifest.selection in selections:
+    if trace is not None:
+        notes = [f"{made_for}; its prediction is of its own trace, not of this"]
+    elif manifest.selection in selections:
         notes = [f"{made_for}, whose counts of GPU pairs and links are as predicted"]
     else:
         notes = [f"{made_for}: nothing here was held against its prediction"]

@@ -70,6 +70,25 @@ class Counted:
     seconds: float
 
 
+def counting_of(setting: Setting, selection: str) -> Counting:
+    """Return a counter of the setting's plan that has counted nothing yet."""
+    return Counting(
+        plan_of(setting.manifest),
+        setting.layout,
+        traffic=setting.traffic,
+        selection=selection,
+        endpoint=setting.endpoint,
+    )
+
+
+def figures_of(counting: Counting, setting: Setting) -> list[LayerFigures]:
+    """Return what was counted, with the links it loads."""
+    return [
+        layer_figures(layer.pairs_G, layer.dispatch, 1, setting.routes, layer.combine)
+        for layer in counting.layers()
+    ]
+
+
 def count_part(setting: Setting, part: TokenPart, selection: str) -> Counted:
     """Count a part without tensors; only pairs of GPUs that count something are kept.
 
@@ -79,18 +98,9 @@ def count_part(setting: Setting, part: TokenPart, selection: str) -> Counted:
         A chosen expert has no copy.
     """
     start = time.perf_counter()
-    counting = Counting(
-        plan_of(setting.manifest),
-        setting.layout,
-        traffic=setting.traffic,
-        selection=selection,
-        endpoint=setting.endpoint,
-    )
+    counting = counting_of(setting, selection)
     counting.add(part)
-    layers = [
-        layer_figures(layer.pairs_G, layer.dispatch, 1, setting.routes, layer.combine)
-        for layer in counting.layers()
-    ]
+    layers = figures_of(counting, setting)
     return Counted(layers=layers, seconds=time.perf_counter() - start)
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from planner import bundled
 from planner.errors import ReplayMismatch, UsageError
@@ -25,8 +25,10 @@ from planner.workload.parts import Part, TokenPart
 from planner.workload.tokens import RoutingTrace
 from planner.workload.trace import load_trace
 
-EXECUTORS = ("auto", "local", "counter")
-GATINGS = ("auto", "real", "forced")
+if TYPE_CHECKING:
+    from planner.executor.host import Host
+
+
 PARTS = ("planning", "holdout", "both")
 
 
@@ -74,6 +76,8 @@ class ReplayReport:
     worst_by_step
         While biases followed the loads: the greatest load of an expert over its
         layer's mean, after every step.
+    rank
+        This process's under ``distributed``: all ranks have the same report.
     """
 
     plan: str
@@ -83,53 +87,33 @@ class ReplayReport:
     notes: tuple[str, ...]
     change: Change | None = None
     worst_by_step: tuple[float, ...] = ()
+    rank: int = 0
 
 
-def replay(
-    plan: str | Path,
-    *,
-    part: str = "both",
-    executor: str = "auto",
-    gating: str = "auto",
-    balance: str | None = None,
-    capacity_factor: float | None = None,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayOptions:
+    """What is asked of a replay; the words are those of ``planner.replay``."""
+
+    part: str = "both"
+    executor: str = "auto"
+    gating: str = "auto"
+    balance: str | None = None
+    capacity_factor: float | None = None
+
+
+def replay_here(
+    path: Path,
+    options: ReplayOptions,
+    notes: Sequence[str] = (),
+    host: "Host | None" = None,
 ) -> ReplayReport:
-    """Move a plan's trace and compare every GPU pair and link with the prediction.
-
-    Parameters
-    ----------
-    part
-        ``planning``, ``holdout`` or ``both``.
-    executor
-        ``local`` moves torch tensors between virtual ranks, ``counter`` only
-        counts; ``auto`` takes ``local`` where torch is installed.
-    gating
-        ``real`` lets the bundled model's router choose, ``forced`` takes the
-        trace's ids; ``auto`` takes ``real`` for the bundled trace.
-    balance
-        Let the biases of the model's router follow the loads of the planning part
-        first: ``default``, or ``NAME=VALUE,...`` of :class:`Balance`.
-    capacity_factor
-        Limit every expert to this times the mean load of a batch, rounded up.
-
-    Raises
-    ------
-    ReplayMismatch
-        If a count differs from the prediction, or an output from the unsharded
-        model's.
-    UsageError
-        For a combination that does not exist.
-    """
-    _check_words(part, executor, gating)
-    path = Path(plan)
+    """Replay in this process: all ranks, or the one of ``host``."""
     manifest = read_manifest(path)
     settings = settings_of(manifest, path.parent)
-    notes: list[str] = []
-    chosen = _executor(executor, notes)
-    mode = _gating(gating, manifest, chosen)
-    change = Change.of(balance, capacity_factor)
+    mode = _gating(options.gating, manifest, options.executor)
+    change = Change.of(options.balance, options.capacity_factor)
     text = _text(manifest) if mode == "real" else None
-    found = parts_of_plan(part, manifest, settings)
+    found = parts_of_plan(options.part, manifest, settings)
     reroutings: Sequence[Rerouting | None] = [None] * len(found)
     worst: tuple[float, ...] = ()
     if change is not None:
@@ -140,7 +124,7 @@ def replay(
     for (name, setting, predicted, tokens), rerouting in zip(
         found, reroutings, strict=True
     ):
-        result = _moved(setting, tokens, chosen, text, rerouting)
+        result = _moved(setting, tokens, options.executor, text, rerouting, host)
         layers, beside = predicted.layers, None
         if rerouting is not None:
             layers, beside = predicted_again(setting, tokens, rerouting)
@@ -149,40 +133,14 @@ def replay(
         )
     return ReplayReport(
         plan=str(path),
-        executor=chosen,
+        executor=options.executor,
         gating=mode,
         parts=tuple(parts),
         notes=tuple(notes),
         change=change,
         worst_by_step=worst,
+        rank=0 if host is None else host.hosted.start,
     )
-
-
-def _check_words(part: str, executor: str, gating: str) -> None:
-    for name, value, known in (
-        ("part", part, PARTS),
-        ("executor", executor, EXECUTORS),
-        ("gating", gating, GATINGS),
-    ):
-        if value not in known:
-            raise UsageError(f"--{name} {value!r}: choose from {', '.join(known)}")
-
-
-def _executor(wanted: str, notes: list[str]) -> str:
-    has_torch = find_spec("torch") is not None
-    if wanted == "local" and not has_torch:
-        raise UsageError(
-            "--executor local needs torch: pip install "
-            "'moe-placement-planner[executor]', or use --executor counter"
-        )
-    if wanted != "auto":
-        return wanted
-    if not has_torch:
-        notes.append(
-            "torch is not installed: the counter replayed the rules, no tensor moved "
-            "(pip install 'moe-placement-planner[executor]' to move tensors)"
-        )
-    return "local" if has_torch else "counter"
 
 
 def _gating(wanted: str, manifest: Manifest, executor: str) -> str:
@@ -197,7 +155,7 @@ def _gating(wanted: str, manifest: Manifest, executor: str) -> str:
         )
     if wanted != "auto":
         return wanted
-    return "real" if has_weights and executor == "local" else "forced"
+    return "real" if has_weights and executor != "counter" else "forced"
 
 
 def parts_of_plan(
@@ -261,6 +219,7 @@ def _moved(
     executor: str,
     text: RoutingTrace | None,
     rerouting: Rerouting | None,
+    host: "Host | None",
 ) -> _Replayed:
     """Move a part; ``text`` is there under real gating."""
     if executor == "counter" and text is None and rerouting is None:
@@ -283,6 +242,7 @@ def _moved(
         seq_ids=None if text is None else text.sequence_T,
         seed=manifest.provenance.seed,
         rerouting=rerouting,
+        host=host,
     )
     return _Replayed(
         layers=LayerDigests.of_result(result),

@@ -1,7 +1,7 @@
 """Parquet files read column by column in batches, every fault a TraceError."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,13 +88,18 @@ class TraceFile:
 
     def batches(self, column: str) -> Iterator[pa.Array]:
         """Yield a column piece by piece; no other column is read."""
+        for batch in self.rows_of([column]):
+            yield batch.column(0)
+
+    def rows_of(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield some columns a number of rows at a time; no other is read."""
         rows = 0
         try:
-            for batch in self._file.iter_batches(BATCH_ROWS, columns=[column]):
+            for batch in self._file.iter_batches(BATCH_ROWS, columns=list(columns)):
                 rows += batch.num_rows
                 # Looks at every value: texts are UTF-8, codes are in their tables.
-                batch.column(0).validate(full=True)
-                yield batch.column(0)
+                batch.validate(full=True)
+                yield batch
         except _FAULTS as error:
             raise self._damaged() from error
         if rows != self.rows:

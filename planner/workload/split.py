@@ -87,7 +87,7 @@ def split_parts(
         return _counts_parts(trace, layout)
     assigned = assign_homes(trace, homes, layout.dp)
     source_T = source_gpus(assigned.rank_T, layout)
-    kept_T, filtered = _of_phase(trace, phase)
+    kept_T, filtered = of_phase(trace, phase)
     held_T = held_out_tokens(trace, parsed)
     planning = _part(trace, assigned.rank_T, source_T, kept_T & ~held_T)
     unseen = _part(trace, assigned.rank_T, source_T, kept_T & held_T)
@@ -131,7 +131,14 @@ def _counts_parts(
     return part, None, report
 
 
-def _of_phase(trace: RoutingTrace, phase: str | None) -> tuple[BoolArray, str | None]:
+def of_phase(trace: RoutingTrace, phase: str | None) -> tuple[BoolArray, str | None]:
+    """Return which tokens a phase keeps, and its name where others are left out.
+
+    Raises
+    ------
+    TraceError
+        If the trace records several phases and not this one.
+    """
     everything = np.ones(trace.token_count, dtype=np.bool_)
     if phase is None or np.unique(trace.phase_T).size <= 1:
         return everything, None

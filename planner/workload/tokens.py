@@ -33,7 +33,8 @@ class RoutingTrace:
     layer_numbers
         Number in the model of each layer, ascending.
     experts_LTK
-        Chosen experts [L, T, K], ``int16``; -1 marks a null row or element.
+        Chosen experts [L, T, K], ``int16``; -1 marks a null row or element. No token
+        where they were not read.
     sequence_T, sequence_ids
         Index of each token's sequence in ``sequence_ids``, which ascend.
     tag_T, tags
@@ -96,8 +97,13 @@ def require_router_order(trace: RoutingTrace, traffic: str) -> None:
         )
 
 
-def read_tokens(file: TraceFile) -> RoutingTrace:
+def read_tokens(file: TraceFile, *, choices: bool = True) -> RoutingTrace:
     """Read an open token trace.
+
+    Parameters
+    ----------
+    choices
+        Whether the chosen experts are read, which are most of a file.
 
     Raises
     ------
@@ -109,9 +115,12 @@ def read_tokens(file: TraceFile) -> RoutingTrace:
     experts = positive_fact(file, "num_experts", MAX_EXPERTS)
     top_k = positive_fact(file, "top_k", experts)
     columns = layer_columns(file)
-    experts_LTK = np.empty((len(columns), file.rows, top_k), dtype=np.int16)
+    rows = file.rows if choices else 0
+    experts_LTK = np.empty((len(columns), rows, top_k), dtype=np.int16)
     for index, name in enumerate(columns.values()):
-        _fill_layer(file, name, experts_LTK[index], experts)
+        _require_lists(file, name, top_k)
+        if choices:
+            _fill_layer(file, name, experts_LTK[index], experts)
     sequence_T, ids = _sequences(file)
     tag, phase = _tags(file), file.phases()
     return RoutingTrace(
@@ -166,30 +175,60 @@ def layer_columns(file: TraceFile) -> dict[int, str]:
     return columns
 
 
-def _fill_layer(file: TraceFile, name: str, ids_TK: IdArray, experts: int) -> None:
-    """Copy one layer's column into ``ids_TK``, -1 for nulls."""
+def _require_lists(file: TraceFile, name: str, top_k: int) -> None:
+    """Refuse a column of choices of another type."""
     kind = file.schema.field(name).type
     if not _is_list(kind) or not pa.types.is_integer(kind.value_type):
         raise TraceError(
             "must be lists of integers",
             where=file.place(name),
             value=str(kind),
-            fix=f"write fixed_size_list<uint8>[{ids_TK.shape[1]}]",
+            fix=f"write fixed_size_list<uint8>[{top_k}]",
         )
-    start = 0
+
+
+def _fill_layer(file: TraceFile, name: str, ids_TK: IdArray, experts: int) -> None:
+    """Copy one layer's column into ``ids_TK``, -1 for nulls."""
+    start, top_k = 0, ids_TK.shape[1]
     for piece in file.batches(name):
-        wide_TK = _rows(file, name, piece, start, ids_TK.shape[1])
-        wrong = (wide_TK >= experts) | (wide_TK < -1)
-        if wrong.any():
-            row, k = (int(i) for i in np.argwhere(wrong)[0])
-            raise TraceError(
-                f"must be an expert id from 0 to {experts - 1}",
-                where=file.place(name, start + row),
-                value=int(wide_TK[row, k]),
-                fix="ids are logical; num_experts in the metadata must be the model's",
-            )
-        ids_TK[start : start + len(piece)] = wide_TK
+        ids_TK[start : start + len(piece)] = checked_rows(
+            file, name, piece, start, top_k=top_k, experts=experts
+        )
         start += len(piece)
+
+
+def checked_rows(
+    file: TraceFile,
+    name: str,
+    piece: pa.Array,
+    start: int,
+    *,
+    top_k: int,
+    experts: int,
+) -> IntArray:
+    """Return the choices of some rows, [rows, K], -1 for nulls.
+
+    Parameters
+    ----------
+    piece, start
+        The rows of column ``name``, and the number of the first in the file.
+
+    Raises
+    ------
+    TraceError
+        A row has another number of experts, or an id is outside the model's.
+    """
+    wide_TK = _rows(file, name, piece, start, top_k)
+    wrong = (wide_TK >= experts) | (wide_TK < -1)
+    if wrong.any():
+        row, k = (int(i) for i in np.argwhere(wrong)[0])
+        raise TraceError(
+            f"must be an expert id from 0 to {experts - 1}",
+            where=file.place(name, start + row),
+            value=int(wide_TK[row, k]),
+            fix="ids are logical; num_experts in the metadata must be the model's",
+        )
+    return wide_TK
 
 
 def _is_list(kind: pa.DataType) -> bool:

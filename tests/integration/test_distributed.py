@@ -1,16 +1,22 @@
 """The bundled model between processes: its router chooses, gloo moves the rows."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import planner
 from planner import bundled
+from planner.errors import UsageError
 from planner.executor.replay import replay
 from planner.executor.result import OUTPUT_TOLERANCE
 from planner.instance import Caps, Objective, PlacementInstance, Workload
 from planner.layout import ParallelLayout
+from planner.manifest import write_manifest
+from planner.options import SolveOptions
 from planner.plan import PlacementPlan
 from planner.topology.paths import build_routes
 from planner.topology.schema import load_topology
@@ -154,3 +160,27 @@ def test_the_text_moves_between_processes_as_predicted(
         assert agreeing == 1.0
         assert seen.error is not None
         assert 0 < seen.error <= OUTPUT_TOLERANCE
+
+
+def test_ranks_are_started_where_no_launcher_did(tmp_path: Path) -> None:
+    """Law: one process per GPU, one report, and a timeline of every rank."""
+    path = tmp_path / "plan.json"
+    options = SolveOptions(time_limit=1, redundant="0")
+    write_manifest(planner.solve("toy-2x2", options=options), path)
+    here = planner.replay(path, part="holdout", executor="local")
+    between = planner.replay(
+        path, part="holdout", executor="distributed", timeline=tmp_path / "seen"
+    )
+    assert between.executor == "distributed"
+    for ours, theirs in zip(here.parts, between.parts, strict=True):
+        assert ours.transfers == theirs.transfers
+        assert theirs.ids_agreeing == 1.0
+    trace = json.loads((tmp_path / "seen" / "timeline.json").read_text())
+    assert {event["pid"] for event in trace["traceEvents"]} == {0, 1, 2, 3}
+    assert (tmp_path / "seen" / "timeline.svg").read_text().startswith("<svg")
+
+
+def test_a_timeline_needs_rows_that_travel(tmp_path: Path) -> None:
+    """Law: no empty picture of a replay that moved nothing between processes."""
+    with pytest.raises(UsageError, match="--executor distributed"):
+        planner.replay(tmp_path / "no.json", executor="counter", timeline=tmp_path)

@@ -28,3 +28,14 @@ def test_a_cluster_of_ones_own(root: Path, capsys: pytest.CaptureFixture[str]) -
     equal, unequal = capsys.readouterr().out.splitlines()
     value = [float(line.split("take ")[1].split(" ms")[0]) for line in (equal, unequal)]
     assert value[1] > value[0]
+
+
+def test_training_on_two_ranks(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """04: two ranks learn what one would, and stay replicas to the bit."""
+    pytest.importorskip("torch")
+    load(root, "04_train_in_parallel.py")["main"](12)  # type: ignore[operator]
+    losses, replicas = capsys.readouterr().out.splitlines()
+    before, after = losses.split(";")[0].removeprefix("loss ").split(" -> ")
+    assert float(after) < float(before)
+    assert float(losses.split("within ")[1]) < 1e-5
+    assert replicas == "replicas identical to the bit: True"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from planner.errors import UsageError
@@ -16,7 +17,7 @@ from planner.executor.model.decoder import Block, Decoder
 from planner.executor.model.moe import MoELayer
 from planner.executor.parallel.collectives import summed
 from planner.executor.parallel.experts import SharedOut, copies_of
-from planner.executor.parallel.gradients import Gradients, together
+from planner.executor.parallel.gradients import Gradients, gradient_of, together
 from planner.executor.parallel.pipeline import LossFn, MicroBatch, Pipeline
 from planner.executor.parallel.share import Share
 from planner.executor.parallel.spec import ParallelSpec, Place
@@ -27,6 +28,7 @@ from planner.executor.parallel.tensor import (
     inner_slices,
 )
 from planner.executor.placement import Placement
+from planner.executor.world.groups import World
 
 Subgroup = Callable[[Sequence[int], str], Any]
 """Makes a process group of some ranks, by a name; all of them call it."""
@@ -97,29 +99,59 @@ class ParallelDecoder:
         everywhere = () if groups.dp is None else ((groups.dp, tuple(own)),)
         self._gradients = together([*cut, Gradients(wholes=everywhere)])
 
+    @classmethod
+    def on(
+        cls,
+        world: World,
+        whole: Decoder,
+        spec: ParallelSpec,
+        placement: Placement | None,
+        name: str = "decoder",
+    ) -> "ParallelDecoder":
+        """Make this rank's part on a world of as many ranks as the spec has.
+
+        ``name`` tells decoders on one world apart; every rank calls this.
+        """
+        spec.check(whole.config, world.size)
+        place = Place(spec, world.rank)
+        groups = Groups.of(
+            place, lambda ranks, of: world.subgroup(ranks, f"{name}/{of}")
+        )
+        return cls(whole, place, groups, placement, world.device)
+
     def parameters(self) -> list[nn.Parameter]:
         """Return what this rank holds and an optimiser may change."""
         return list(self.stage.parameters())
 
     def outputs(self, batches: Sequence[MicroBatch]) -> list[Tensor]:
         """Return logits of this replica's micro-batches, on its last stage."""
+        self._check_alike(len(batches))
         return self._pipeline.outputs(batches)
 
     def train(self, batches: Sequence[MicroBatch], loss_of: LossFn) -> Tensor:
         """Leave in ``.grad`` what the unsharded model would have there.
 
         ``loss_of`` gives sums over this replica's tokens, divided by the tokens of
-        all replicas (``tokens_of_all``). All ranks must bring as many micro-batches.
+        all replicas (``tokens_of_all``).
 
         Returns
         -------
         Tensor
             The loss over all replicas on the last stage, 0 on others.
+
+        Raises
+        ------
+        UsageError
+            If replicas bring unlike numbers of micro-batches.
         """
+        self._check_alike(len(batches))
         for parameter in self.stage.parameters():
             parameter.grad = None
         loss = self._pipeline.train(batches, loss_of)
         self._gradients.add_up()
+        for parameter in self.stage.parameters():
+            # Where nothing came of a weight, the unsharded model has zeros.
+            parameter.grad = gradient_of(parameter)
         return loss if self._groups.dp is None else summed(loss, self._groups.dp)
 
     def tokens_of_all(self, tokens: int) -> int:
@@ -128,6 +160,17 @@ class ParallelDecoder:
             return tokens
         count = torch.tensor([tokens], device=self._device)
         return int(summed(count, self._groups.dp))
+
+    def _check_alike(self, batches: int) -> None:
+        """Stop all replicas if they have unlike numbers of micro-batches."""
+        most = torch.tensor([batches, -batches], device=self._device)
+        dist.all_reduce(most, dist.ReduceOp.MAX, group=self._groups.ep)
+        largest, smallest = most.tolist()
+        if largest != -smallest or not largest:
+            raise UsageError(
+                f"replicas have {-smallest} to {largest} micro-batches: each must have "
+                "as many as the others, at least one"
+            )
 
     def _cut(self, block: Block) -> Gradients:
         """Replace what other ranks hold parts of; return whose gradients are parts."""

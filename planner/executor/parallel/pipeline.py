@@ -3,7 +3,8 @@
 GPipe (arXiv:1811.06965): a stage runs all micro-batches forwards, then all of them
 backwards, last one first. Activations go to the next stage, their gradients to the
 one before, point to point; every stage sends and receives in one order, so that
-neither gloo nor NCCL can wait for each other in a circle.
+neither gloo nor NCCL can wait for each other in a circle. On their way forwards two
+micro-batches take turns: one computes while rows of the other travel to experts.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from planner.executor.parallel.stage import Stage
-from planner.executor.stepping import Steps, finish
+from planner.executor.stepping import Steps, interleave
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Pipeline:
     def outputs(self, batches: Sequence[MicroBatch]) -> list[Tensor]:
         """Return the logits of every micro-batch; nothing but on the last stage."""
         with torch.no_grad():
-            found = [finish(self._forward(batch))[1] for batch in batches]
+            found = [left for _, left in interleave(map(self._forward, batches))]
         self._flush()
         return found if self.stage.last else []
 
@@ -66,7 +67,7 @@ class Pipeline:
         Tensor
             The sum of the losses on the last stage, 0 on others.
         """
-        passed = [finish(self._forward(batch)) for batch in batches]
+        passed = interleave(map(self._forward, batches))
         total = passed[0][1].new_zeros(())
         for number in reversed(range(len(passed))):
             entered, left = passed[number]

@@ -70,7 +70,7 @@ def replay_text(
         for rows_BS in sequence_batches(seq_ids)
     )
     with lanes_on(host.device) as lane:
-        errors = interleave(map(run.through, batches), lane=lane)
+        errors = interleave(map(run.through, batches), watch=host.watch, lane=lane)
     for layer, placed in enumerate(run.placed):
         run.tally.close(layer, placed)
     agreeing, all_ids = host.total(np.asarray([run.agreeing, run.ids]))

@@ -47,6 +47,17 @@ def svg(
     return "\n".join([*parts, "</svg>", ""])
 
 
+def busiest(intervals: Sequence[Interval], seconds: float) -> tuple[float, float]:
+    """Return the first and last second of a stretch around most of the travel."""
+    start, end = _span(intervals)
+    if end - start <= seconds:
+        return start, end
+    starts = sorted(each.start_s for each in intervals if each.lane == NETWORK)
+    middle = starts[len(starts) // 2] if starts else start
+    first = min(max(start, middle - seconds / 2), end - seconds)
+    return first, first + seconds
+
+
 def _span(intervals: Sequence[Interval]) -> tuple[float, float]:
     if not intervals:
         return 0.0, 1.0
@@ -110,8 +121,9 @@ def _axis(window: tuple[float, float], scale: float, y: int) -> list[str]:
     for tick in range(6):
         at = start + (end - start) * tick / 5
         x = LEFT + (at - start) * scale
+        anchor = "end" if tick == 5 else "middle"
         parts.append(
-            f'<text x="{x:.1f}" y="{y + 16}" text-anchor="middle" fill="#444">'
+            f'<text x="{x:.1f}" y="{y + 16}" text-anchor="{anchor}" fill="#444">'
             f"{1e3 * (at - start):.1f} ms</text>"
         )
     return parts

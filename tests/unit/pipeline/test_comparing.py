@@ -7,14 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from planner import pipeline
+from planner import bundled, pipeline
 from planner.cli import plans
 from planner.errors import ReplayMismatch, UsageError
 from planner.manifest import read_manifest, write_manifest
 from planner.options import SolveOptions
+from planner.pipeline.predicted import count_part
 from planner.verifier import settings_of
 from planner.verifier.traffic import count_again
 from planner.workload.parts import TokenPart
+from planner.workload.split import split_parts
+from planner.workload.trace import load_trace
 
 SELECTIONS = ("nearest", "even", "weighted")
 
@@ -121,3 +124,35 @@ def test_single_copies_have_nothing_to_select(tmp_path: Path) -> None:
     report = pipeline.compare_selections(path, SELECTIONS, part="planning")
     assert len({(row.transfers, row.link_time_s) for row in report.rows}) == 1
     assert report.notes == ("every expert has one copy: selections cannot differ",)
+
+
+def test_a_trace_that_streams_counts_as_one_that_is_read(
+    plan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Law: in chunks, homes and ordinals are those of the whole file."""
+    monkeypatch.setattr("planner.workload.parquet.BATCH_ROWS", 1000)
+    path = bundled.traces()["tiny-moe"]
+    report = pipeline.compare_selections(plan, SELECTIONS, trace=path)
+    (setting,) = settings_of(read_manifest(plan), plan.parent)
+    whole, none, _ = split_parts(load_trace(path), setting.layout, None, "0", None)
+    assert isinstance(whole, TokenPart)
+    assert none is None
+    for row in report.rows:
+        counted = count_part(setting, whole, row.selection).layers
+        legs = [leg for found in counted for leg in (found.transfers, found.combine)]
+        assert row.tokens == whole.token_count > 1000
+        assert row.transfers == sum(leg.total for leg in legs)
+        assert row.between_domains == sum(
+            leg.between(setting.layout.domain_G) for leg in legs
+        )
+        assert not row.predicted
+    assert "its prediction is of its own trace" in report.notes[0]
+
+
+def test_a_part_is_of_the_plans_trace(plan: Path) -> None:
+    """Law: another trace has no parts, and without selections nothing to compare."""
+    path = bundled.traces()["tiny-moe"]
+    with pytest.raises(UsageError, match="--part"):
+        pipeline.compare_selections(plan, ["even"], part="holdout", trace=path)
+    with pytest.raises(UsageError, match="add --selections"):
+        plans.replay(plan, trace=path)

@@ -23,7 +23,11 @@ def attend(
     """
     q, k, v = (x.transpose(1, 2) for x in (q_BSND, k_BCMD, v_BCMV))
     group = q.shape[1] // k.shape[1]
-    if group > 1:
+    # One token's heads of a group are rows of one product: no copies of what is kept.
+    as_rows = group > 1 and q.shape[2] == 1 and mask_BSC is not None
+    if as_rows:
+        q = q.unflatten(1, (-1, group)).squeeze(3)
+    elif group > 1:
         k, v = (x.repeat_interleave(group, dim=1) for x in (k, v))
     y = F.scaled_dot_product_attention(
         q,
@@ -33,4 +37,4 @@ def attend(
         is_causal=mask_BSC is None,
         scale=scale,
     )
-    return y.transpose(1, 2)
+    return y.flatten(1, 2)[:, None] if as_rows else y.transpose(1, 2)

@@ -73,13 +73,13 @@ class LatentAttention(nn.Module):
             None: causal.
         """
         q_BSND, turned_BSNR = self._queries(x_BSH, positions_BS)
-        new = self._latents(x_BSH, positions_BS)
-        latent_BCL, key_BCR = yield from context.extend(self.layer, *new)
+        new_BSK = self._latents(x_BSH, positions_BS)
+        (kept_BCK,) = yield from context.extend(self.layer, new_BSK)
         absorbed = self.absorbed
         if absorbed is None:
-            absorbed = latent_BCL.shape[1] > x_BSH.shape[1]
+            absorbed = kept_BCK.shape[1] > x_BSH.shape[1]
         form = self._absorbed if absorbed else self._naive
-        y_BSNV = form(q_BSND, turned_BSNR, latent_BCL, key_BCR, mask_BSC)
+        y_BSNV = form(q_BSND, turned_BSNR, kept_BCK, mask_BSC)
         return y_BSNV.flatten(2) @ self.w_o
 
     def _queries(self, x_BSH: Tensor, positions_BS: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,21 +90,27 @@ class LatentAttention(nn.Module):
         plain, turned = q.split([self.dims.head_dim, self.dims.rope_head_dim], dim=-1)
         return plain, rotate(turned, positions_BS)
 
-    def _latents(self, x_BSH: Tensor, positions_BS: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what is kept: the latent [B, S, L], and the rotated key [B, S, R]."""
-        latent, turned = (x_BSH @ self.w_kv_down).split(
+    def _latents(self, x_BSH: Tensor, positions_BS: Tensor) -> Tensor:
+        """Return what is kept, [B, S, K]: the latent, then the rotated key part."""
+        latent, turned = self._parts(x_BSH @ self.w_kv_down)
+        key = rotate(turned[:, :, None], positions_BS)[:, :, 0]
+        return torch.cat([self.norm_kv(latent), key], dim=-1)
+
+    def _parts(self, kept_BCK: Tensor) -> tuple[Tensor, Tensor]:
+        """Split what is kept into latents and rotated parts."""
+        latent, key = kept_BCK.split(
             [self.dims.kv_lora_rank, self.dims.rope_head_dim], dim=-1
         )
-        return self.norm_kv(latent), rotate(turned[:, :, None], positions_BS)[:, :, 0]
+        return latent, key
 
     def _naive(
         self,
         q_BSND: Tensor,
         turned_BSNR: Tensor,
-        latent_BCL: Tensor,
-        key_BCR: Tensor,
+        kept_BCK: Tensor,
         mask_BSC: Tensor | None,
     ) -> Tensor:
+        latent_BCL, key_BCR = self._parts(kept_BCK)
         k = torch.einsum("bcl,nld->bcnd", latent_BCL, self.w_k)
         v = torch.einsum("bcl,nlv->bcnv", latent_BCL, self.w_v)
         shared = key_BCR[:, :, None].expand(-1, -1, self.dims.heads, -1)
@@ -120,15 +126,14 @@ class LatentAttention(nn.Module):
         self,
         q_BSND: Tensor,
         turned_BSNR: Tensor,
-        latent_BCL: Tensor,
-        key_BCR: Tensor,
+        kept_BCK: Tensor,
         mask_BSC: Tensor | None,
     ) -> Tensor:
         q = torch.einsum("bsnd,nld->bsnl", q_BSND, self.w_k)
         attended = attend(
             torch.cat([q, turned_BSNR], dim=-1),
-            torch.cat([latent_BCL, key_BCR], dim=-1)[:, :, None],
-            latent_BCL[:, :, None],
+            kept_BCK[:, :, None],
+            self._parts(kept_BCK)[0][:, :, None],
             mask_BSC,
             scale=self._scale,
         )

@@ -1,6 +1,5 @@
 """What tests of parallelism send to ranks, and the unsharded model to compare with."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch import Tensor
 from planner.executor.model.config import AttentionDims, DecoderConfig
 from planner.executor.model.decoder import Decoder
 from planner.executor.parallel import collectives
-from planner.executor.parallel.assembly import Groups, ParallelDecoder
+from planner.executor.parallel.assembly import ParallelDecoder
 from planner.executor.parallel.pipeline import MicroBatch
 from planner.executor.parallel.spec import ParallelSpec, Place
 from planner.executor.placement import Placement
@@ -21,8 +20,6 @@ from planner.plan import PlacementPlan
 from tests.unit.executor.model.toys import config_of
 from tests.unit.executor.placed import random_slots
 
-CPU = torch.device("cpu")
-
 
 def decoder_of(attention: AttentionDims, **changes: Any) -> Decoder:
     """The same small decoder in every process."""
@@ -31,13 +28,13 @@ def decoder_of(attention: AttentionDims, **changes: Any) -> Decoder:
 
 
 def placement_of(
-    config: DecoderConfig, spec: ParallelSpec, traffic: str = "copies"
+    config: DecoderConfig, spec: ParallelSpec, traffic: str = "copies", sets: int = 1
 ) -> Placement:
     """Experts anywhere, some of them twice, some slots empty; two domains."""
     rng = np.random.default_rng(spec.ranks)
-    ep, each = spec.ep, spec.tp // spec.etp
+    ep, each = spec.ep // sets, spec.tp // spec.etp
     layout = ParallelLayout(
-        domain_G=np.arange(ep) * 2 // ep,
+        domain_G=np.arange(spec.ep) * 2 // spec.ep,
         ep=ep,
         attention_groups=tuple(
             tuple(range(r * each, (r + 1) * each)) for r in range(spec.dp)
@@ -119,8 +116,6 @@ def parallel(
     world: World, model: Decoder, spec: ParallelSpec, placement: Placement | None
 ) -> ParallelDecoder:
     """This rank's part; the groups are made once per world and spec."""
-    place = Place(spec, world.rank)
-    spec.check(model.config, world.size)
     name = f"{spec}{np.random.default_rng().integers(1 << 30)}"
     # Every rank needs the same name: that of rank 0.
     if world.rank == 0:
@@ -129,8 +124,7 @@ def parallel(
     torch.distributed.all_reduce(told, group=world.group)
     name = world.store.get("name").decode()
     torch.distributed.all_reduce(told, group=world.group)
-    groups = Groups.of(place, lambda ranks, of: world.subgroup(ranks, f"{name}{of}"))
-    return ParallelDecoder(model, place, groups, placement, CPU)
+    return ParallelDecoder.on(world, model, spec, placement, name)
 
 
 def apart(found: Tensor, wanted: Tensor) -> float:
@@ -144,15 +138,17 @@ def trained_once(
     world: World,
     attention: AttentionDims,
     spec: ParallelSpec,
-    traffic: str,
-    layers: int,
+    *,
+    traffic: str = "copies",
+    sets: int = 1,
+    dtype: str = "float32",
 ) -> dict[str, float]:
     """Return how far outputs, loss and gradients are from the unsharded model's.
 
     Slices of the whole gradient are those of a model whose weights are gradients.
     """
-    model = decoder_of(attention, layers=layers)
-    placement = placement_of(model.config, spec, traffic)
+    model = decoder_of(attention, layers=max(3, spec.pp)).to(getattr(torch, dtype))
+    placement = placement_of(model.config, spec, traffic, sets)
     place = Place(spec, world.rank)
     all_texts = texts(model.config, spec.dp, 3 if spec.pp > 1 else 1)
     wanted, wanted_loss = unsharded(model, all_texts)
@@ -173,7 +169,7 @@ def trained_once(
     by_name = dict(sliced.stage.named_parameters())
     for name, parameter in rank.stage.named_parameters():
         want = by_name[name].detach().nan_to_num(0.0)
-        have = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        have = parameter.grad
         assert not have.isnan().any(), name
         found[name] = apart(have, want) if bool(want.any()) else float(have.abs().max())
     return found
@@ -232,6 +228,14 @@ def all_reduced_bytes(
     return sum(seen)
 
 
+def unlike(world: World, attention: AttentionDims) -> None:
+    """Let one replica bring more micro-batches than the other."""
+    model = decoder_of(attention)
+    spec = ParallelSpec(dp=2)
+    rank = parallel(world, model, spec, placement_of(model.config, spec))
+    rank.outputs(texts(model.config, 1, 1 + world.rank)[0])
+
+
 class Momentum:
     """Gradient descent with momentum; importing torch.optim takes seconds."""
 
@@ -249,7 +253,7 @@ class Momentum:
 
 def replace_weights(model: Decoder) -> Decoder:
     """A decoder whose weights are another's gradients."""
-    gradients = Decoder(replace(model.config))
+    gradients = Decoder(model.config).to(model.embed.dtype)
     with torch.no_grad():
         for own, of in zip(gradients.parameters(), model.parameters(), strict=True):
             own.copy_(of.grad)

@@ -1,10 +1,12 @@
 """A decoder on two and four ranks equals the unsharded one, in gradients too."""
 
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from planner.errors import UsageError
 from planner.executor.model.config import GroupedDims, LatentDims
 from planner.executor.parallel.spec import ParallelSpec, Place
 from planner.workload.memory_terms import ACTIVATION_BYTES, all_reduce_bytes
@@ -64,12 +66,34 @@ def test_outputs_loss_and_gradients_are_the_unsharded_ones(
     worlds: "dict[int, StandingWorld]", kind: str, spec: ParallelSpec, traffic: str
 ) -> None:
     """Law: dividing a model changes nothing but rounding."""
-    found = worlds[spec.ranks].run(
-        jobs.trained_once, KINDS[kind], spec, traffic, max(3, spec.pp)
-    )
-    worst = {name: max(f.get(name, 0.0) for f in found) for f in found for name in f}
+    worst = worst_of(worlds, kind, spec, traffic=traffic)
     assert {name: error for name, error in worst.items() if error > 1e-5} == {}
     assert {"outputs", "loss"} <= set(worst)
+
+
+def worst_of(
+    worlds: "dict[int, StandingWorld]", kind: str, spec: ParallelSpec, **changes: Any
+) -> dict[str, float]:
+    """Greatest relative difference from the unsharded model over all ranks, by name."""
+    job = partial(jobs.trained_once, **changes)
+    found = worlds[spec.ranks].run(job, KINDS[kind], spec)
+    return {name: max(f.get(name, 0.0) for f in found) for f in found for name in f}
+
+
+def test_copies_in_several_sets_have_one_gradient(
+    worlds: "dict[int, StandingWorld]",
+) -> None:
+    """Law: EP sets hold the same experts; what each set saw of them is added up."""
+    worst = worst_of(worlds, "grouped", ParallelSpec(tp=2, dp=2), sets=2)
+    assert {name: error for name, error in worst.items() if error > 1e-5} == {}
+
+
+def test_replicas_must_bring_as_many_micro_batches(
+    worlds: "dict[int, StandingWorld]",
+) -> None:
+    """Law: what would hang is one clear error in every rank."""
+    with pytest.raises(UsageError, match="replicas have 1 to 2 micro-batches"):
+        worlds[2].run(jobs.unlike, KINDS["grouped"])
 
 
 @pytest.mark.parametrize(
