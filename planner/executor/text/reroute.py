@@ -62,9 +62,12 @@ def reroute_text(
     """
     model = load_model(weights, weights.with_suffix(".json"))
 
+    newcomers = 1.0 if balance is None else balance.newcomers
+
     def reader(text: Text) -> Reader:
         check_text(numbers, model, text.token_ids)
-        return Reader(model, list(sequence_batches(text.seq_ids)), text.token_ids)
+        batches = list(sequence_batches(text.seq_ids))
+        return Reader(model, batches, text.token_ids, newcomers)
 
     shape = (len(numbers), model.config.experts)
     bias_LE, worst_SL = np.zeros(shape), np.zeros((0, shape[0]))
