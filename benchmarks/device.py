@@ -14,9 +14,10 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -25,6 +26,7 @@ from benchmarks.device_jobs import Device, NotHere, Wrong
 from benchmarks.device_times import TIMES
 from planner.errors import PlannerError
 from planner.executor.device import DEVICES, device_named
+from planner.executor.world.nursery import Nursery
 
 Work = Callable[[Device], str]
 
@@ -91,11 +93,11 @@ def report(device: Device, console: Console) -> bool:
     """Print the table; return whether nothing failed."""
     for name, value in facts(device):
         console.print(f"{name}: {value}", highlight=False)
-    table = Table("", "", "figure", "seconds", title=f"--device {device.torch.type}")
+    table = Table("", "", "figure", "seconds", box=box.SIMPLE)
     right = True
     for row in rows(device, [*CHECKS, *TIMES]):
         right &= row.state != "failed"
-        console.print(f"{row.state:6} {row.name}: {row.figure}", highlight=False)
+        print(f"{row.state:6} {row.name}", file=sys.stderr)
         table.add_row(row.state, row.name, row.figure, f"{row.seconds:.1f}")
     console.print(table)
     return right
@@ -116,7 +118,9 @@ def main() -> None:
         sys.exit(2)
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("highest")
-    sys.exit(0 if report(device, Console(highlight=False)) else 1)
+    with Nursery() as nursery:
+        right = report(replace(device, nursery=nursery), Console(width=120))
+    sys.exit(0 if right else 1)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from planner.executor.slots import SlotBank
 from planner.executor.stepping import Steps, interleave
 from planner.executor.streams import Streams
 from planner.executor.timeline.record import COMPUTE, NETWORK, overlap
-from planner.executor.world.standing import StandingWorld
 
 SLACK = 1.05
 """Allocators round up."""
@@ -94,7 +93,7 @@ def beside(device: Device) -> str:
 def _two_ranks(device: Device) -> str:
     """Two gloo ranks with a delay in their transport, as benchmarks/overlap.py."""
     shares = []
-    with StandingWorld(two_ranks.RANKS) as world:
+    with device.world(two_ranks.RANKS) as world:
         world.run(two_ranks.run, 0.0, 1)
         calm = min(
             overlap(run.recorder.intervals).compute_s
@@ -166,11 +165,10 @@ def exchange(device: Device) -> str:
     """Time an all-to-all between the ranks of a world."""
     ranks = torch.cuda.device_count() if device.is_cuda else 2
     size = 2**20 if device.small or not device.is_cuda else 2**28
-    with StandingWorld(ranks, device=device.torch.type) as world:
+    with device.world(ranks) as world:
         slowest = max(world.run(exchanged, size, device.small))
-    return (
-        f"{ranks} ranks, {size / 2**20:.0f} MiB each: {size / slowest / 1e9:.2f} GB/s"
-    )
+    rate = 1e-9 * size / slowest
+    return f"{ranks} ranks, {size / 2**20:.0f} MiB each: {rate:.2f} GB/s"
 
 
 def exchanged(world: Any, size: int, small: bool) -> float:

@@ -37,7 +37,7 @@ FORCED_FFN = 16
 FORCED_GAIN = 0.3
 """Size of expert outputs beside the residual stream, as trained models have it."""
 BATCH_TOKENS = 16384
-"""Most tokens of a batch; two are on their way at a time."""
+"""Most tokens of a batch."""
 
 
 @one_thread()
@@ -62,7 +62,9 @@ def replay_forced(
     run = _ForcedRun(host, placement, part, model_spec, seed)
     batches = batches_of(host, part.source_T, BATCH_TOKENS)
     with lanes_on(host.device) as lane:
-        errors = interleave(map(run.through, batches), watch=host.watch, lane=lane)
+        errors = interleave(
+            map(run.through, batches), watch=host.watch, lane=lane, **placement.pace
+        )
     for layer, placed in enumerate(run.placed):
         run.tally.close(layer, placed)
     return run.tally.moved(max(errors))

@@ -69,6 +69,7 @@ def interleave(
     pieces: Iterable[Steps[Result]],
     at_once: int = 2,
     watch: Watch | None = None,
+    stagger: int = 1,
     lane: Lane = anywhere,
 ) -> list[Result]:
     """Run pieces of work in turns; return their results in order.
@@ -84,26 +85,35 @@ def interleave(
         Most pieces that have begun and not ended.
     watch
         Is told of every stretch of work and every wait.
+    stagger
+        A piece begins when the one before it has paused this often: pieces that
+        walk through layers on different ranks are then in different layers.
     lane
         Where each piece is at work: on a GPU, a stream.
     """
     results: dict[int, Result] = {}
     waiting = iter(pieces)
     begun = 0
+    pauses: dict[int, int] = {}
     paused: deque[tuple[int, Steps[Result], Pending]] = deque()
 
     def advance(number: int, piece: Steps[Result]) -> None:
         start = time.perf_counter()
         try:
             paused.append((number, piece, next(piece)))
+            pauses[number] = pauses.get(number, 0) + 1
         except StopIteration as end:
             results[number] = end.value
+            pauses[number] = stagger
         if watch is not None:
             watch.computed(number, start, time.perf_counter())
 
+    def newest() -> int:
+        return pauses[max(pauses)] if pauses else stagger
+
     more = True
     while more or paused:
-        while more and len(paused) < at_once:
+        while more and len(paused) < at_once and newest() >= stagger:
             with lane(begun):
                 # What a piece begins with is made where it is used.
                 following = next(waiting, None)

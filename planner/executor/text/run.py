@@ -26,7 +26,7 @@ from planner.workload.model_spec import MoEModelSpec
 from planner.workload.parts import TokenPart
 
 BATCH_TOKENS = 4096
-"""Most tokens of a batch; two are on their way at a time."""
+"""Most tokens of a batch."""
 
 
 @one_thread()
@@ -70,7 +70,9 @@ def replay_text(
         for rows_BS in sequence_batches(seq_ids)
     )
     with lanes_on(host.device) as lane:
-        errors = interleave(map(run.through, batches), watch=host.watch, lane=lane)
+        errors = interleave(
+            map(run.through, batches), watch=host.watch, lane=lane, **placement.pace
+        )
     for layer, placed in enumerate(run.placed):
         run.tally.close(layer, placed)
     agreeing, all_ids = host.total(np.asarray([run.agreeing, run.ids]))
