@@ -61,7 +61,7 @@ def replay_forced(
     """
     run = _ForcedRun(host, placement, part, model_spec, seed)
     batches = batches_of(host, part.source_T, BATCH_TOKENS)
-    with lanes_on(host.device) as lane:
+    with lanes_on(host.device, placement.pace["at_once"]) as lane:
         errors = interleave(
             map(run.through, batches), watch=host.watch, lane=lane, **placement.pace
         )

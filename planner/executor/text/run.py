@@ -69,7 +69,7 @@ def replay_text(
         TextBatch.of(rows_BS, token_ids, host.device)
         for rows_BS in sequence_batches(seq_ids)
     )
-    with lanes_on(host.device) as lane:
+    with lanes_on(host.device, placement.pace["at_once"]) as lane:
         errors = interleave(
             map(run.through, batches), watch=host.watch, lane=lane, **placement.pace
         )
