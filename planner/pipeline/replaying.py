@@ -95,6 +95,7 @@ class ReplayReport:
     executor: str
     gating: str
     precision: str
+    device: str = "cpu"
     parts: tuple[ReplayedPart, ...]
     notes: tuple[str, ...]
     change: Change | None = None
@@ -110,6 +111,7 @@ class ReplayOptions:
     executor: str = "auto"
     gating: str = "auto"
     precision: str = "fp32"
+    device: str = "cpu"
     balance: str | None = None
     capacity_factor: float | None = None
 
@@ -148,6 +150,7 @@ def replay_here(
         executor=options.executor,
         gating=mode,
         precision=options.precision,
+        device=options.device,
         parts=tuple(parts),
         notes=tuple(notes),
         change=change,
@@ -255,6 +258,7 @@ def _moved(
         seq_ids=None if text is None else text.sequence_T,
         seed=manifest.provenance.seed,
         precision=options.precision,
+        device=options.device,
         rerouting=rerouting,
         host=host,
     )
