@@ -59,15 +59,25 @@ def test_a_rank_that_stops_ends_all_others_and_itself_when_it_goes_on(
         rounds=ENDLESS,
         fault="stop",
         of=of,
+        silent_s=2.5,
     )
     with_victim = ranks._children[of]
     other = ranks._told(1 - of)
     assert (other.kind, other.code) == ("WorldError", 5)
     assert other.words.startswith(f"rank {of} (process {with_victim.pid} on ")
-    assert other.words.endswith(" did not answer for 1.5 s: stopped or hung")
+    assert other.words.endswith(" did not answer for 2.5 s: stopped or hung")
     victim = ranks.resume(of)
     assert (victim.kind, victim.code) == ("WorldError", 5)
     ranks._nursery.kill(ranks._children)
+
+
+def test_a_rank_that_its_launcher_ends_says_so(nursery: "Nursery") -> None:
+    """Law: a signal to end is heard while a collective waits, and told to all."""
+    ranks = torchrun_variables(2, free_port())
+    told = Ranks(nursery, ranks, rounds=ENDLESS, fault="term", of=1).told()
+    assert [rank.code for rank in told] == [5, 143]
+    assert told[0].words.endswith(" died without a word")
+    assert told[1].words == "the launcher ended this rank (SIGTERM)"
 
 
 @pytest.mark.parametrize("of", [0, 2])
