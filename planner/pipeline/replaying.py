@@ -68,11 +68,11 @@ class ReplayedPart:
     pairs: int
     links: int
     max_relative_error: float | None
-    output_error: float | None
-    layer_error: float | None
-    tolerance: Tolerance | None
     ids_agreeing: float | None
     seconds: float
+    output_error: float | None = None
+    layer_error: float | None = None
+    tolerance: Tolerance | None = None
     rerouted: ReroutedPart | None = None
 
 
@@ -82,6 +82,8 @@ class ReplayReport:
 
     Attributes
     ----------
+    device
+        Where tensors were: ``cpu`` or ``cuda``.
     change
         What choices were changed by on purpose; None: by nothing.
     worst_by_step
@@ -94,10 +96,10 @@ class ReplayReport:
     plan: str
     executor: str
     gating: str
-    precision: str
-    device: str = "cpu"
     parts: tuple[ReplayedPart, ...]
     notes: tuple[str, ...]
+    precision: str = "fp32"
+    device: str = "cpu"
     change: Change | None = None
     worst_by_step: tuple[float, ...] = ()
     rank: int = 0
