@@ -277,7 +277,7 @@ def test_a_hash_at_the_border_of_two_copies(
         experts_LTK=np.zeros((1, 1, 1), dtype=np.int16),
         source_T=np.array([1]),
         rank_T=np.array([1]),
-        ordinal_T=np.array([place - 1]),
+        ordinal_T=np.array([(place - 1) % 2**32]),
         row_T=np.zeros(1, dtype=np.int64),
     )
     plan = replace(job["plan"], split={(0, 0): {"*": weights}})
