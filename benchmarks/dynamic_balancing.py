@@ -1,6 +1,6 @@
 """Dynamic balancing of tiny-moe on skewed text: expert load against outputs.
 
-    python -m benchmarks.dynamic_balancing [--tags docs] [--tags async docs] [--steps N]
+    python -m benchmarks.dynamic_balancing [--tags docs] [--steps N] [--only unseen]
 
 One line per rule and target on the sequences of some tags of the bundled trace:
 greatest load of an expert over its layer's mean (every layer, worst layer), KL of
@@ -11,7 +11,7 @@ taken, and biases fitted on every other sequence, shown on the sequences left ou
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from planner.executor.text.run import sequence_batches
 from planner.workload.tokens import RoutingTrace
 from planner.workload.trace import load_trace
 
+SECTIONS = ("rules", "newcomers", "tried", "unseen")
 WANTED = 1.2
 BAND = (0.5, 1.18)
 TARGETS = (2.0, 1.75, 1.5, 1.3, 1.2, 1.15, 1.1, 1.05)
@@ -35,27 +36,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tags", nargs="+", action="append")
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
     given = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     torch.set_grad_enabled(False)
     for tags in given.tags or [["docs"], ["encodings"], ["async", "docs"]]:
         started = time.process_time()
-        _curve(tags, given.steps)
+        _curve(tags, given.steps, given.only)
         print(f"processor seconds: {time.process_time() - started:.0f}\n", flush=True)
 
 
-def _curve(tags: list[str], steps: int) -> None:
+def _curve(tags: list[str], steps: int, only: Sequence[str]) -> None:
     weights = bundled.tiny_moe_weights()
     model = load_model(weights, weights.with_suffix(".json"))
     trace = load_trace(bundled.tiny_moe_trace())
     assert isinstance(trace, RoutingTrace)
     rows = np.flatnonzero(np.isin(trace.tag_T, [trace.tags.index(tag) for tag in tags]))
 
-    def reader(rows: IntArray) -> Reader:
+    def reader(rows: IntArray, newcomers: float = 1.0) -> Reader:
         assert trace.token_id_T is not None
         batches = list(sequence_batches(trace.sequence_T[rows]))
-        return Reader(model, batches, trace.token_id_T[rows])
+        return Reader(model, batches, trace.token_id_T[rows], newcomers)
 
     whole = reader(rows)
     sequences = len(np.unique(trace.sequence_T[rows]))
@@ -65,11 +67,19 @@ def _curve(tags: list[str], steps: int) -> None:
     )
     rules = [Balance(rule="sign", step=0.01), Balance(rule="proportional", step=0.02)]
     rules += [Balance(target=target) for target in TARGETS]
-    for rule in rules:
+    for rule in rules if "rules" in only else ():
         _line(rule, whole, whole, window=len(whole.batches), steps=steps)
-    for name, moved in TRIED.items():
+    if "newcomers" in only:
+        lowered = reader(rows, newcomers=0.5)
+        print("  the gates of newcomers halved")
+        for target in (1.5, 1.3, 1.15, 1.05):
+            window = len(lowered.batches)
+            _line(Balance(target=target), lowered, lowered, window=window, steps=steps)
+    for name, moved in TRIED.items() if "tried" in only else ():
         bias_LE, worst_SL = _followed(whole, moved, steps)
         _shown(name, "-", bias_LE, worst_SL, whole)
+    if "unseen" not in only:
+        return
     odd_T = np.unique(trace.sequence_T[rows], return_inverse=True)[1] % 2 == 1
     fitted, unseen = reader(rows[~odd_T]), reader(rows[odd_T])
     for name, shown in (("half of the sequences", fitted), ("other half", unseen)):

@@ -15,6 +15,9 @@ from planner.executor.slots import Rows, SlotBank
 from planner.executor.stepping import Steps
 from planner.executor.wire.base import Columns, Wire
 
+PAUSES_OF_LAYER = 4
+"""How often a batch pauses in a layer: row counts and rows, both ways."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:

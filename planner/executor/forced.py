@@ -36,7 +36,7 @@ FORCED_FFN = 16
 FORCED_GAIN = 0.3
 """Size of expert outputs beside the residual stream, as trained models have it."""
 BATCH_TOKENS = 16384
-"""Most tokens of a batch; two are on their way at a time."""
+"""Most tokens of a batch."""
 
 
 @one_thread()
@@ -60,7 +60,7 @@ def replay_forced(
     """
     run = _ForcedRun(host, placement, part, model_spec, seed)
     batches = batches_of(host, part.source_T, BATCH_TOKENS)
-    errors = interleave(map(run.through, batches), watch=host.watch)
+    errors = interleave(map(run.through, batches), watch=host.watch, **placement.pace)
     for layer, placed in enumerate(run.placed):
         run.tally.close(layer, placed)
     return run.tally.moved(max(errors))

@@ -22,6 +22,9 @@ from planner.executor.wire.local import LocalWire
 from planner.executor.wire.posted import Posted
 from planner.executor.wire.processes import ProcessWire
 
+FEWEST_BATCHES = 4
+"""Of a rank's tokens, so that one can compute while another travels."""
+
 
 class Host(Protocol):
     """One process of a back end.
@@ -195,6 +198,8 @@ def tokens_of(host: Host, source_T: IntArray) -> IntArray:
 def batches_of(host: Host, source_T: IntArray, most: int) -> list[IntArray]:
     """Cut the tokens of this process into batches, as many as any other process has.
 
+    There are at least as many as may overlap, but for ``local``, where nothing does.
+
     Parameters
     ----------
     most
@@ -202,7 +207,6 @@ def batches_of(host: Host, source_T: IntArray, most: int) -> list[IntArray]:
     """
     own = tokens_of(host, source_T)
     if len(host.hosted) == host.ranks:
-        longest = source_T.size
-    else:
-        longest = int(np.bincount(source_T, minlength=host.ranks).max(initial=0))
-    return np.array_split(own, max(1, -(-longest // most)))
+        return np.array_split(own, max(1, -(-source_T.size // most)))
+    longest = int(np.bincount(source_T, minlength=host.ranks).max(initial=0))
+    return np.array_split(own, max(FEWEST_BATCHES, -(-longest // most)))

@@ -12,7 +12,7 @@ from planner.arrays import FloatArray, IntArray
 from planner.errors import UsageError
 from planner.executor.choosing import SlotChoice
 from planner.executor.counter import split_of_layer
-from planner.executor.direct import DirectExperts
+from planner.executor.direct import PAUSES_OF_LAYER, DirectExperts
 from planner.executor.host import Host
 from planner.executor.layer import PlacedExperts
 from planner.executor.moving.base import Mode, Stops
@@ -48,6 +48,18 @@ class Placement:
     def chained(self) -> bool:
         """Whether tokens move on from layer to layer (traffic ``direct``)."""
         return self.traffic == "direct"
+
+    @property
+    def pace(self) -> dict[str, int]:
+        """How batches follow each other, as ``interleave`` takes it.
+
+        Two at a time; under ``direct`` one in every layer and one that follows, so
+        that a layer works on one part while the next works on the one before.
+        """
+        if not self.chained:
+            return {"at_once": 2}
+        layers = len(self.plan.layer_numbers)
+        return {"at_once": layers + 1, "stagger": PAUSES_OF_LAYER}
 
     def choice(self, layer: int, host: Host) -> SlotChoice:
         """Return how one layer's slots are chosen."""

@@ -57,7 +57,10 @@ def finish(steps: Steps[Result]) -> Result:
 
 
 def interleave(
-    pieces: Iterable[Steps[Result]], at_once: int = 2, watch: Watch | None = None
+    pieces: Iterable[Steps[Result]],
+    at_once: int = 2,
+    watch: Watch | None = None,
+    stagger: int = 1,
 ) -> list[Result]:
     """Run pieces of work in turns; return their results in order.
 
@@ -72,23 +75,32 @@ def interleave(
         Most pieces that have begun and not ended.
     watch
         Is told of every stretch of work and every wait.
+    stagger
+        A piece begins when the one before it has paused this often: pieces that
+        walk through layers on different ranks are then in different layers.
     """
     results: dict[int, Result] = {}
     waiting = enumerate(pieces)
+    pauses: dict[int, int] = {}
     paused: deque[tuple[int, Steps[Result], Pending]] = deque()
 
     def advance(number: int, piece: Steps[Result]) -> None:
         start = time.perf_counter()
         try:
             paused.append((number, piece, next(piece)))
+            pauses[number] = pauses.get(number, 0) + 1
         except StopIteration as end:
             results[number] = end.value
+            pauses[number] = stagger
         if watch is not None:
             watch.computed(number, start, time.perf_counter())
 
+    def newest() -> int:
+        return pauses[max(pauses)] if pauses else stagger
+
     more = True
     while more or paused:
-        while more and len(paused) < at_once:
+        while more and len(paused) < at_once and newest() >= stagger:
             following = next(waiting, None)
             more = following is not None
             if following is not None:

@@ -119,7 +119,7 @@ def replay_here(
     if change is not None:
         change.check_gating(mode)
         shown = [(setting, tokens) for _, setting, _, tokens in found]
-        reroutings, worst = rerouted(change, shown, text)
+        reroutings, worst = rerouted(change, shown, text, host)
     parts = []
     for (name, setting, predicted, tokens), rerouting in zip(
         found, reroutings, strict=True

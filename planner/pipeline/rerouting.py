@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from planner.pipeline.fill import layer_predictions
 from planner.verifier import Setting
 from planner.workload.parts import TokenPart
 from planner.workload.tokens import RoutingTrace
+
+if TYPE_CHECKING:
+    from planner.executor.host import Host
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +119,7 @@ def rerouted(
     change: Change,
     shown: Sequence[tuple[Setting, TokenPart]],
     text: RoutingTrace | None,
+    host: "Host | None" = None,
 ) -> tuple[list[Rerouting], tuple[float, ...]]:
     """Decide the choices of some parts.
 
@@ -124,6 +129,8 @@ def rerouted(
     ----------
     text
         The trace with its text, for real gating; None: the trace's choices.
+    host
+        This process's rank: the first one decides for all. None: there is no other.
 
     Returns
     -------
@@ -139,7 +146,8 @@ def rerouted(
             for factor in (change.capacity_factor,)
         ], ()
     # torch is an extra: forced choices must work where it is absent.
-    from planner.executor.text.reroute import Text, reroute_text
+    from planner.executor.host import LocalHost
+    from planner.executor.text.reroute import Decision, Text, decided_once, reroute_text
 
     assert text.token_id_T is not None
     token_ids, seq_ids = text.token_id_T, text.sequence_T
@@ -151,14 +159,19 @@ def rerouted(
     first = shown[0][0]
     planning = first.parts.planning
     assert isinstance(planning, TokenPart)
-    reroutings, worst_SL = reroute_text(
-        bundled.tiny_moe_weights(),
-        text_of(planning),
-        [text_of(part) for _, part in shown],
-        numbers=plan_of(first.manifest).layer_numbers,
-        balance=change.balance,
-        capacity_factor=change.capacity_factor,
-    )
+
+    def decide() -> "Decision":
+        found: Decision = reroute_text(
+            bundled.tiny_moe_weights(),
+            text_of(planning),
+            [text_of(part) for _, part in shown],
+            numbers=plan_of(first.manifest).layer_numbers,
+            balance=change.balance,
+            capacity_factor=change.capacity_factor,
+        )
+        return found
+
+    reroutings, worst_SL = decided_once(host or LocalHost(1), decide)
     return reroutings, tuple(worst_SL.max(axis=1).tolist())
 
 

@@ -44,6 +44,11 @@ class Balance:
         Steps whose loads are added up.
     steps
         Steps that are taken; the bias then stays.
+    newcomers
+        What the gate of a *newcomer* is multiplied by: of an expert that a token
+        would not have chosen without the bias. At 1 a bias never weighs; below,
+        experts that stand in for better ones count less, and outputs stay closer to
+        what they were. The other gates stay as they are.
     """
 
     rule: str = "prices"
@@ -52,6 +57,7 @@ class Balance:
     bound: float = 1.0
     window: int = 4
     steps: int = 100
+    newcomers: float = 1.0
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
@@ -62,6 +68,8 @@ class Balance:
                 raise _refused(name, value, "must be finite and > 0")
         if not (math.isfinite(self.target) and self.target >= 1):
             raise _refused("target", self.target, "must be finite and >= 1")
+        if not 0 < self.newcomers <= 1:
+            raise _refused("newcomers", self.newcomers, "must be > 0 and <= 1")
         for name in ("window", "steps"):
             if getattr(self, name) < 1:
                 raise _refused(name, getattr(self, name), "must be >= 1")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from planner.arrays import FloatArray, IdArray
+from planner.arrays import BoolArray, FloatArray, IdArray
 from planner.executor.gating.capacity import Dropped, limited
 
 
@@ -33,6 +33,9 @@ class Rerouting:
         Experts that tokens choose with the biases added.
     kept_LTK
         Those with room; -1 for the others, which nothing takes the place of.
+    newcomer_LTK, newcomers
+        Which of the wanted are there only because of the biases, and what their
+        gates are multiplied by; None: gates are as they are.
     bias_LE
         What was added to the model's own biases; None where routing is forced.
     outputs
@@ -41,6 +44,8 @@ class Rerouting:
 
     wanted_LTK: IdArray
     kept_LTK: IdArray
+    newcomer_LTK: BoolArray | None = None
+    newcomers: float = 1.0
     bias_LE: FloatArray | None = None
     outputs: OutputChange | None = None
 

@@ -81,11 +81,11 @@ class MoELayer(nn.Module):
             Expert ids ``[T, K]`` (int64) in order of descending selection score
             (with the bias), and gates ``[T, K]`` as the config's gate makes them.
         """
-        return choose(self.gate, self._logits(x), self.bias)
+        return choose(self.gate, self.logits(x), self.bias)
 
     def weigh(self, x: Tensor, ids: Tensor) -> Tensor:
         """Return the gates of experts ``[T, K]`` that were chosen already."""
-        return weigh(self.gate, self._logits(x), ids)
+        return weigh(self.gate, self.logits(x), ids)
 
     def combine_local(self, x: Tensor, ids: Tensor, gates: Tensor) -> Tensor:
         """Compute all routed experts here: sort tokens by expert, then loop."""
@@ -135,7 +135,8 @@ class MoELayer(nn.Module):
         """Return shared plus routed outputs for tokens ``[..., H]``."""
         return finish(self.steps(x.reshape(-1, x.shape[-1]))).view_as(x)
 
-    def _logits(self, x_TH: Tensor) -> Tensor:
+    def logits(self, x_TH: Tensor) -> Tensor:
+        """Return what the router makes of tokens ``[T, H]``, in float32 at least."""
         wide = torch.promote_types(x_TH.dtype, torch.float32)
         return x_TH.to(wide) @ self.router.to(wide)
 

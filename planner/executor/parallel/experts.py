@@ -16,7 +16,7 @@ from torch import Tensor
 
 from planner.executor.choosing import SlotChoice
 from planner.executor.layer import PlacedExperts
-from planner.executor.parallel.collectives import added, copied
+from planner.executor.parallel.collectives import adding, copied
 from planner.executor.parallel.gradients import Copies
 from planner.executor.parallel.share import Share
 from planner.executor.placement import Placement
@@ -66,7 +66,7 @@ class SharedOut:
             return y_NH
         y_TH = torch.zeros_like(x_TH)
         y_TH[own] = y_NH
-        return added(y_TH, self.group)
+        return (yield from adding(y_TH, self.group))
 
 
 def copies_of(

@@ -17,7 +17,7 @@ from planner.executor.model.attention.latent import LatentAttention
 from planner.executor.model.config import GroupedDims
 from planner.executor.model.context import Context
 from planner.executor.model.feed_forward import FeedForward
-from planner.executor.parallel.collectives import added, copied
+from planner.executor.parallel.collectives import added, adding, copied
 from planner.executor.parallel.gradients import Copies, Gradients
 from planner.executor.parallel.share import Share
 from planner.executor.stepping import Steps
@@ -70,7 +70,7 @@ class ParallelAttention(nn.Module):
             mask_BSC=mask_BSC,
             context=context,
         )
-        return added(y_BSH, self._group)
+        return (yield from adding(y_BSH, self._group))
 
 
 class ParallelFeedForward(nn.Module):

@@ -132,6 +132,10 @@ class TextPass:
         ids = torch.from_numpy(wanted).to(ids.device)
         late_NK = torch.from_numpy(late).to(ids.device)
         gates = self.layers[layer].weigh(x_NH, ids.clamp(min=0))
+        if self.rerouting.newcomer_LTK is not None:
+            new = torch.from_numpy(self.rerouting.newcomer_LTK[layer][at])
+            factor = self.rerouting.newcomers
+            gates = torch.where(new.to(ids.device), gates * factor, gates)
         return ids.masked_fill(late_NK, -1), gates.masked_fill(late_NK, 0)
 
     def reference(self, batch: TextBatch) -> Reference:

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from planner.arrays import FloatArray, IdArray, IntArray
+from planner.arrays import BoolArray, FloatArray, IdArray, IntArray
 from planner.executor.gating.balancing import Balance, DynamicBalance, relative
 from planner.executor.gating.capacity import beyond
+from planner.executor.gating.choice import choose
 from planner.executor.gating.rerouting import OutputChange, Rerouting
 from planner.executor.model.decoder import Decoder
-from planner.executor.model.moe import MoELayer, RoutedFn, at_once
+from planner.executor.model.moe import MoELayer, at_once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,9 @@ class Reading:
         The tokens that go to routed experts, as rows of the text.
     wanted_LNK, kept_LNK
         Experts that they chose, and those of them with room (-1 for the others).
+    newcomer_LNK
+        Which they would not have chosen without the biases added; all False where
+        newcomers count as any other expert.
     odds_NV
         Logarithms of the odds of every next token, for all tokens.
     """
@@ -33,6 +37,7 @@ class Reading:
     rows_N: IntArray
     wanted_LNK: IntArray
     kept_LNK: IntArray
+    newcomer_LNK: BoolArray
     odds_NV: Tensor
 
 
@@ -45,13 +50,22 @@ class Reader:
         Rows of whole sequences, padded with -1: [B, S] each.
     token_ids
         Token of every row.
+    newcomers
+        What gates of experts are multiplied by that were not chosen without the
+        biases added (:class:`Balance`).
     """
 
     def __init__(
-        self, model: Decoder, batches: Sequence[IntArray], token_ids: IntArray
+        self,
+        model: Decoder,
+        batches: Sequence[IntArray],
+        token_ids: IntArray,
+        newcomers: float = 1.0,
     ) -> None:
         self.model, self.batches, self._token_ids = model, batches, token_ids
+        self.newcomers = newcomers
         self.layers = list(model.moe.values())
+        self._own_bias = [layer.bias for layer in self.layers]
 
     @property
     def size(self) -> int:
@@ -71,10 +85,12 @@ class Reader:
         real_BS = torch.from_numpy(rows_BS >= 0)
         text = np.where(rows_BS >= 0, self._token_ids[rows_BS], 0)
         text_BS = torch.from_numpy(text)
-        wanted: list[IntArray] = []
-        kept: list[IntArray] = []
-        for layer in self.layers:
-            layer.routed = _noting(layer, wanted, kept, capacity_factor)
+        notes = [
+            _Notes(layer, own_E, self.newcomers, capacity_factor)
+            for layer, own_E in zip(self.layers, self._own_bias, strict=True)
+        ]
+        for layer, note in zip(self.layers, notes, strict=True):
+            layer.routed = at_once(note.combine)
         try:
             logits = self.model(text_BS, mask_BS=real_BS)
         finally:
@@ -83,8 +99,9 @@ class Reader:
         routed_N = self.model.routes(text_BS[real_BS]).numpy()
         return Reading(
             rows_N=rows_BS[rows_BS >= 0][routed_N],
-            wanted_LNK=np.stack(wanted),
-            kept_LNK=np.stack(kept),
+            wanted_LNK=np.stack([note.wanted_NK for note in notes]),
+            kept_LNK=np.stack([note.kept_NK for note in notes]),
+            newcomer_LNK=np.stack([note.newcomer_NK for note in notes]),
             odds_NV=torch.log_softmax(logits[real_BS], dim=-1),
         )
 
@@ -102,6 +119,7 @@ class Reader:
         before_LTK, wanted_LTK, kept_LTK = (
             np.full(shape, -1, dtype=np.int16) for _ in range(3)
         )
+        newcomer_LTK = np.zeros(shape, dtype=np.bool_)
         said_2: FloatArray = np.zeros(2)
         kl, followed = 0.0, 0
         for batch, rows_BS in enumerate(self.batches):
@@ -111,6 +129,7 @@ class Reader:
             before_LTK[:, before.rows_N] = before.wanted_LNK
             wanted_LTK[:, after.rows_N] = after.wanted_LNK
             kept_LTK[:, after.rows_N] = after.kept_LNK
+            newcomer_LTK[:, after.rows_N] = after.newcomer_LNK
             for number, reading in enumerate((before, after)):
                 odds = self._of_next(rows_BS, reading)
                 said_2[number] -= float(odds.sum())
@@ -124,7 +143,12 @@ class Reader:
             perplexity_after=float(perplexity_2[1]),
         )
         return before_LTK, Rerouting(
-            wanted_LTK=wanted_LTK, kept_LTK=kept_LTK, bias_LE=bias_LE, outputs=change
+            wanted_LTK=wanted_LTK,
+            kept_LTK=kept_LTK,
+            newcomer_LTK=newcomer_LTK if self.newcomers != 1 else None,
+            newcomers=self.newcomers,
+            bias_LE=bias_LE,
+            outputs=change,
         )
 
     def _of_next(self, rows_BS: IntArray, reading: Reading) -> Tensor:
@@ -182,21 +206,34 @@ def loads(ids_LTK: IntArray | IdArray, experts: int) -> IntArray:
     ).astype(np.int64)
 
 
-def _noting(
-    layer: MoELayer,
-    wanted: list[IntArray],
-    kept: list[IntArray],
-    capacity_factor: float | None,
-) -> RoutedFn:
-    def combine(x: Tensor, ids: Tensor, gates: Tensor) -> Tensor:
-        ids_TK = ids.numpy()
-        wanted.append(ids_TK)
-        if capacity_factor is not None:
-            late_TK = beyond(ids_TK, len(layer.bias), capacity_factor)
-            ids_TK = np.where(late_TK, -1, ids_TK)
-            gates = gates.masked_fill(torch.from_numpy(late_TK), 0)
-        kept.append(ids_TK)
+class _Notes:
+    """Computes a layer's routed experts and keeps what was chosen."""
+
+    def __init__(
+        self,
+        layer: MoELayer,
+        own_bias_E: Tensor,
+        newcomers: float,
+        capacity_factor: float | None,
+    ) -> None:
+        self._layer, self._own_bias_E = layer, own_bias_E
+        self._newcomers, self._capacity_factor = newcomers, capacity_factor
+        self.wanted_NK: IntArray = np.empty((0, 0), dtype=np.int64)
+        self.kept_NK = self.wanted_NK
+        self.newcomer_NK: BoolArray = np.empty((0, 0), dtype=np.bool_)
+
+    def combine(self, x: Tensor, ids: Tensor, gates: Tensor) -> Tensor:
+        layer = self._layer
+        self.wanted_NK = self.kept_NK = ids.numpy()
+        new = torch.zeros_like(ids, dtype=torch.bool)
+        if self._newcomers != 1:
+            own, _ = choose(layer.gate, layer.logits(x), self._own_bias_E)
+            new = (ids[:, :, None] != own[:, None]).all(dim=2)
+            gates = torch.where(new, gates * self._newcomers, gates)
+        self.newcomer_NK = new.numpy()
+        if self._capacity_factor is not None:
+            late_NK = beyond(self.wanted_NK, len(layer.bias), self._capacity_factor)
+            self.kept_NK = np.where(late_NK, -1, self.wanted_NK)
+            gates = gates.masked_fill(torch.from_numpy(late_NK), 0)
         y: Tensor = layer.combine_local(x, ids, gates)
         return y
-
-    return at_once(combine)

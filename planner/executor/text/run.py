@@ -25,7 +25,7 @@ from planner.workload.model_spec import MoEModelSpec
 from planner.workload.parts import TokenPart
 
 BATCH_TOKENS = 4096
-"""Most tokens of a batch; two are on their way at a time."""
+"""Most tokens of a batch."""
 
 
 @one_thread()
@@ -68,7 +68,7 @@ def replay_text(
         TextBatch.of(rows_BS, token_ids, host.device)
         for rows_BS in sequence_batches(seq_ids)
     )
-    errors = interleave(map(run.through, batches), watch=host.watch)
+    errors = interleave(map(run.through, batches), watch=host.watch, **placement.pace)
     for layer, placed in enumerate(run.placed):
         run.tally.close(layer, placed)
     agreeing, all_ids = host.total(np.asarray([run.agreeing, run.ids]))

@@ -210,6 +210,11 @@ def _port(family: _Family, given: Mapping[str, str], job: str) -> int:
     return FIRST_PORT + crc32(job.encode()) % PORTS if job else DEFAULT_PORT
 
 
+def is_loopback(address: str) -> bool:
+    """Tell whether an address means this machine, and nothing to another."""
+    return address == "::1" or address.startswith("127.")
+
+
 def first_host(nodes: str) -> str:
     """Return the first host of Slurm's list, such as ``node[03-05,9],login``."""
     name = re.match(r"(?:[^,\[]|\[[^\]]*\])+", nodes)

@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from planner.executor.world.cards import Card, End, judge, named
+from planner.executor.world.environment import HERE, is_loopback
 from planner.executor.world.lines import Line
 
 PROTOCOL = "world/1"
@@ -64,7 +65,7 @@ class _Member:
         self.line = line
         self.card: Card | None = None
         self.silent_s = 0.0
-        self.left = False
+        self.left = self.closed = False
 
 
 class Hub(threading.Thread):
@@ -184,11 +185,11 @@ class Hub(threading.Thread):
         for member in self._members.values():
             _half_close(member.line.socket)
         deadline = time.monotonic() + LINGER_S
-        open_ranks = set(self._members)
-        while open_ranks and time.monotonic() < deadline:
-            for member, message in self._events():
-                if message is None and member.card is not None:
-                    open_ranks.discard(member.card.rank)
+        while time.monotonic() < deadline:
+            if all(member.closed for member in self._members.values()):
+                return
+            for _ in self._events():
+                pass
 
     def _admit(self, member: _Member, shown: dict[str, Any]) -> None:
         try:
@@ -212,19 +213,17 @@ class Hub(threading.Thread):
         }
 
     def _welcomed(self) -> dict[str, object]:
-        """Add where ranks are: on one machine, or which address rank 0 has for all."""
-        cards = self._cards()
-        away = [
+        """Add where other ranks see rank 0: at the loopback, if all are there."""
+        addresses = [
             member.line.socket.getsockname()[0]
             for rank, member in self._members.items()
-            if cards[rank].host != cards[0].host
+            if rank
         ]
-        address = away[0] if away else ""
+        away = [address for address in addresses if not is_loopback(address)]
         return {
             **self._welcome,
-            "first": cards[0].place,
-            "together": not away,
-            "address": address,
+            "first": self._cards()[0].place,
+            "address": away[0] if away else HERE,
         }
 
     def _send_all(self, **message: object) -> None:
@@ -248,6 +247,7 @@ class Hub(threading.Thread):
             if messages is None:
                 self._selector.unregister(member.line.socket)
                 member.line.close()
+                member.closed = True
                 yield member, None
 
 

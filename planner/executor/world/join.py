@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from planner.errors import PlannerError, UsageError, WorldError
 from planner.executor.world.cards import Card
-from planner.executor.world.environment import HERE, Found
+from planner.executor.world.environment import Found, is_loopback
 from planner.executor.world.groups import World, process_group
 from planner.executor.world.hub import Hub, Timing
 from planner.executor.world.lines import Line
@@ -86,7 +86,7 @@ def join(
         raise
     watch = Watch(line, pace, first=welcome["first"], report=found.report, hub=hub)
     watch.start()
-    interface = _interface(line, welcome)
+    interface = _interface(line, welcome["address"])
     with telling(watch):
         if store is None:
             host = line.socket.getpeername()[0]
@@ -177,14 +177,15 @@ def _store(
     )
 
 
-def _interface(line: Line, welcome: dict[str, object]) -> str:
-    """Return the address at which other ranks reach this one."""
-    if welcome["together"]:
-        return HERE
+def _interface(line: Line, address: str) -> str:
+    """Return the address at which other ranks reach this one.
+
+    ``address`` is rank 0's; a rank that came over the loopback is on its machine.
+    """
     if line.socket.family == socket.AF_UNIX:
-        return str(welcome["address"])
+        return address
     own = str(line.socket.getsockname()[0])
-    return str(welcome["address"]) if own.startswith("127.") or own == "::1" else own
+    return address if is_loopback(own) else own
 
 
 def _device(wanted: str, local_rank: int) -> tuple[torch.device, str]:

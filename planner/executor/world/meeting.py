@@ -6,7 +6,7 @@ import socket
 import time
 
 from planner.errors import WorldError
-from planner.executor.world.environment import Found
+from planner.executor.world.environment import Found, is_loopback
 from planner.executor.world.hub import PROTOCOL
 from planner.executor.world.lines import Line
 
@@ -107,8 +107,8 @@ def _own(found: Found) -> tuple[socket.AddressFamily, str]:
     old = [host for host in hosts if ":" not in host]
     family = socket.AF_INET if old else socket.AF_INET6
     host = (old or hosts)[0]
-    loopback = host == "::1" or host.startswith("127.")
-    return family, host if loopback and found.address != socket.gethostname() else ""
+    alone = is_loopback(host) and found.address != socket.gethostname()
+    return family, host if alone else ""
 
 
 def _nowhere(found: Found, reason: str) -> WorldError:

@@ -3,6 +3,8 @@
 import math
 import os
 import selectors
+import signal
+import socket
 import sys
 import threading
 import time
@@ -18,6 +20,10 @@ from planner.executor.world.hub import LONGEST_STEP_S, TICK_S, Timing
 from planner.executor.world.lines import Line
 from planner.executor.world.outcomes import Outcome, lost_touch
 from planner.executor.world.parcels import pack
+
+TOLD_S = 1.0
+"""How long a rank that is told to end waits to hear why."""
+SIGNALS = 64
 
 
 def introduce(line: Line, card: Card, deadline: float) -> dict[str, Any]:
@@ -89,6 +95,8 @@ class Watch(threading.Thread):
         self._report, self._hub = report, hub
         self._over, self._heard = threading.Event(), threading.Event()
         self._end: End | None = None
+        self._signals, self._wakeup = socket.socketpair()
+        self._told_to_end = False
 
     def run(self) -> None:
         """Beat and listen until the run is over."""
@@ -96,8 +104,30 @@ class Watch(threading.Thread):
         # The hub waits for this: all has been read.
         self._line.close()
         self._over.set()
-        if self._end is not None and not self._heard.wait(self._timing.grace_s):
+        grace_s = 0.0 if self._told_to_end else self._timing.grace_s
+        if self._end is not None and not self._heard.wait(grace_s):
             self._die(self._end)
+
+    @contextmanager
+    def terminable(self) -> Iterator[None]:
+        """Say why, when the launcher ends this process since another rank is lost.
+
+        A handler of Python does not run while a collective waits; the byte that the
+        interpreter writes for a signal is read by this thread at once.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._signals.setblocking(False)
+        before = signal.signal(signal.SIGTERM, lambda number, frame: None)
+        wakeup = signal.set_wakeup_fd(self._signals.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+            # After an error the process ends anyway: a launcher that now ends all
+            # ranks is not to cut off the message.
+            signal.signal(signal.SIGTERM, before)
+        finally:
+            signal.set_wakeup_fd(wakeup)
 
     def ended(self, timeout_s: float | None = None) -> End | None:
         """Wait until the run is over; return why, None for done or not yet over."""
@@ -133,15 +163,20 @@ class Watch(threading.Thread):
         self._heard.set()
         if self._hub is not None:
             self._hub.join(self._timing.grace_s)
-        self._line.close()
+        for end in (self._line.socket, self._signals, self._wakeup):
+            end.close()
 
     def _listened(self) -> End | None:
         """Return how the run ended."""
         seen, beaten, silent_s = time.monotonic(), -math.inf, 0.0
         selector = selectors.DefaultSelector()
         selector.register(self._line.socket, selectors.EVENT_READ)
+        selector.register(self._wakeup, selectors.EVENT_READ)
+        told = math.inf
         while True:
             now = time.monotonic()
+            if now > told + TOLD_S:
+                return End(message="the launcher ended this rank (SIGTERM)", code=143)
             silent_s += min(now - seen, LONGEST_STEP_S)
             seen = now
             if silent_s > self._timing.silent_s:
@@ -154,7 +189,10 @@ class Watch(threading.Thread):
                 beaten = now
                 self._line.send(beat=True)
             try:
-                messages = self._line.receive() if selector.select(TICK_S) else []
+                ready = {key.fileobj for key, _ in selector.select(TICK_S)}
+                if self._wakeup in ready and self._terminated():
+                    self._told_to_end, told = True, now
+                messages = self._line.receive() if self._line.socket in ready else []
             except ValueError:
                 messages = None
             if messages is None:
@@ -165,6 +203,10 @@ class Watch(threading.Thread):
                     return None
                 if "end" in message:
                     return End(**message["end"])
+
+    def _terminated(self) -> bool:
+        """Read which signals came; return whether one was SIGTERM."""
+        return signal.SIGTERM in self._wakeup.recv(SIGNALS)
 
     def _die(self, end: End) -> NoReturn:
         """End a process whose main thread does not come back from a collective."""

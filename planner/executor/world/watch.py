@@ -30,7 +30,7 @@ def watched(world: World) -> Iterator[None]:
         the error where a rank could still tell it, else 5.
     """
     try:
-        with telling(world.watch):
+        with world.watch.terminable(), telling(world.watch):
             yield
         world.watch.leave()
     finally:

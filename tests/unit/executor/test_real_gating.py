@@ -139,15 +139,15 @@ def test_a_token_outside_the_vocabulary_is_refused(text: Text) -> None:
 
 
 @pytest.mark.parametrize("traffic", ["copies", "dedup_gpu", "dedup_domain", "direct"])
-@pytest.mark.parametrize("factor", [None, 1.0])
+@pytest.mark.parametrize(("factor", "newcomers"), [(None, 1.0), (1.0, 1.0), (1.0, 0.5)])
 def test_what_was_decided_before_is_what_moves(
-    text: Text, traffic: str, factor: float | None
+    text: Text, traffic: str, factor: float | None, newcomers: float
 ) -> None:
     """Law: with biases and limits, placed = unsharded, and counts are the new ids'."""
     bias = np.random.default_rng(5).normal(0, 0.2, (2, 8))
     batches = list(sequence_batches(text.seq_ids))
     with torch.no_grad():
-        reader = Reader(text.model, batches, text.token_ids)
+        reader = Reader(text.model, batches, text.token_ids, newcomers)
         before, rerouting = reader.compared(bias, factor)
     assert np.array_equal(before, text.part.experts_LTK)
     assert not np.array_equal(before, rerouting.wanted_LTK)

@@ -60,6 +60,21 @@ def test_no_more_pieces_begin_than_may_be_on_their_way() -> None:
     assert log.index("a done") < log.index("c0") < log.index("b done")
 
 
+def test_staggered_pieces_are_at_different_hops() -> None:
+    """Law: b begins when a has paused twice, and then they take turns."""
+    log: list[str] = []
+    pieces = [piece("a", 4, log), piece("b", 4, log), piece("c", 4, log)]
+    assert interleave(pieces, at_once=3, stagger=2) == ["A", "B", "C"]
+    sent = [entry for entry in log if "wait" not in entry and "done" not in entry]
+    assert sent[:8] == ["a0", "a1", "b0", "a2", "b1", "c0", "a3", "b2"]
+
+
+def test_staggered_pieces_that_never_pause_all_run() -> None:
+    """Law: a piece that ends at once does not hold up the next."""
+    log: list[str] = []
+    assert interleave([piece(n, 0, log) for n in "abc"], stagger=3) == ["A", "B", "C"]
+
+
 class Diary:
     """Writes down what it is told."""
 

@@ -96,6 +96,8 @@ def test_options_are_read_by_name() -> None:
         ("step=0", "step=0.0: must be finite and > 0"),
         ("bound=inf", "bound=inf: must be finite and > 0"),
         ("target=0.9", "target=0.9: must be finite and >= 1"),
+        ("newcomers=0", "newcomers=0.0: must be > 0 and <= 1"),
+        ("newcomers=2", "newcomers=2.0: must be > 0 and <= 1"),
         ("rule=best", "rule=best: must be one of prices, sign, proportional"),
     ],
 )

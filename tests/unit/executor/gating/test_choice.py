@@ -13,7 +13,7 @@ from tests.unit.executor.gating.gates_by_hand import chosen_by_hand
 
 torch = pytest.importorskip("torch")
 
-from planner.executor.gating.choice import choose  # noqa: E402
+from planner.executor.gating.choice import choose, weigh  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -240,6 +240,21 @@ def test_a_bias_never_changes_the_gates_of_the_same_experts(
         )
         if set(before) == set(after):
             assert after == pytest.approx(before)
+
+
+@settings(max_examples=100, deadline=None)
+@given(routings())
+def test_experts_decided_on_weigh_what_they_weigh_when_chosen(
+    routing: tuple[dict[str, Any], Any, Any],
+) -> None:
+    """Law: gates depend on logits and experts alone, in whatever order they come."""
+    options, logits, bias = routing
+    gate = Gate(**options)
+    tokens = torch.from_numpy(logits)
+    ids, gates = choose(gate, tokens, torch.from_numpy(bias))
+    assert torch.equal(weigh(gate, tokens, ids), gates)
+    turned = weigh(gate, tokens, ids.flip(-1)).flip(-1)
+    torch.testing.assert_close(turned, gates)
 
 
 @pytest.mark.parametrize("scores", SCORES)

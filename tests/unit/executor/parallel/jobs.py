@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from planner.executor.model.config import AttentionDims, DecoderConfig
+from planner.executor.model.context import KVCache
 from planner.executor.model.decoder import Decoder
-from planner.executor.parallel import collectives
 from planner.executor.parallel.assembly import ParallelDecoder
 from planner.executor.parallel.pipeline import MicroBatch
 from planner.executor.parallel.spec import ParallelSpec, Place
@@ -61,16 +61,24 @@ def placement_of(
     )
 
 
-def texts(config: DecoderConfig, replicas: int, batches: int) -> list[list[MicroBatch]]:
+def texts(
+    config: DecoderConfig,
+    replicas: int,
+    batches: int,
+    shape: tuple[int, int] = (2, 5),
+) -> list[list[MicroBatch]]:
     """Left-padded texts of unlike lengths, by replica and micro-batch."""
+    rows, width = shape
     rng = np.random.default_rng(2)
     found = []
     for replica in range(replicas):
         own = []
         for batch in range(batches):
-            tokens = torch.from_numpy(rng.integers(config.vocab, size=(2, 5 + batch)))
+            tokens = torch.from_numpy(
+                rng.integers(config.vocab, size=(rows, width + batch))
+            )
             mask = torch.ones_like(tokens, dtype=torch.bool)
-            mask[0, : 1 + replica] = False
+            mask[0, : min(1 + replica, width - 2)] = False
             own.append(MicroBatch(tokens, mask))
         found.append(own)
     return found
@@ -127,10 +135,10 @@ def parallel(
     return ParallelDecoder.on(world, model, spec, placement, name)
 
 
-def apart(found: Tensor, wanted: Tensor) -> float:
-    """The greatest difference over the greatest wanted value."""
+def apart(found: Tensor, wanted: Tensor, floor: float = 1e-30) -> float:
+    """The greatest difference over the greatest wanted value, or over ``floor``."""
     found, wanted = found.detach(), wanted.detach()
-    scale = max(float(wanted.abs().max()), 1e-30)
+    scale = max(float(wanted.abs().max()), floor)
     return float((found - wanted).abs().max()) / scale
 
 
@@ -141,16 +149,21 @@ def trained_once(
     *,
     traffic: str = "copies",
     sets: int = 1,
+    shape: tuple[int, int] = (2, 5),
     dtype: str = "float32",
+    floor: float = 0.0,
+    **changes: Any,
 ) -> dict[str, float]:
     """Return how far outputs, loss and gradients are from the unsharded model's.
 
     Slices of the whole gradient are those of a model whose weights are gradients.
+    Gradients that are 0 but for rounding are held against ``floor`` of the greatest.
     """
-    model = decoder_of(attention, layers=max(3, spec.pp)).to(getattr(torch, dtype))
+    model = decoder_of(attention, **{"layers": max(3, spec.pp), **changes})
+    model.to(getattr(torch, dtype))
     placement = placement_of(model.config, spec, traffic, sets)
     place = Place(spec, world.rank)
-    all_texts = texts(model.config, spec.dp, 3 if spec.pp > 1 else 1)
+    all_texts = texts(model.config, spec.dp, 3 if spec.pp > 1 else 1, shape)
     wanted, wanted_loss = unsharded(model, all_texts)
     mine = all_texts[place.dp]
     rank = parallel(world, model, spec, placement)
@@ -164,14 +177,13 @@ def trained_once(
     got = rank.train(mine, lambda logits, m: loss(logits, mine[m], tokens))
     if rank.stage.last:
         found["loss"] = apart(got, wanted_loss)
-    gradients = replace_weights(model)
-    sliced = parallel(world, gradients, spec, placement)
+    least = floor * max(float(p.grad.abs().max()) for p in model.parameters())
+    sliced = parallel(world, replace_weights(model), spec, placement)
     by_name = dict(sliced.stage.named_parameters())
     for name, parameter in rank.stage.named_parameters():
-        want = by_name[name].detach().nan_to_num(0.0)
-        have = parameter.grad
-        assert not have.isnan().any(), name
-        found[name] = apart(have, want) if bool(want.any()) else float(have.abs().max())
+        assert not parameter.grad.isnan().any(), name
+        want = by_name[name].nan_to_num(0.0)
+        found[name] = apart(parameter.grad, want, max(least, 1e-30))
     return found
 
 
@@ -206,6 +218,25 @@ def trained(
     }
 
 
+@torch.no_grad()
+def decoded(world: World, attention: AttentionDims) -> tuple[float, int, int]:
+    """Read a text token by token with a cache, attention divided.
+
+    Returns how far the last logits are from those of the unsharded decoder, which
+    reads all of it at once, and the bytes of both caches, divided and whole.
+    """
+    model, spec = decoder_of(attention), ParallelSpec(tp=world.size)
+    part = parallel(world, model, spec, placement_of(model.config, spec))
+    text = torch.arange(2 * 6).view(2, 6)
+    own, whole = KVCache(), KVCache()
+    places = torch.arange(6).expand(2, 6)
+    wanted = model(text, positions_BS=places, context=whole)
+    for start, end in (0, 4), (4, 5), (5, 6):
+        new = slice(start, end)
+        found = part.stage(text[:, new], positions_BS=places[:, new], context=own)
+    return apart(found[:, -1], wanted[:, -1]), own.nbytes, whole.nbytes
+
+
 def all_reduced_bytes(
     world: World, attention: AttentionDims, spec: ParallelSpec, dense_layers: int
 ) -> int:
@@ -214,17 +245,18 @@ def all_reduced_bytes(
     placement = placement_of(model.config, spec) if model.config.moe_layers else None
     rank = parallel(world, model, spec, placement)
     seen: list[int] = []
-    real = collectives.summed
+    real = torch.distributed.all_reduce
 
-    def counted(x: Tensor, group: Any) -> Tensor:
-        seen.append(2 * (group.size() - 1) * x.numel() * x.element_size())
-        return real(x, group)
+    def counted(x: Tensor, *options: Any, group: Any, **named: Any) -> Any:
+        if x.is_floating_point():
+            seen.append(2 * (group.size() - 1) * x.numel() * x.element_size())
+        return real(x, *options, group=group, **named)
 
-    collectives.summed = counted
+    torch.distributed.all_reduce = counted
     try:
         rank.outputs([MicroBatch(torch.zeros(2, 5, dtype=torch.int64))])
     finally:
-        collectives.summed = real
+        torch.distributed.all_reduce = real
     return sum(seen)
 
 

@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch")
 from planner.executor.parallel.share import Share  # noqa: E402
 from planner.executor.parallel.stage import layers_of  # noqa: E402
 from tests.unit.executor.parallel import jobs  # noqa: E402
+from tests.unit.executor.parallel.drawn import drawn  # noqa: E402
 
 if TYPE_CHECKING:
     from planner.executor.world.standing import StandingWorld
@@ -66,17 +67,31 @@ def test_outputs_loss_and_gradients_are_the_unsharded_ones(
     worlds: "dict[int, StandingWorld]", kind: str, spec: ParallelSpec, traffic: str
 ) -> None:
     """Law: dividing a model changes nothing but rounding."""
-    worst = worst_of(worlds, kind, spec, traffic=traffic)
+    worst = worst_of(worlds, KINDS[kind], spec, traffic=traffic)
     assert {name: error for name, error in worst.items() if error > 1e-5} == {}
     assert {"outputs", "loss"} <= set(worst)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_drawn_decoders_drawn_ways_to_divide_them(
+    worlds: "dict[int, StandingWorld]", seed: int
+) -> None:
+    """Law: the same, whatever the gate, the widths, the texts and the degrees.
+
+    Ranks may be without a token, layers without one that is routed. The gradient of a
+    router that normalises one expert's score to 1 is 0 but for rounding.
+    """
+    attention, spec, changes = drawn(seed)
+    worst = worst_of(worlds, attention, spec, floor=0.01, **changes)
+    assert {name: error for name, error in worst.items() if error > 1e-5} == {}
+
+
 def worst_of(
-    worlds: "dict[int, StandingWorld]", kind: str, spec: ParallelSpec, **changes: Any
+    worlds: "dict[int, StandingWorld]", dims: Any, spec: ParallelSpec, **changes: Any
 ) -> dict[str, float]:
     """Greatest relative difference from the unsharded model over all ranks, by name."""
     job = partial(jobs.trained_once, **changes)
-    found = worlds[spec.ranks].run(job, KINDS[kind], spec)
+    found = worlds[spec.ranks].run(job, dims, spec)
     return {name: max(f.get(name, 0.0) for f in found) for f in found for name in f}
 
 
@@ -84,7 +99,7 @@ def test_copies_in_several_sets_have_one_gradient(
     worlds: "dict[int, StandingWorld]",
 ) -> None:
     """Law: EP sets hold the same experts; what each set saw of them is added up."""
-    worst = worst_of(worlds, "grouped", ParallelSpec(tp=2, dp=2), sets=2)
+    worst = worst_of(worlds, KINDS["grouped"], ParallelSpec(tp=2, dp=2), sets=2)
     assert {name: error for name, error in worst.items() if error > 1e-5} == {}
 
 
@@ -151,6 +166,18 @@ def test_all_reduces_move_the_bytes_that_plans_reckon_with(
         jobs.all_reduced_bytes, KINDS[kind], ParallelSpec(tp=2), dense_layers
     )
     assert found == [reckoned + shared_out] * 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "share"), [("multi-head", 1 / 2), ("multi-query", 1), ("latent", 1)]
+)
+def test_decoding_with_a_divided_cache(
+    worlds: "dict[int, StandingWorld]", kind: str, share: float
+) -> None:
+    """Law: a rank keeps its heads' keys and values; a latent and a lone head whole."""
+    for error, own, whole in worlds[2].run(jobs.decoded, KINDS[kind]):
+        assert error < 1e-5
+        assert own == share * whole
 
 
 def divided(name: str) -> bool:

@@ -1,5 +1,6 @@
 """A text read by the model alone: loads, biases, capacity and what they do."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ torch = pytest.importorskip("torch")
 from planner.executor.model.decoder import Decoder  # noqa: E402
 from planner.executor.text.reading import (  # noqa: E402
     Reader,
+    _Notes,
     balanced,
     biased,
     loads,
@@ -135,6 +137,61 @@ def test_capacity_limits_every_expert_of_every_batch(reader: Reader) -> None:
     assert np.array_equal(plenty.kept_LTK, before)
     assert plenty.outputs is not None
     assert plenty.outputs.kl == 0
+
+
+def test_newcomers_are_the_experts_that_only_a_bias_brought(reader: Reader) -> None:
+    """Law: in the first layer, where both see the same, who was not chosen before.
+
+    Their gates are multiplied and no other gate changes, so outputs come closer.
+    """
+    bias = np.zeros((2, 8))
+    bias[0, 5] = 9
+    before, whole = reader.compared(bias)
+    half = Reader(reader.model, reader.batches, reader._token_ids, newcomers=0.5)
+    _, found = half.compared(bias)
+    assert whole.newcomer_LTK is None
+    assert found.newcomer_LTK is not None
+    had = (found.wanted_LTK[0][:, :, None] == before[0][:, None]).any(axis=2)
+    assert np.array_equal(found.newcomer_LTK[0], ~had)
+    assert 0 < found.newcomer_LTK[0].sum() == (before[0] != 5).all(axis=1).sum()
+    assert not found.newcomer_LTK[1].any()
+    assert found.outputs is not None
+    assert whole.outputs is not None
+    assert 0 < found.outputs.kl < whole.outputs.kl
+
+
+def test_halved_newcomers_weigh_half(reader: Reader) -> None:
+    """Law: a layer's routed output is the sum with the newcomers' gates halved."""
+    layer = reader.layers[0]
+    x = torch.randn(12, 16, generator=torch.Generator().manual_seed(2))
+    with biased(reader.layers, np.tile(np.linspace(0, 0.5, 8), (2, 1))):
+        ids, gates = layer.route(x)
+    own, _ = layer.route(x)
+    w_in, w_out = layer.expert_weights
+    expected = torch.zeros_like(x)
+    for token in range(12):
+        for expert, gate in zip(ids[token].tolist(), gates[token], strict=True):
+            share = gate if expert in own[token].tolist() else gate / 2
+            done = layer.apply_expert(x[token], w_in[expert], w_out[expert])
+            expected[token] += share * done
+    assert not torch.equal(ids, own)
+    notes = _Notes(layer, layer.bias, 0.5, None)
+    torch.testing.assert_close(notes.combine(x, ids, gates), expected)
+
+
+def test_tokens_that_are_not_routed_have_no_experts(reader: Reader) -> None:
+    """Law: ids that the model routes nowhere are null, and every token has odds."""
+    token = int(reader._token_ids[3])
+    torch.manual_seed(3)
+    model = Decoder(replace(SPEC.config, unrouted_ids=(token,))).eval()
+    other = Reader(model, reader.batches, reader._token_ids)
+    before, found = other.compared(np.zeros((2, 8)), capacity_factor=0.9)
+    unrouted_T = reader._token_ids == token
+    assert (before[:, unrouted_T] == -1).all()
+    assert (before[:, ~unrouted_T] >= 0).all()
+    assert (found.wanted_LTK[:, unrouted_T] == -1).all()
+    assert found.dropped.all_tokens == 2 * int((~unrouted_T).sum())
+    assert len(other.read(0).odds_NV) == 44
 
 
 def test_a_skewed_text_is_balanced_and_the_path_is_told(reader: Reader) -> None:

@@ -78,6 +78,8 @@ def _go_wrong(fault: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if fault == "stop":
         os.kill(os.getpid(), signal.SIGSTOP)
+    if fault == "term":
+        os.kill(os.getpid(), signal.SIGTERM)
     if fault == "exit":
         os._exit(0)
     if fault == "bug":

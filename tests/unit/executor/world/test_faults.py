@@ -70,6 +70,15 @@ def test_a_rank_that_stops_ends_all_others_and_itself_when_it_goes_on(
     ranks._nursery.kill(ranks._children)
 
 
+def test_a_rank_that_its_launcher_ends_says_so(nursery: "Nursery") -> None:
+    """Law: a signal to end is heard while a collective waits, and told to all."""
+    ranks = torchrun_variables(2, free_port())
+    told = Ranks(nursery, ranks, rounds=ENDLESS, fault="term", of=1).told()
+    assert [rank.code for rank in told] == [5, 143]
+    assert told[0].words.endswith(" died without a word")
+    assert told[1].words == "the launcher ended this rank (SIGTERM)"
+
+
 @pytest.mark.parametrize("of", [0, 2])
 @pytest.mark.parametrize(
     ("fault", "kind", "own", "code"),
