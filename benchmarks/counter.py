@@ -11,9 +11,8 @@ whose ordinals go on. It prints seconds and the largest resident memory of the p
 then compares: under ``nearest`` with 100 times one pass, otherwise the first two
 repetitions with the verifier's count of them.
 
-``--file`` writes the trace so often into one Parquet file (16 GB or less of disk; the
-folder is removed) and counts it as ``planner replay --trace`` does; the counts must be
-those of ``--stream``.
+``--file`` writes the trace so often into one Parquet file (4.6 GB; it is removed) and
+counts it as ``planner replay --trace`` does; the counts must be those of ``--stream``.
 """
 
 import argparse
