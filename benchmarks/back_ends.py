@@ -3,11 +3,12 @@
     python -m benchmarks.back_ends [--tokens 4000] [--ranks 2 4 8] [--traces tiny]
 
 For every traffic mode, selection and regime (placed: every expert once; replicated:
-two more slots per GPU; single: one expert per GPU altogether) it counts what differs
-between the evaluator's prediction and what each back end moved: ordered GPU pairs of
-both legs, and link numerators. tiny-moe runs with real gating, DeepSeek-V2-Lite with
-forced routing (its ids are sorted, so ``direct`` is left out); single runs on as many
-virtual ranks as there are experts and layers, by default of the first three layers.
+two more slots per GPU; single: one expert per GPU altogether) it says which counts
+differ between the evaluator's prediction and what each back end moved: ordered GPU
+pairs of both legs, (token, expert) pairs of GPUs, and link numerators. tiny-moe runs
+with real gating, DeepSeek-V2-Lite with forced routing (its ids are sorted, so
+``direct`` is left out). single runs on as many virtual ranks as there are experts and
+layers; of V2-Lite the first three layers.
 """
 
 import argparse
@@ -22,110 +23,48 @@ from typing import Any
 import numpy as np
 
 from planner import bundled
-from planner.evaluator.evaluation import evaluate
 from planner.executor.host import ProcessHost
 from planner.executor.replay import replay
-from planner.executor.result import ReplayResult
 from planner.executor.world.nursery import Nursery
 from planner.executor.world.standing import StandingWorld
-from planner.instance import Caps, Objective, PlacementInstance, Workload
-from planner.layout import ParallelLayout
 from planner.plan import PlacementPlan
-from planner.topology.paths import build_routes
 from planner.topology.schema import load_topology
 from planner.traffic.base import TRAFFIC
 from planner.workload.parts import TokenPart
 from planner.workload.presets import load_model
 from planner.workload.tokens import RoutingTrace
 from planner.workload.trace import load_trace
-from tests.instances import cluster
+from tests.instances import cluster, placed_on
+from tests.unit.executor.replays import Job, Seen, predicted
 
 SELECTIONS = ("nearest", "even", "weighted")
 HOSTS = {2: [1, 1], 4: [2, 2], 8: [4, 4]}
 
 
 @dataclass(frozen=True)
-class Job:
-    """One plan and one part, and whether the model routes them itself."""
+class TextJob:
+    """A job, and whether the model routes it itself."""
 
-    instance: PlacementInstance
-    plan: PlacementPlan
-    part: TokenPart
+    job: Job
     text: tuple[Any, Any] | None
 
-    def replay(self, backend: str, host: ProcessHost | None = None) -> ReplayResult:
+    def replay(self, backend: str, host: ProcessHost | None = None) -> Seen:
         """Move the part."""
-        instance = self.instance
-        real = self.text is not None and backend != "counter"
         words: dict[str, Any] = {}
-        if real and self.text is not None:
+        if self.text is not None and backend != "counter":
             words = {
                 "weights": bundled.tiny_moe_weights(),
                 "token_ids": self.text[0],
                 "seq_ids": self.text[1],
             }
-        return replay(
-            backend,
-            "real" if real else "forced",
-            plan=self.plan,
-            part=self.part,
-            layout=instance.layout,
-            model_spec=instance.model,
-            traffic=instance.traffic,
-            selection=instance.selection,
-            endpoint=instance.endpoint,
-            message_bytes=instance.message_bytes,
-            routes=instance.routes,
-            host=host,
-            **words,
-        )
+        gating = "real" if words else "forced"
+        return Seen.of(replay(backend, gating, **self.job.options, host=host, **words))
 
 
-@dataclass(frozen=True)
-class Seen:
-    """Counts of one back end."""
-
-    dispatch: Any
-    combine: Any
-    numerators: Any
-    error: float
-
-    @property
-    def size(self) -> int:
-        """Entries there are."""
-        return int(self.dispatch.size + self.combine.size + self.numerators.size)
-
-    def differences(self, other: "Seen") -> int:
-        """Entries that are not the same."""
-        return sum(
-            int((getattr(self, name) != getattr(other, name)).sum())
-            for name in ("dispatch", "combine", "numerators")
-        )
-
-
-def seen(result: ReplayResult) -> Seen:
-    """What a replay counted."""
-    dispatch, combine = result.transfers_L2GG
-    return Seen(
-        dispatch, combine, result.numerators_L2A, result.max_relative_error or 0.0
-    )
-
-
-def predicted(job: Job) -> Seen:
-    """What the evaluator says."""
-    layers = evaluate(job.instance, job.plan, job.part).layers
-    return Seen(
-        np.stack([loads.transfers.matrix() for loads in layers]),
-        np.stack([loads.combine.matrix() for loads in layers]),
-        np.stack([loads.loads_2A for loads in layers]),
-        0.0,
-    )
-
-
-def between(world: Any, job: Job) -> Seen | None:
+def between(world: Any, job: TextJob) -> Seen | None:
     """Replay on one rank; rank 0 tells."""
-    result = job.replay("distributed", ProcessHost(world.group, world.device))
-    return seen(result) if world.rank == 0 else None
+    seen = job.replay("distributed", ProcessHost(world.group, world.device))
+    return seen if world.rank == 0 else None
 
 
 def slots_of(regime: str, experts: int, layers: int, gpus: int) -> Any:
@@ -150,7 +89,7 @@ def slots_of(regime: str, experts: int, layers: int, gpus: int) -> Any:
 
 def job_of(
     trace: RoutingTrace, hosts: list[int], rules: tuple[str, str, str], tokens: int
-) -> Job:
+) -> TextJob:
     """Whole sequences of a trace on a cluster; layers are cut in regime single."""
     traffic, selection, regime = rules
     topology = load_topology(cluster(hosts))
@@ -174,35 +113,19 @@ def job_of(
     }
     plan = PlacementPlan(layer_numbers=numbers, slots_LGJ=slots, split=split)
     model = "tiny-moe" if trace.token_id_T is not None else "deepseek-v2-lite"
-    workload = Workload(
+    instance = placed_on(
+        topology,
+        load_model(model),
+        part,
+        slots=slots.shape[2],
         traffic=traffic,
-        endpoint=TRAFFIC.get(traffic).endpoints[0],
-        message_bytes=(3, 2),
-        planning=part,
-        holdout=None,
-    )
-    instance = PlacementInstance(
-        topology=topology,
-        routes=build_routes(topology),
-        model=load_model(model),
-        layout=ParallelLayout(
-            domain_G=topology.domain_G,
-            ep=gpus,
-            attention_groups=tuple((gpu,) for gpu in range(gpus)),
-        ),
         selection=selection,
-        objective=Objective(),
-        caps=Caps(),
-        slots_per_gpu=slots.shape[2],
-        workloads=(workload,),
-        memory_bytes_G=np.zeros(gpus, dtype=np.int64),
-        memory_limit_G=np.full(gpus, 10**9),
     )
     whole = layers is None or layers == len(trace.layer_numbers)
     text = None
     if trace.token_id_T is not None and whole:
         text = (trace.token_id_T, trace.sequence_T)
-    return Job(instance=instance, plan=plan, part=part, text=text)
+    return TextJob(Job(instance=instance, plan=plan), text)
 
 
 def traces(names: list[str]) -> dict[str, RoutingTrace]:
@@ -221,6 +144,12 @@ def traces(names: list[str]) -> dict[str, RoutingTrace]:
         else:
             print(f"{name}: {paths[name].name} is not there")
     return found
+
+
+def size(seen: Seen) -> int:
+    """Counts there are."""
+    arrays = (seen.dispatch, seen.combine, seen.pairs, seen.numerators)
+    return sum(int(each.size) for each in arrays)
 
 
 def shapes(name: str, ranks: list[int]) -> list[tuple[str, list[int]]]:
@@ -255,13 +184,13 @@ def main() -> None:
             for selection in SELECTIONS:
                 rules = (traffic, selection, regime)
                 job = own.job_of(trace, hosts, rules, options.tokens)
-                wanted = own.predicted(job)
-                found = [own.seen(job.replay(back)) for back in ("counter", "local")]
+                wanted = predicted(job.job)
+                found = [job.replay(back) for back in ("counter", "local")]
                 if sum(hosts) in worlds:
                     found.append(worlds[sum(hosts)].run(own.between, job)[0])
-                count += sum(each.differences(wanted) for each in found)
-                compared += len(found) * wanted.size
-                worst = max([worst, *(each.error for each in found)])
+                count += sum(len(each.differs(wanted)) for each in found)
+                compared += len(found) * size(wanted)
+                worst = max([worst, *(each.error or 0.0 for each in found)])
             differing += count
             backs = "counter local" + (" gloo" if sum(hosts) in worlds else "")
             print(

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from benchmarks.back_ends import Job, job_of
+from benchmarks.back_ends import TextJob, job_of
 from planner import bundled
 from planner.executor.host import LocalHost
 from planner.executor.model.moe import RoutedFn
@@ -35,7 +35,8 @@ MODES = ("copies", "dedup_gpu", "dedup_domain")
 class Runs:
     """The same batches unsharded and placed."""
 
-    def __init__(self, job: Job, trace: RoutingTrace) -> None:
+    def __init__(self, text: TextJob, trace: RoutingTrace) -> None:
+        job = text.job
         weights = bundled.tiny_moe_weights()
         self.model = load_model(weights, weights.with_suffix(".json"))
         instance = job.instance

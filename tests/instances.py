@@ -9,6 +9,7 @@ import numpy as np
 
 from planner.instance import Caps, Objective, PlacementInstance, Workload
 from planner.layout import ParallelLayout
+from planner.topology.graph import ClusterTopology
 from planner.topology.paths import build_routes
 from planner.topology.schema import load_topology
 from planner.traffic.base import TRAFFIC
@@ -183,6 +184,44 @@ def instance(
                 endpoint=endpoint or TRAFFIC.get(traffic).endpoints[0],
                 message_bytes=(100, 200),
                 planning=planning,
+                holdout=None,
+            ),
+        ),
+        memory_bytes_G=np.zeros(gpus, dtype=np.int64),
+        memory_limit_G=np.full(gpus, 10**9),
+    )
+
+
+def placed_on(
+    topology: ClusterTopology,
+    spec: MoEModelSpec,
+    part: TokenPart,
+    *,
+    slots: int,
+    traffic: str,
+    selection: str,
+) -> PlacementInstance:
+    """Return an instance of given tokens, one DP rank per GPU and one EP set."""
+    gpus = topology.gpu_count
+    return PlacementInstance(
+        topology=topology,
+        routes=build_routes(topology),
+        model=spec,
+        layout=ParallelLayout(
+            domain_G=topology.domain_G,
+            ep=gpus,
+            attention_groups=tuple((gpu,) for gpu in range(gpus)),
+        ),
+        selection=selection,
+        objective=Objective(),
+        caps=Caps(),
+        slots_per_gpu=slots,
+        workloads=(
+            Workload(
+                traffic=traffic,
+                endpoint=TRAFFIC.get(traffic).endpoints[0],
+                message_bytes=(3, 2),
+                planning=part,
                 holdout=None,
             ),
         ),

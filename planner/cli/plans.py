@@ -51,6 +51,9 @@ def replay(
     gating: Annotated[
         str, typer.Option(help="auto, real (the model's router) or forced (the trace).")
     ] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="What travels and is held: fp32, bf16 or fp8.")
+    ] = "fp32",
     selections: Annotated[
         str | None,
         typer.Option(
@@ -95,10 +98,10 @@ def replay(
                 "--selections counts the trace's experts without tensors: leave out "
                 "--executor and --gating, or take counter and forced"
             )
-        if balance is not None or capacity_factor is not None:
+        if balance is not None or capacity_factor is not None or precision != "fp32":
             raise UsageError(
-                "--selections counts the trace's own choices: leave out --balance and "
-                "--capacity-factor"
+                "--selections counts the trace's own choices: leave out --balance, "
+                "--capacity-factor and --precision"
             )
         _compare(plan, selections, part, trace, output_format)
         return
@@ -112,6 +115,7 @@ def replay(
         part=part,
         executor=executor,
         gating=gating,
+        precision=precision,
         balance=balance,
         capacity_factor=capacity_factor,
         timeline=timeline,

@@ -257,6 +257,11 @@ def show_replay(report: ReplayReport, console: Console) -> None:
     }[report.executor]
     gating = "by the model's own router" if report.gating == "real" else "as traced"
     console.print(f"[bold green]predicted = moved[/]: {how}, experts chosen {gating}")
+    if report.precision != "fp32":
+        console.print(
+            f"rows travel and weights are held in {report.precision}; outputs are "
+            "compared with the unsharded float32 model's"
+        )
     show_rerouting(report, console)
     table = Table()
     table.add_column("part")
@@ -264,7 +269,7 @@ def show_replay(report: ReplayReport, console: Console) -> None:
     for column in (*columns, "seconds"):
         table.add_column(column, justify="right")
     for part in report.parts:
-        error = part.max_relative_error
+        error = part.output_error
         table.add_row(
             part.part,
             f"{part.tokens:,}",
@@ -276,10 +281,19 @@ def show_replay(report: ReplayReport, console: Console) -> None:
         )
     console.print(table)
     for part in report.parts:
+        if part.tolerance is not None:
+            console.print(
+                f"{part.part}: outputs differ from the unsharded model's by at most "
+                f"{part.output_error:.1e} ({part.tolerance.outputs:g} allowed), those "
+                f"of routed experts by {part.layer_error:.1e} "
+                f"({part.tolerance.layers:g} allowed)",
+                soft_wrap=True,
+            )
         if part.ids_agreeing is not None:
+            again = "chose" if report.precision == "fp32" else "would have chosen"
             which = "recorded" if part.rerouted is None else "new"
             console.print(
-                f"{part.part}: the router chose {part.ids_agreeing:.3%} of the "
+                f"{part.part}: the router {again} {part.ids_agreeing:.3%} of the "
                 f"{which} experts again"
             )
     for note in report.notes:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from planner.executor.moving.base import Stops
+from planner.executor.precision.base import WireFormat
 from planner.executor.slots import Rows, SlotBank
 from planner.executor.stepping import Steps
 from planner.executor.wire.base import Columns, Wire
@@ -58,8 +59,11 @@ class Standing:
 class DirectExperts:
     """The routed experts of one layer under ``direct``."""
 
-    def __init__(self, *, bank: SlotBank, stops: Stops, wire: Wire) -> None:
+    def __init__(
+        self, *, bank: SlotBank, stops: Stops, wire: Wire, wire_format: WireFormat
+    ) -> None:
         self._stops, self.bank, self.wire = stops, bank, wire
+        self._out, self._back = wire_format.dispatch, wire_format.combine
 
     def steps(
         self, standing: Standing, gates_NK: Tensor, slots_NK: Tensor
@@ -77,9 +81,10 @@ class DirectExperts:
         row_P, choice_P = torch.nonzero(slots_NK >= 0, as_tuple=True)
         order_P = torch.argsort(slots_NK[row_P, choice_P], stable=True)
         row_P, choice_P = row_P[order_P], choice_P[order_P]
+        payload = self._out.encode(standing.x_NH)
         sent = yield from self.wire.send(
             (
-                standing.x_NH[row_P],
+                *(rows[row_P] for rows in payload),
                 slots_NK[row_P, choice_P][:, None],
                 gates_NK[row_P, choice_P][:, None],
                 standing.token_N[row_P],
@@ -90,7 +95,9 @@ class DirectExperts:
             standing.rank_N[row_P],
             holder_NK[row_P, choice_P],
         )
-        x_PH, slots_P1, gates_P1, token_P, merge_P, first_P, *carried = sent.columns
+        x_PH = self._out.decode(sent.columns[: len(payload)])
+        header = sent.columns[len(payload) :]
+        slots_P1, gates_P1, token_P, merge_P, first_P, *carried = header
         done_PH = self.bank.compute(
             Rows(
                 payload_NH=x_PH,
@@ -99,19 +106,24 @@ class DirectExperts:
                 rank_N=sent.rank_N,
             )
         )
-        met = yield from self.wire.gather((done_PH, token_P), sent.rank_N, merge_P)
+        met = yield from self.wire.gather(
+            (*self._back.encode(done_PH), token_P), sent.rank_N, merge_P
+        )
+        *results, of_P = met.columns
         arrived = _standing([x_PH, token_P, sent.rank_N, *carried]).take(first_P)
         moved = arrived.and_also(standing.take(slots_NK[:, 0] < 0))
-        return moved, _summed(moved, *met.columns)
+        return moved, _summed(moved, self._back.decode(tuple(results)), of_P)
 
     def home(self, standing: Standing, home_N: Tensor) -> Steps[Standing]:
         """Take tokens home after the last layer."""
+        payload = self._back.encode(standing.x_NH)
         back = yield from self.wire.gather(
-            (standing.x_NH, standing.token_N, *standing.carried),
+            (*payload, standing.token_N, *standing.carried),
             standing.rank_N,
             home_N,
         )
-        x_NH, token_N, *carried = back.columns
+        x_NH = self._back.decode(back.columns[: len(payload)])
+        token_N, *carried = back.columns[len(payload) :]
         return _standing([x_NH, token_N, back.rank_N, *carried])
 
 

@@ -114,7 +114,8 @@ class _ForcedRun:
             x_NH=x_NH,
             token_N=token_N,
             rank_N=self._homes.source_T[token_N],
-            carried=(x_NH,),
+            # The residual stream rides beside what experts read, which may lose bits.
+            carried=(x_NH, x_NH),
         )
         for layer, placed in enumerate(self.placed):
             ids_NK, gates_NK = self._routing(layer, standing.token_N.cpu().numpy())
@@ -127,18 +128,17 @@ class _ForcedRun:
         home = yield from self.placed[-1].home(standing, home_N)
         if not torch.equal(home.token_N.sort().values, token_N):
             raise ReplayMismatch(["tokens came home to other ranks than their own"])
-        return relative_error(home.x_NH, home.carried[0])
+        return relative_error(home.x_NH, home.carried[1])
 
     def _after(self, layer: int, moved: Standing, y_NH: Tensor) -> Standing:
         """Close a layer where tokens stand now; the unsharded stream goes with them."""
         ids_NK, gates_NK = self._routing(layer, moved.token_N.cpu().numpy())
-        wanted_NH = moved.carried[0]
+        residual_NH, wanted_NH = moved.carried
         expected_NH = unsharded(wanted_NH, ids_NK, gates_NK, *self._weights[layer])
         self.tally.differs(layer, y_NH, expected_NH)
+        x_NH = _normed(residual_NH + y_NH)
         return replace(
-            moved,
-            x_NH=_normed(moved.x_NH + y_NH),
-            carried=(_normed(wanted_NH + expected_NH),),
+            moved, x_NH=x_NH, carried=(x_NH, _normed(wanted_NH + expected_NH))
         )
 
     def _start(self, rows: IntArray) -> Tensor:

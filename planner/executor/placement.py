@@ -19,6 +19,8 @@ from planner.executor.moving.base import Mode, Stops
 from planner.executor.moving.copies import Copies
 from planner.executor.moving.dedup_domain import DedupDomain
 from planner.executor.moving.dedup_gpu import DedupGpu
+from planner.executor.precision.base import Precision
+from planner.executor.precision.named import FP32
 from planner.executor.result import Moved, OutputCheck
 from planner.executor.slots import Expert, SlotBank
 from planner.layout import ParallelLayout
@@ -36,13 +38,14 @@ MODES: dict[str, type[Mode]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """A plan with the rules that say how tokens reach its slots."""
+    """A plan with the rules that say how tokens reach its slots, and as what."""
 
     plan: PlacementPlan
     layout: ParallelLayout
     traffic: str
     selection: str
     endpoint: str
+    precision: Precision = FP32
 
     @property
     def chained(self) -> bool:
@@ -83,6 +86,7 @@ class Placement:
             mode=MODES[self.traffic](),
             stops=self._stops(host),
             wire=host.wire(),
+            wire_format=self.precision.wire,
         )
 
     def direct(
@@ -93,12 +97,19 @@ class Placement:
             bank=self._bank(layer, weights_E, expert, host),
             stops=self._stops(host),
             wire=host.wire(),
+            wire_format=self.precision.wire,
         )
 
     def _bank(
         self, layer: int, weights_E: tuple[Tensor, Tensor], expert: Expert, host: Host
     ) -> SlotBank:
-        return SlotBank(self.plan.slots_LGJ[layer], weights_E, host.hosted, expert)
+        return SlotBank(
+            self.plan.slots_LGJ[layer],
+            weights_E,
+            host.hosted,
+            expert,
+            self.precision.weights,
+        )
 
     def _stops(self, host: Host) -> Stops:
         slots = self.plan.slots_LGJ.shape[2]
@@ -144,6 +155,7 @@ class Tally:
     ) -> None:
         layers = len(placement.plan.layer_numbers)
         self._host, self._expert_bytes = host, model_spec.expert_bytes
+        self._exact = placement.precision.exact
         shape = (layers, host.ranks, host.ranks)
         self._dispatch_LGG = np.zeros(shape, dtype=np.int64)
         self._combine_LGG = np.zeros(shape, dtype=np.int64)
@@ -161,7 +173,7 @@ class Tally:
 
     def differs(self, layer: int, found_NH: Tensor, wanted_NH: Tensor) -> None:
         """Note how far a layer's outputs are from the unsharded model's."""
-        error = relative_error(found_NH, wanted_NH)
+        error = relative_error(found_NH, wanted_NH, mean_at_least=not self._exact)
         self.error_L[layer] = max(self.error_L[layer], error)
 
     def moved(self, final_error: float, ids_agreeing: float | None = None) -> Moved:
@@ -189,10 +201,20 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def relative_error(found_TH: Tensor, wanted_TH: Tensor) -> float:
-    """Return the greatest difference of a token over its greatest wanted value."""
+def relative_error(
+    found_TH: Tensor, wanted_TH: Tensor, *, mean_at_least: bool = False
+) -> float:
+    """Return the greatest difference of a token over its greatest wanted value.
+
+    Parameters
+    ----------
+    mean_at_least
+        Tokens whose values are small are held against the mean over tokens.
+    """
     if not len(wanted_TH):
         return 0.0
     difference_T = (found_TH - wanted_TH).abs().amax(dim=1)
     scale_T = wanted_TH.abs().amax(dim=1).clamp(min=TINIEST)
+    if mean_at_least:
+        scale_T = scale_T.maximum(scale_T.mean())
     return float((difference_T / scale_T).nan_to_num(nan=torch.inf).max())

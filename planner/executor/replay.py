@@ -43,6 +43,7 @@ def replay(
     token_ids: IntArray | None = None,
     seq_ids: IntArray | None = None,
     seed: int = 0,
+    precision: str = "fp32",
     host: "Host | None" = None,
     rerouting: Rerouting | None = None,
 ) -> ReplayResult:
@@ -62,6 +63,8 @@ def replay(
         Columns of the whole trace file, one value per row; ``real`` only.
     seed
         Of hidden states, gates and expert weights under ``forced``.
+    precision
+        What rows travel as and slots hold: ``fp32``, ``bf16`` or ``fp8``.
     host
         This process's rank, for ``distributed`` only.
     rerouting
@@ -91,6 +94,11 @@ def replay(
                 "real gating runs the model: install the extra [executor] and use "
                 "--executor local, or take --gating forced"
             )
+        if precision != "fp32":
+            raise UsageError(
+                f"--precision {precision}: the counter moves no values; use "
+                "--executor local"
+            )
         moved = count(
             plan,
             part,
@@ -109,6 +117,7 @@ def replay(
             rules=(traffic, selection, endpoint),
             text=None if gating == "forced" else (weights, token_ids, seq_ids),
             seed=seed,
+            precision=precision,
             host=host,
             rerouting=rerouting,
         )
@@ -122,6 +131,7 @@ def replay(
         numerators_L2A=link_numerators(moved.dispatch_LGG, moved.combine_LGG, routes),
         q=routes.q,
         message_bytes=message_bytes,
+        precision=precision,
         seconds=time.perf_counter() - start,
     )
 
@@ -135,6 +145,7 @@ def _moved_by_torch(
     rules: tuple[str, str, str],
     text: tuple[Path | None, IntArray | None, IntArray | None] | None,
     seed: int,
+    precision: str,
     host: "Host | None",
     rerouting: Rerouting | None,
 ) -> Moved:
@@ -143,6 +154,7 @@ def _moved_by_torch(
     from planner.executor.host import LocalHost
     from planner.executor.model.weights import load_model
     from planner.executor.placement import Placement
+    from planner.executor.precision.named import precision_named
     from planner.executor.text.reading import add_biases
     from planner.executor.text.run import replay_text
 
@@ -154,6 +166,7 @@ def _moved_by_torch(
         traffic=traffic,
         selection=selection,
         endpoint=endpoint,
+        precision=precision_named(precision),
     )
     if text is None:
         forced: Moved = replay_forced(

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from planner.arrays import ExactArray, FloatArray, IntArray
+from planner.executor.precision.tolerance import TOLERANCES, Tolerance
 
-OUTPUT_TOLERANCE = 1e-5
+OUTPUT_TOLERANCE = TOLERANCES["fp32"].outputs
 """Greatest relative difference from the unsharded model's outputs, in float32."""
 
 
@@ -14,7 +15,8 @@ class OutputCheck:
 
     Differences are relative per token: the greatest absolute difference of an
     output over the greatest absolute value of the unsharded one. Both runs go
-    through all layers on their own, so differences add up.
+    through all layers on their own, so differences add up. In bf16 and fp8 a
+    layer's differences are over its mean greatest value where that is more.
 
     Attributes
     ----------
@@ -28,9 +30,14 @@ class OutputCheck:
     final_error: float
 
     @property
+    def layer_error(self) -> float:
+        """The greatest difference in any layer."""
+        return float(self.error_L.max(initial=0.0))
+
+    @property
     def max_relative_error(self) -> float:
         """The greatest difference found anywhere."""
-        return max(float(self.error_L.max(initial=0.0)), self.final_error)
+        return max(self.layer_error, self.final_error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,8 +56,8 @@ class Moved:
     outputs
         None without tensors.
     ids_agreeing
-        Share of the trace's expert ids that the model's router chose for the same
-        token and layer; None where routing was forced.
+        Share of the trace's expert ids that the model's router chose, or would have
+        chosen, for the same token and layer; None where routing was forced.
     """
 
     dispatch_LGG: IntArray
@@ -73,6 +80,8 @@ class ReplayResult:
         are not divided out.
     message_bytes
         Bytes of one dispatch and one combine transfer.
+    precision
+        What rows travelled as and slots held.
     seconds
         Wall time of moving and counting; not part of any digest.
     """
@@ -85,6 +94,7 @@ class ReplayResult:
     q: int
     message_bytes: tuple[int, int]
     seconds: float
+    precision: str = "fp32"
 
     @property
     def transfers_L2GG(self) -> tuple[IntArray, IntArray]:
@@ -105,6 +115,11 @@ class ReplayResult:
         """Greatest difference of an output; None without tensors."""
         outputs = self.moved.outputs
         return None if outputs is None else outputs.max_relative_error
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """The differences that the precision allows."""
+        return TOLERANCES[self.precision]
 
     @property
     def ids_agreeing(self) -> float | None:

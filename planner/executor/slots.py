@@ -4,7 +4,7 @@ Slots are numbered through the cluster, GPU · J + position, so that the slots o
 rank follow each other.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from planner.arrays import IdArray, IntArray
+from planner.errors import UsageError
+from planner.executor.precision.base import Codec
+from planner.executor.wire.base import Columns
 
 Expert: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Maps tokens [N, H] and the weights of one expert to its outputs [N, H]."""
@@ -51,12 +54,14 @@ class SlotBank:
         Weights of the logical experts, stacked: SwiGLU's [E, H, 2F] and [E, F, H].
     ranks
         The ranks hosted here.
+    codec
+        How weights are held; experts compute with what it decodes.
 
     Attributes
     ----------
     weights_P
-        Weights by hosted slot; NaN where there is no slot, so that a wrong address
-        cannot go unseen.
+        Encoded weights by hosted slot; they stand for NaN where there is no slot,
+        so that a wrong address cannot go unseen.
     expert_P
         The expert of each hosted slot; -1 where there is no slot.
     pairs_G
@@ -69,15 +74,18 @@ class SlotBank:
         weights_E: tuple[Tensor, Tensor],
         ranks: range,
         expert: Expert,
+        codec: Codec,
     ) -> None:
-        self._expert, self._ranks = expert, ranks
+        self._expert, self._ranks, self._codec = expert, ranks, codec
         ep, self.slots = slots_GJ.shape
         held_GJ = slots_GJ[np.asarray(ranks) % ep].astype(np.int64)
         self.expert_P = torch.from_numpy(held_GJ.reshape(-1)).to(weights_E[0].device)
         empty_P = self.expert_P < 0
-        self.weights_P: tuple[Tensor, ...] = tuple(
-            rows[self.expert_P.clamp(min=0)].masked_fill(
-                empty_P[:, None, None], torch.nan
+        self.weights_P: tuple[Columns, ...] = tuple(
+            codec.encode(
+                rows[self.expert_P.clamp(min=0)].masked_fill(
+                    empty_P[:, None, None], torch.nan
+                )
             )
             for rows in weights_E
         )
@@ -87,20 +95,36 @@ class SlotBank:
     @property
     def held_G(self) -> IntArray:
         """Slots of each hosted rank whose weights are there."""
-        there_P = ~self.weights_P[0].isnan().any(dim=2).any(dim=1)
-        held: IntArray = there_P.view(len(self._ranks), -1).sum(dim=1).cpu().numpy()
+        there_P = [
+            not bool(self._codec.decode(held).isnan().any())
+            for held, *_ in self._by_slot()
+        ]
+        held: IntArray = np.reshape(there_P, (len(self._ranks), -1)).sum(axis=1)
         return held
+
+    @property
+    def bytes_G(self) -> IntArray:
+        """Bytes of all slots of each hosted rank, empty ones too, as they are held."""
+        held = sum(rows.nbytes for columns in self.weights_P for rows in columns)
+        return np.full(len(self._ranks), held // len(self._ranks), dtype=np.int64)
 
     def trainable(self) -> tuple[nn.Parameter, ...]:
         """Make every slot's weights parameters and return them.
 
         No row ever reaches a slot without an expert, so that gradients are 0 there.
+
+        Raises
+        ------
+        UsageError
+            If weights are held as more than their values.
         """
+        if self._codec.columns > 1:
+            raise UsageError("weights in fp8 cannot be trained: take fp32 or bf16")
         found = tuple(
             rows if isinstance(rows, nn.Parameter) else nn.Parameter(rows.detach())
-            for rows in self.weights_P
+            for (rows,) in self.weights_P
         )
-        self.weights_P = found
+        self.weights_P = tuple((rows,) for rows in found)
         return found
 
     def compute(self, rows: Rows) -> Tensor:
@@ -110,15 +134,14 @@ class SlotBank:
         zeros. Each expert runs once, on all its rows.
         """
         row_P, column_P, place_P = self._to_compute(rows)
-        sizes_P = torch.bincount(place_P, minlength=len(self.weights_P[0])).tolist()
-        self._count(sizes_P)
-        batches = rows.payload_NH[row_P].split(sizes_P)
+        sizes_P = torch.bincount(place_P, minlength=len(self.weights_P[0][0]))
+        sizes = sizes_P.tolist()
+        self._count(sizes)
+        batches = rows.payload_NH[row_P].split(sizes)
         done_PH = torch.cat(
             [
-                self._expert(batch, *weights)
-                for batch, *weights in zip(
-                    batches, *(rows.unbind(0) for rows in self.weights_P), strict=True
-                )
+                self._expert(batch, *map(self._codec.decode, held))
+                for batch, held in zip(batches, self._by_slot(), strict=True)
                 if len(batch)
             ]
             or [rows.payload_NH[:0]]
@@ -126,6 +149,15 @@ class SlotBank:
         if rows.gates_NM is not None:
             done_PH = done_PH * rows.gates_NM[row_P, column_P][:, None]
         return torch.zeros_like(rows.payload_NH).index_add(0, row_P, done_PH)
+
+    def _by_slot(self) -> Iterator[tuple[Columns, ...]]:
+        """Return the encoded weights of each slot, matrix by matrix."""
+        # Cut at once: to index slot by slot costs a gradient of all slots each.
+        matrices = (
+            zip(*(rows.unbind(0) for rows in columns), strict=True)
+            for columns in self.weights_P
+        )
+        return zip(*matrices, strict=True)
 
     def _to_compute(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
         """Return row, column and hosted slot of every pair, sorted by slot."""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from planner import bundled
 from planner.errors import ReplayMismatch, UsageError
 from planner.executor.gating.rerouting import Rerouting
+from planner.executor.precision.tolerance import TOLERANCES, Tolerance
 from planner.executor.replay import replay as move
-from planner.executor.result import OUTPUT_TOLERANCE
+from planner.executor.result import OutputCheck
 from planner.manifest import Manifest, read_manifest
 from planner.manifest.schema import LayerPrediction, PartPrediction
 from planner.pipeline.evaluating import plan_of
@@ -45,11 +46,18 @@ class ReplayedPart:
         ordered pair and every link, both legs, in every layer. Where choices were
         changed, the prediction is made again for the new ones.
     max_relative_error
-        Greatest difference of an output from the unsharded model's, relative; None
-        without tensors.
+        Greatest difference of an output from the unsharded float32 model's,
+        relative; None without tensors.
+    output_error, layer_error
+        Its two parts: in what leaves the last layer, and in the routed experts'
+        outputs of any layer.
+    tolerance
+        What the precision allows of each; None without tensors.
     ids_agreeing
         Share of expert ids that the model's router chose as recorded, or as decided
-        before where choices were changed; None where routing was forced.
+        before where choices were changed; None where routing was forced. In bf16
+        and fp8 tokens go to the unsharded pass's experts, and this is what the
+        router would have chosen.
     rerouted
         Loads and outputs before and after; None where nothing was changed.
     """
@@ -62,6 +70,9 @@ class ReplayedPart:
     max_relative_error: float | None
     ids_agreeing: float | None
     seconds: float
+    output_error: float | None = None
+    layer_error: float | None = None
+    tolerance: Tolerance | None = None
     rerouted: ReroutedPart | None = None
 
 
@@ -85,6 +96,7 @@ class ReplayReport:
     gating: str
     parts: tuple[ReplayedPart, ...]
     notes: tuple[str, ...]
+    precision: str = "fp32"
     change: Change | None = None
     worst_by_step: tuple[float, ...] = ()
     rank: int = 0
@@ -97,6 +109,7 @@ class ReplayOptions:
     part: str = "both"
     executor: str = "auto"
     gating: str = "auto"
+    precision: str = "fp32"
     balance: str | None = None
     capacity_factor: float | None = None
 
@@ -124,17 +137,17 @@ def replay_here(
     for (name, setting, predicted, tokens), rerouting in zip(
         found, reroutings, strict=True
     ):
-        result = _moved(setting, tokens, options.executor, text, rerouting, host)
+        result = _moved(setting, tokens, options, text, rerouting, host)
         layers, beside = predicted.layers, None
         if rerouting is not None:
             layers, beside = predicted_again(setting, tokens, rerouting)
-        parts.append(
-            replace(_compared(name, layers, setting, tokens, result), rerouted=beside)
-        )
+        done = _compared(name, layers, setting, tokens, result, options.precision)
+        parts.append(replace(done, rerouted=beside))
     return ReplayReport(
         plan=str(path),
         executor=options.executor,
         gating=mode,
+        precision=options.precision,
         parts=tuple(parts),
         notes=tuple(notes),
         change=change,
@@ -199,7 +212,7 @@ class _Replayed:
 
     layers: list[LayerDigests]
     seconds: float
-    max_relative_error: float | None = None
+    outputs: OutputCheck | None = None
     ids_agreeing: float | None = None
 
 
@@ -216,17 +229,17 @@ def _counted(setting: Setting, part: TokenPart) -> _Replayed:
 def _moved(
     setting: Setting,
     part: TokenPart,
-    executor: str,
+    options: ReplayOptions,
     text: RoutingTrace | None,
     rerouting: Rerouting | None,
     host: "Host | None",
 ) -> _Replayed:
     """Move a part; ``text`` is there under real gating."""
-    if executor == "counter" and text is None and rerouting is None:
+    if options.executor == "counter" and text is None and rerouting is None:
         return _counted(setting, part)
     manifest = setting.manifest
     result = move(
-        executor,
+        options.executor,
         "forced" if text is None else "real",
         plan=plan_of(manifest),
         part=part,
@@ -241,13 +254,14 @@ def _moved(
         token_ids=None if text is None else text.token_id_T,
         seq_ids=None if text is None else text.sequence_T,
         seed=manifest.provenance.seed,
+        precision=options.precision,
         rerouting=rerouting,
         host=host,
     )
     return _Replayed(
         layers=LayerDigests.of_result(result),
         seconds=result.seconds,
-        max_relative_error=result.max_relative_error,
+        outputs=result.moved.outputs,
         ids_agreeing=result.ids_agreeing,
     )
 
@@ -258,15 +272,13 @@ def _compared(
     setting: Setting,
     part: TokenPart,
     moved: _Replayed,
+    precision: str,
 ) -> ReplayedPart:
     """Compare every GPU pair and link of both legs with the prediction."""
     findings = differences(name, predicted, moved.layers)
-    error = moved.max_relative_error
-    if error is not None and not error <= OUTPUT_TOLERANCE:
-        findings.append(
-            f"{name} part: outputs differ from the unsharded model's by {error:.2e}, "
-            f"relative; the tolerance is {OUTPUT_TOLERANCE:.0e}"
-        )
+    outputs, tolerance = moved.outputs, TOLERANCES[precision]
+    if outputs is not None:
+        findings += _too_far(name, outputs, precision)
     if findings:
         raise ReplayMismatch(findings)
     gpus, links = setting.layout.gpu_count, len(setting.topology.links)
@@ -277,7 +289,24 @@ def _compared(
         transfers=sum(layer.sent + layer.answered for layer in moved.layers),
         pairs=2 * layers * gpus * (gpus - 1),
         links=2 * layers * links,
-        max_relative_error=error,
+        max_relative_error=None if outputs is None else outputs.max_relative_error,
+        output_error=None if outputs is None else outputs.final_error,
+        layer_error=None if outputs is None else outputs.layer_error,
+        tolerance=None if outputs is None else tolerance,
         ids_agreeing=moved.ids_agreeing,
         seconds=moved.seconds,
     )
+
+
+def _too_far(name: str, outputs: OutputCheck, precision: str) -> list[str]:
+    """Hold outputs against what the precision allows."""
+    tolerance = TOLERANCES[precision]
+    return [
+        f"{name} part: {what} differ from the unsharded model's by {error:.2e}, "
+        f"relative; the tolerance is {allowed:g} in {precision}"
+        for what, error, allowed in (
+            ("outputs", outputs.final_error, tolerance.outputs),
+            ("outputs of routed experts", outputs.layer_error, tolerance.layers),
+        )
+        if not error <= allowed
+    ]

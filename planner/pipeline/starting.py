@@ -4,6 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from planner.errors import UsageError
+from planner.executor.precision.tolerance import TOLERANCES
 from planner.pipeline.replaying import (
     PARTS,
     ReplayOptions,
@@ -21,6 +22,7 @@ def replay(
     part: str = "both",
     executor: str = "auto",
     gating: str = "auto",
+    precision: str = "fp32",
     balance: str | None = None,
     capacity_factor: float | None = None,
     timeline: str | Path | None = None,
@@ -39,6 +41,8 @@ def replay(
     gating
         ``real`` lets the bundled model's router choose, ``forced`` takes the
         trace's ids; ``auto`` takes ``real`` for the bundled trace.
+    precision
+        ``fp32``, ``bf16`` or ``fp8``: what rows travel as and slots hold.
     balance
         Let the biases of the model's router follow the loads of the planning part
         first: ``default``, or ``NAME=VALUE,...`` of :class:`Balance`.
@@ -52,18 +56,19 @@ def replay(
     ------
     ReplayMismatch
         If a count differs from the prediction, or an output from the unsharded
-        model's.
+        model's by more than the precision's tolerance.
     WorldError
         If a rank of ``distributed`` is lost, or does not fit the others.
     UsageError
         For a combination that does not exist.
     """
-    _check_words(part, executor, gating)
+    _check_words(part, executor, gating, precision)
     notes: list[str] = []
     options = ReplayOptions(
         part=part,
-        executor=_executor(executor, notes),
+        executor=_executor(executor, precision, notes),
         gating=gating,
+        precision=precision,
         balance=balance,
         capacity_factor=capacity_factor,
     )
@@ -77,22 +82,29 @@ def replay(
     return replay_here(Path(plan), options, notes)
 
 
-def _check_words(part: str, executor: str, gating: str) -> None:
+def _check_words(part: str, executor: str, gating: str, precision: str) -> None:
     for name, value, known in (
         ("part", part, PARTS),
         ("executor", executor, EXECUTORS),
         ("gating", gating, GATINGS),
+        ("precision", precision, tuple(TOLERANCES)),
     ):
         if value not in known:
             raise UsageError(f"--{name} {value!r}: choose from {', '.join(known)}")
 
 
-def _executor(wanted: str, notes: list[str]) -> str:
+def _executor(wanted: str, precision: str, notes: list[str]) -> str:
     has_torch = find_spec("torch") is not None
     if wanted in ("local", "distributed") and not has_torch:
         raise UsageError(
             f"--executor {wanted} needs torch: pip install "
             "'moe-placement-planner[executor]', or use --executor counter"
+        )
+    if precision != "fp32" and (wanted == "counter" or not has_torch):
+        raise UsageError(
+            f"--precision {precision} needs tensors, and the counter has none: use "
+            "--executor local, with torch (pip install "
+            "'moe-placement-planner[executor]')"
         )
     if wanted != "auto":
         return wanted

@@ -13,18 +13,14 @@ from planner import bundled
 from planner.errors import UsageError
 from planner.executor.replay import replay
 from planner.executor.result import OUTPUT_TOLERANCE
-from planner.instance import Caps, Objective, PlacementInstance, Workload
-from planner.layout import ParallelLayout
 from planner.manifest import write_manifest
 from planner.options import SolveOptions
 from planner.plan import PlacementPlan
-from planner.topology.paths import build_routes
 from planner.topology.schema import load_topology
-from planner.traffic.base import TRAFFIC
 from planner.workload.parts import TokenPart
 from planner.workload.presets import load_model
 from planner.workload.trace import RoutingTrace, load_trace
-from tests.instances import cluster
+from tests.instances import cluster, placed_on
 from tests.unit.executor.placed import random_slots
 from tests.unit.executor.replays import Job, Seen, predicted
 
@@ -91,30 +87,13 @@ def job(
         for e in range(0, 64, 3)
     }
     return Job(
-        instance=PlacementInstance(
-            topology=topology,
-            routes=build_routes(topology),
-            model=load_model("tiny-moe"),
-            layout=ParallelLayout(
-                domain_G=topology.domain_G,
-                ep=gpus,
-                attention_groups=tuple((gpu,) for gpu in range(gpus)),
-            ),
+        instance=placed_on(
+            topology,
+            load_model("tiny-moe"),
+            part,
+            slots=width,
+            traffic=traffic,
             selection=selection,
-            objective=Objective(),
-            caps=Caps(),
-            slots_per_gpu=width,
-            workloads=(
-                Workload(
-                    traffic=traffic,
-                    endpoint=TRAFFIC.get(traffic).endpoints[0],
-                    message_bytes=(3, 2),
-                    planning=part,
-                    holdout=None,
-                ),
-            ),
-            memory_bytes_G=np.zeros(gpus, dtype=np.int64),
-            memory_limit_G=np.full(gpus, 10**9),
         ),
         plan=PlacementPlan(
             layer_numbers=trace.layer_numbers, slots_LGJ=slots, split=split

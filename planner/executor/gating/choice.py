@@ -25,8 +25,6 @@ def choose(
     ids_TK, gates_TK
         Expert ids (int64) by descending selection score, and their gates.
     """
-    if logits_TE.dtype in (torch.float16, torch.bfloat16):
-        logits_TE = logits_TE.float()
     scores_TE = _scores(gate, logits_TE)
     selection_TE = scores_TE.detach()
     if bias_E is not None:
@@ -40,12 +38,12 @@ def choose(
 
 def weigh(gate: Gate, logits_TE: Tensor, ids_TK: Tensor) -> Tensor:
     """Return the gates of experts that were chosen already, none of them null."""
-    if logits_TE.dtype in (torch.float16, torch.bfloat16):
-        logits_TE = logits_TE.float()
     return _gates(gate, _scores(gate, logits_TE).gather(-1, ids_TK))
 
 
 def _scores(gate: Gate, logits_TE: Tensor) -> Tensor:
+    if logits_TE.dtype in (torch.float16, torch.bfloat16):
+        logits_TE = logits_TE.float()
     if gate.scores == "sigmoid":
         return torch.sigmoid(logits_TE)
     if gate.scores == "softmax":

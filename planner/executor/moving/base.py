@@ -142,16 +142,28 @@ def distinct(keys_NM: Tensor) -> tuple[Tensor, Tensor]:
     return row_P, sorted_NM[row_P, column_P]
 
 
-def unmerged_onward(
-    slots_NM: Tensor, gates_NM: Tensor | None, rank_N: Tensor, stops: Stops
-) -> Packed:
-    """Pass on every row whose slots are on another GPU, one to one (rule 7)."""
-    final_N = stops.holder(slots_NM).amax(dim=1)
-    owner_N = torch.nonzero(final_N != rank_N).flatten()
-    return Packed(
-        owner_N=owner_N,
-        slots_NM=slots_NM[owner_N],
-        gates_NM=None if gates_NM is None else gates_NM[owner_N],
-        weight_N=None,
-        to_N=final_N[owner_N],
-    ).by_stop()
+class Unmerged:
+    """Relays only where the endpoint mode asks for them, row by row (rule 7)."""
+
+    def relays(self, stops: Stops) -> bool:
+        """Whether rows between domains stop at a relay."""
+        return stops.relayed
+
+    def onward(
+        self,
+        slots_NM: Tensor,
+        gates_NM: Tensor | None,
+        from_N: Tensor,
+        rank_N: Tensor,
+        stops: Stops,
+    ) -> Packed:
+        """Pass on every row whose slots are on another GPU, one to one."""
+        final_N = stops.holder(slots_NM).amax(dim=1)
+        owner_N = torch.nonzero(final_N != rank_N).flatten()
+        return Packed(
+            owner_N=owner_N,
+            slots_NM=slots_NM[owner_N],
+            gates_NM=None if gates_NM is None else gates_NM[owner_N],
+            weight_N=None,
+            to_N=final_N[owner_N],
+        ).by_stop()

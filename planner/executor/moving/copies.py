@@ -6,11 +6,11 @@ from torch import Tensor
 from planner.executor.moving.base import (
     Packed,
     Stops,
-    unmerged_onward,
+    Unmerged,
 )
 
 
-class Copies:
+class Copies(Unmerged):
     """DeepEP low latency: no merging anywhere."""
 
     def pack(
@@ -29,18 +29,3 @@ class Copies:
             to_N=stops.first_stop(rank_T[token_P], stops.holder(slot_P)),
         )
         return packed.by_stop() if stops.relayed else packed
-
-    def relays(self, stops: Stops) -> bool:
-        """Only as the endpoint mode asks (rule 7)."""
-        return stops.relayed
-
-    def onward(
-        self,
-        slots_NM: Tensor,
-        gates_NM: Tensor | None,
-        from_N: Tensor,
-        rank_N: Tensor,
-        stops: Stops,
-    ) -> Packed:
-        """Pass rows on one to one."""
-        return unmerged_onward(slots_NM, gates_NM, rank_N, stops)

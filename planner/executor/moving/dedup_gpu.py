@@ -6,12 +6,12 @@ from torch import Tensor
 from planner.executor.moving.base import (
     Packed,
     Stops,
+    Unmerged,
     distinct,
-    unmerged_onward,
 )
 
 
-class DedupGpu:
+class DedupGpu(Unmerged):
     """DeepEP direct, TensorRT-LLM all-to-all."""
 
     def pack(
@@ -28,18 +28,3 @@ class DedupGpu:
             weight_N=None,
             to_N=stops.first_stop(rank_T[token_N], gpu_N),
         ).by_stop()
-
-    def relays(self, stops: Stops) -> bool:
-        """Only as the endpoint mode asks (rule 7)."""
-        return stops.relayed
-
-    def onward(
-        self,
-        slots_NM: Tensor,
-        gates_NM: Tensor | None,
-        from_N: Tensor,
-        rank_N: Tensor,
-        stops: Stops,
-    ) -> Packed:
-        """Pass rows on one to one."""
-        return unmerged_onward(slots_NM, gates_NM, rank_N, stops)

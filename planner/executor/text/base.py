@@ -56,11 +56,13 @@ class TextBatch:
 class Reference:
     """What the unsharded model computes of a batch, by token of the batch.
 
-    ``place_T`` is where a token of the part is in the others.
+    ``place_T`` is where a token of the part is in the others; ``ids_LNK`` are the
+    experts that its router chose.
     """
 
     place_T: Tensor
     routed_LNH: Tensor
+    ids_LNK: Tensor
     logits_NV: Tensor
 
 
@@ -95,6 +97,7 @@ class TextPass:
         layers = range(len(self.numbers))
         self.choices = [placement.choice(layer, host) for layer in layers]
         self.agreeing = self.ids = 0
+        self._own_choice = placement.precision.exact
 
     @property
     def layers(self) -> list[MoELayer]:
@@ -104,6 +107,28 @@ class TextPass:
     def through(self, batch: TextBatch) -> Steps[float]:
         """Run a batch unsharded and placed; return how far the logits are apart."""
         raise NotImplementedError
+
+    def routing(
+        self,
+        index: int,
+        token_N: Tensor,
+        x_NH: Tensor,
+        own: tuple[Tensor, Tensor],
+        reference: Reference,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the experts that tokens go to, and their gates.
+
+        Where nothing is lost on the way these are the router's own, unless it was
+        decided before. Otherwise hidden states drift, and choices with them: then
+        tokens go to the experts of the unsharded pass, weighed by the router here,
+        and what it would have chosen is only compared with the trace.
+        """
+        self.agreed(index, token_N, own[0])
+        if self._own_choice or self.rerouting is not None:
+            return self.decided(index, token_N, x_NH, *own)
+        ids_NK = reference.ids_LNK[index, reference.place_T[token_N]]
+        gates_NK = self.layers[index].weigh(x_NH, ids_NK.clamp(min=0))
+        return ids_NK, gates_NK.masked_fill(ids_NK < 0, 0)
 
     def agreed(self, layer: int, token_N: Tensor, ids_NK: Tensor) -> None:
         """Compare what the router chose with what was recorded or decided."""
@@ -142,22 +167,24 @@ class TextPass:
         """Let the first process run the unsharded model, and tell all."""
         token_N = batch.token_N
         hidden, vocab = self.model.config.hidden, self.model.config.vocab
-        layers = len(self.numbers)
-        like = torch.empty(
-            len(token_N), layers * hidden + vocab, device=self.host.device
-        )
+        layers, top_k = len(self.numbers), self.part.experts_LTK.shape[2]
+        widths = [layers * hidden, layers * top_k, vocab]
+        like = torch.empty(len(token_N), sum(widths), device=self.host.device)
         told = self.host.from_first(lambda: self._unsharded(batch), like)
-        routed, logits_NV = told.split([layers * hidden, vocab], dim=1)
+        routed, ids, logits_NV = told.split(widths, dim=1)
         place_T = torch.full_like(self.homes.source_T, -1)
         place_T[token_N] = torch.arange(len(token_N), device=token_N.device)
         return Reference(
             place_T=place_T,
             routed_LNH=routed.unflatten(1, (layers, hidden)).transpose(0, 1),
+            # A float32 holds every expert id exactly.
+            ids_LNK=ids.unflatten(1, (layers, top_k)).transpose(0, 1).long(),
             logits_NV=logits_NV,
         )
 
     def _unsharded(self, batch: TextBatch) -> Tensor:
         kept: dict[int, Tensor] = {}
+        chosen: dict[int, Tensor] = {}
         real_BS = batch.rows_BS >= 0
         routed_N = self.model.routes(batch.text_BS[real_BS])
         token_N = batch.token_N[routed_N]
@@ -170,13 +197,16 @@ class TextPass:
                 y = layer.combine_local(x, ids.clamp(min=0), gates)
                 kept[number] = y.new_zeros(len(routed_N), y.shape[1])
                 kept[number][routed_N] = y
+                chosen[number] = y.new_full((len(routed_N), ids.shape[1]), -1)
+                chosen[number][routed_N] = ids.to(y.dtype)
                 return y
 
             return at_once(combine)
 
         by = {n: noting(n, layer) for n, layer in self.model.moe.items()}
         logits = finish(self.model.steps(batch.text_BS, mask_BS=real_BS, routed_by=by))
-        return torch.cat([*(kept[n] for n in self.numbers), logits[real_BS]], dim=1)
+        noted = [*(kept[n] for n in self.numbers), *(chosen[n] for n in self.numbers)]
+        return torch.cat([*noted, logits[real_BS]], dim=1)
 
 
 class GatheredContext:

@@ -109,12 +109,11 @@ class ChainedPass(TextPass):
                 x_NH=x_NH + y_NH, token_N=standing.token_N, rank_N=standing.rank_N
             )
         index = self.numbers.index(block.layer)
-        ids_NK, gates_NK = block.ffn.route(normed_NH)
+        own_NK, own_gates_NK = block.ffn.route(normed_NH)
         routed_N = text.routed_T[standing.token_N]
-        ids_NK = ids_NK.masked_fill(~routed_N[:, None], -1)
-        self.agreed(index, standing.token_N, ids_NK)
-        ids_NK, gates_NK = self.decided(
-            index, standing.token_N, normed_NH, ids_NK, gates_NK
+        own = own_NK.masked_fill(~routed_N[:, None], -1), own_gates_NK
+        ids_NK, gates_NK = self.routing(
+            index, standing.token_N, normed_NH, own, reference
         )
         slots_NK = self.homes.slots(
             self.choices[index], ids_NK, standing.token_N, standing.rank_N

@@ -61,8 +61,8 @@ class RoundTripPass(TextPass):
         """Return what computes a layer's routed experts where the plan has them."""
 
         def routed(x_NH: Tensor, ids_NK: Tensor, gates_NK: Tensor) -> Steps[Tensor]:
-            self.agreed(index, token_N, ids_NK)
-            ids_NK, gates_NK = self.decided(index, token_N, x_NH, ids_NK, gates_NK)
+            own = ids_NK, gates_NK
+            ids_NK, gates_NK = self.routing(index, token_N, x_NH, own, reference)
             slots_NK = self.homes.slots(self.choices[index], ids_NK, token_N)
             rank_N = self.homes.source_T[token_N]
             y_NH = yield from self.placed[index].steps(x_NH, gates_NK, slots_NK, rank_N)

@@ -202,7 +202,7 @@ def test_each_replica_has_weights_of_its_own(traffic: str, endpoint: str) -> Non
     expert = next(e for e in range(9) if (case.slots == e).sum() > 1)
     gpu, place = np.argwhere(case.slots == expert)[-1]
     experts = case.placed(traffic, endpoint)
-    experts.bank.weights_P[1][gpu * 5 + place] *= 1.5
+    experts.bank.weights_P[1][0][gpu * 5 + place] *= 1.5
     served = ((case.ids == expert) & (case.targets == gpu)).any(axis=1)
     wanted = case.expected()
     difference = np.abs(case.run(experts) - wanted).max(axis=1) / np.abs(wanted).max()
@@ -217,7 +217,7 @@ def test_experts_in_each_others_slots_are_noticed(traffic: str, endpoint: str) -
     """Law: weights in the wrong slot change the outputs."""
     case = Case(2, "nearest", [0, 0, 1, 1, 1])
     experts = case.placed(traffic, endpoint)
-    w_in = experts.bank.weights_P[0]
+    w_in = experts.bank.weights_P[0][0]
     w_in[[0, 1]] = w_in[[1, 0]]
     assert far_off(case.run(experts), case.expected()) > 1e-3
 
@@ -228,7 +228,7 @@ def test_an_empty_slot_holds_no_weights() -> None:
     gpu, place = np.argwhere(case.slots == -1)[0]
     experts = case.placed("copies", "local_nic")
     assert experts.bank.held_G[gpu] == (case.slots[gpu] >= 0).sum()
-    assert experts.bank.weights_P[0][gpu * 5 + place].isnan().all()
+    assert experts.bank.weights_P[0][0][gpu * 5 + place].isnan().all()
 
 
 @pytest.mark.parametrize("selection", ["nearest", "even", "weighted"])

@@ -1,0 +1,1 @@
+"""In which formats tokens travel and expert weights are held."""
