@@ -75,7 +75,7 @@ def replay(
         str | None,
         typer.Option(
             help="Let the router's biases follow the loads first: default, or "
-            "rule=prices,step=0.05,target=1.15,bound=1,window=4,steps=100,newcomers=1."
+            "rule=prices,step=0.03,target=1.15,bound=1,window=4,steps=100,newcomers=1."
         ),
     ] = None,
     capacity_factor: Annotated[
