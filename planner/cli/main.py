@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from planner import __version__
 from planner.cli import bench, plans, solving, topology, trace, why
@@ -89,8 +90,8 @@ def main() -> None:
         show_infeasible(error, stderr)
         sys.exit(error.exit_code)
     except PlannerError as error:
-        stderr.print("[bold red]error:[/] ", end="")
-        stderr.print(str(error), markup=False)
+        # At once: ranks that share a terminal do not write into each other's message.
+        stderr.print(Text.assemble(("error:", "bold red"), f" {error}"))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,15 @@ from planner.executor.world.hub import Timing
 from planner.executor.world.join import join
 from planner.executor.world.watch import watched
 
-QUICK = Timing(beat_s=0.2, silent_s=1.5, grace_s=0.7)
+QUICK = Timing(beat_s=0.2, silent_s=10.0, grace_s=0.7)
 
 
 def total(
     claims: str = "same",
     gpus: int = 0,
     rounds: int = 3,
-    timeout_s: float = 5.0,
+    timeout_s: float = 20.0,
+    silent_s: float = QUICK.silent_s,
     fault: str = "",
     of: int = -1,
     folder: str = "",
@@ -49,7 +51,7 @@ def total(
         claim=claim,
         gpus=gpus or found.size,
         timeout_s=timeout_s,
-        timing=QUICK,
+        timing=replace(QUICK, silent_s=silent_s),
     )
     ones = torch.ones(1)
     with watched(world):
@@ -91,7 +93,13 @@ def _go_wrong(fault: str) -> None:
 def main() -> None:
     """Be a rank: one line with the result, or one with the error."""
     given = dict(word.split("=", 1) for word in sys.argv[1:])
-    numbers = {"gpus": int, "rounds": int, "timeout_s": float, "of": int}
+    numbers = {
+        "gpus": int,
+        "rounds": int,
+        "timeout_s": float,
+        "of": int,
+        "silent_s": float,
+    }
     try:
         result = total_of({k: numbers.get(k, str)(v) for k, v in given.items()})
     except PlannerError as error:

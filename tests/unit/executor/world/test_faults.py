@@ -59,12 +59,13 @@ def test_a_rank_that_stops_ends_all_others_and_itself_when_it_goes_on(
         rounds=ENDLESS,
         fault="stop",
         of=of,
+        silent_s=2.5,
     )
     with_victim = ranks._children[of]
     other = ranks._told(1 - of)
     assert (other.kind, other.code) == ("WorldError", 5)
     assert other.words.startswith(f"rank {of} (process {with_victim.pid} on ")
-    assert other.words.endswith(" did not answer for 1.5 s: stopped or hung")
+    assert other.words.endswith(" did not answer for 2.5 s: stopped or hung")
     victim = ranks.resume(of)
     assert (victim.kind, victim.code) == ("WorldError", 5)
     ranks._nursery.kill(ranks._children)
