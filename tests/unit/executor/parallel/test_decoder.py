@@ -72,7 +72,7 @@ def test_outputs_loss_and_gradients_are_the_unsharded_ones(
     assert {"outputs", "loss"} <= set(worst)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 def test_drawn_decoders_drawn_ways_to_divide_them(
     worlds: "dict[int, StandingWorld]", seed: int
 ) -> None:
@@ -93,6 +93,28 @@ def worst_of(
     job = partial(jobs.trained_once, **changes)
     found = worlds[spec.ranks].run(job, dims, spec)
     return {name: max(f.get(name, 0.0) for f in found) for f in found for name in f}
+
+
+@pytest.mark.parametrize(
+    ("spec", "traffic"),
+    [
+        (ParallelSpec(dp=2), "copies"),
+        (ParallelSpec(dp=4), "dedup_domain"),
+        (ParallelSpec(tp=2, etp=2, dp=2), "dedup_gpu"),
+    ],
+    ids=named,
+)
+def test_rows_and_expert_weights_in_bf16(
+    worlds: "dict[int, StandingWorld]", spec: ParallelSpec, traffic: str
+) -> None:
+    """Law: within 2e-2 of the float32 model, gradients too.
+
+    The only layer with experts comes last: rounding changes no choice.
+    """
+    changes = {"traffic": traffic, "layers": 2, "precision": "bf16"}
+    worst = worst_of(worlds, KINDS["grouped"], spec, **changes)
+    assert {name: error for name, error in worst.items() if error > 2e-2} == {}
+    assert worst["outputs"] > 1e-5
 
 
 def test_copies_in_several_sets_have_one_gradient(
@@ -144,8 +166,9 @@ def test_replicas_stay_identical_to_the_last_bit(
     assert last["losses"][-1] < 0.9 * last["losses"][0]
 
 
-@pytest.mark.parametrize("dense_layers", [1, 2, 3])
-@pytest.mark.parametrize("kind", ["grouped", "latent"])
+@pytest.mark.parametrize(
+    ("kind", "dense_layers"), [("grouped", 1), ("grouped", 3), ("latent", 2)]
+)
 def test_all_reduces_move_the_bytes_that_plans_reckon_with(
     worlds: "dict[int, StandingWorld]", kind: str, dense_layers: int
 ) -> None:
