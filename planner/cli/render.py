@@ -314,6 +314,7 @@ def _show_held_and_lost(part: ReplayedPart, console: Console) -> None:
             for term in part.memory
         )
         console.print(
-            f"{part.part}: bytes held of those promised, fullest GPU: {held}",
+            f"{part.part}: bytes held of those promised, fullest GPU, "
+            f"experts at the model's size: {held}",
             soft_wrap=True,
         )
