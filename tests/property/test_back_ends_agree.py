@@ -118,8 +118,10 @@ def test_all_back_ends_count_what_the_evaluator_predicts(
 
     @given(job=jobs(gpus))
     @settings(
-        **ENOUGH,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+        max_examples=EXAMPLES[gpus],
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
     )
     def agree(job: Job) -> None:
         wanted = predicted(job)
