@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from planner.executor.parallel.gradients import gradient_of
 from planner.executor.parallel.stage import Stage
 from planner.executor.stepping import Steps, interleave
 
@@ -104,10 +105,16 @@ class Pipeline:
         tied = self.stage.tied
         if tied is None:
             return
-        own = torch.zeros_like(tied) if tied.grad is None else tied.grad
+        own = gradient_of(tied)
         other_place = 0 if self._place else self.stage.share.parts - 1
-        self._sent(own, other_place)
-        other = self._received(torch.empty_like(own), other_place)
+        other = torch.empty_like(own)
+        # NCCL's sends wait for whom they go to: not both at once.
+        if self.stage.first:
+            self._sent(own, other_place)
+            self._received(other, other_place)
+        else:
+            self._received(other, other_place)
+            self._sent(own, other_place)
         self._flush()
         # Addition commutes to the last bit, so both hold the same.
         tied.grad = own + other

@@ -72,7 +72,7 @@ def test_outputs_loss_and_gradients_are_the_unsharded_ones(
     assert {"outputs", "loss"} <= set(worst)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 def test_drawn_decoders_drawn_ways_to_divide_them(
     worlds: "dict[int, StandingWorld]", seed: int
 ) -> None:
@@ -144,8 +144,9 @@ def test_replicas_stay_identical_to_the_last_bit(
     assert last["losses"][-1] < 0.9 * last["losses"][0]
 
 
-@pytest.mark.parametrize("dense_layers", [1, 2, 3])
-@pytest.mark.parametrize("kind", ["grouped", "latent"])
+@pytest.mark.parametrize(
+    ("kind", "dense_layers"), [("grouped", 1), ("grouped", 3), ("latent", 2)]
+)
 def test_all_reduces_move_the_bytes_that_plans_reckon_with(
     worlds: "dict[int, StandingWorld]", kind: str, dense_layers: int
 ) -> None:
