@@ -10,16 +10,24 @@ tokens, whose counts must be equal.
 whose ordinals go on. It prints seconds and the largest resident memory of the process,
 then compares: under ``nearest`` with 100 times one pass, otherwise the first two
 repetitions with the verifier's count of them.
+
+``--file`` writes the trace so often into one Parquet file (4.6 GB; it is removed) and
+counts it as ``planner replay --trace`` does; the counts must be those of ``--stream``.
 """
 
 import argparse
+import json
 import os
 import resource
+import tempfile
 import time
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from planner.executor.counter import Counting, LayerTransfers, repeated
 from planner.layout import ParallelLayout
@@ -28,6 +36,8 @@ from planner.witness.selection import chosen_ranks
 from planner.witness.transfers import both_legs, gpu_pairs, homeward
 from planner.workload.homes import running_index
 from planner.workload.parts import TokenPart
+from planner.workload.presets import load_model
+from planner.workload.streaming import TokenStream
 
 EXPERTS, TOP_K, DOMAIN = 256, 8, 8
 MODES = ("copies", "dedup_gpu", "dedup_domain", "direct")
@@ -190,10 +200,60 @@ def stream(given: argparse.Namespace, layout: ParallelLayout) -> None:
     print("the first two repetitions are equal to the NumPy count of them")
 
 
+def from_file(given: argparse.Namespace, layout: ParallelLayout) -> None:
+    """Write a long trace, count it from the file, and print seconds and memory."""
+    model = load_model("deepseek-v3")
+    part = draw(given.tokens, len(model.moe_layers), given.gpus, 1)
+    plan = place(part, given.gpus, given.slots, 2)
+    rules = {
+        "traffic": given.traffic,
+        "selection": given.selection,
+        "endpoint": "local_nic",
+    }
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        path = Path(folder) / "long.parquet"
+        write_again_and_again(path, part, given.times)
+        size = path.stat().st_size / 1e9
+        wall, used = time.perf_counter(), time.process_time()
+        counting, tokens = Counting(plan, layout, **rules), 0
+        for chunk in TokenStream(path, model).chunks(layout, "by_token", None):
+            tokens += chunk.token_count
+            counting.add(chunk)
+        found = counting.layers()
+    wall, used = time.perf_counter() - wall, time.process_time() - used
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(
+        f"{given.traffic}, {given.selection}: {tokens:,} tokens of a file of "
+        f"{size:.1f} GB in {wall:.1f} s ({used:.1f} s of the processor); "
+        f"peak {peak:.2f} GB"
+    )
+    counting = Counting(plan, layout, **rules)
+    for chunk in repeated(part, given.times):
+        counting.add(chunk)
+    require_equal(found, counting.layers())
+    print("equal to the repetitions counted in memory")
+
+
+def write_again_and_again(path: Path, part: TokenPart, times: int) -> None:
+    """Write a part's choices so often into a trace file of ``deepseek-v3``."""
+    model = load_model("deepseek-v3")
+    facts = {"num_experts": EXPERTS, "top_k": TOP_K, "moe_layers": model.moe_layers}
+    columns = {"seq_id": pa.array(part.row_T, pa.uint32())}
+    for number, ids_TK in zip(model.moe_layers, part.experts_LTK, strict=True):
+        flat = pa.array(ids_TK.reshape(-1), pa.uint8())
+        columns[f"e{number:02d}"] = pa.FixedSizeListArray.from_arrays(flat, TOP_K)
+    table = pa.table(columns).replace_schema_metadata({"moe_trace": json.dumps(facts)})
+    with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
+        for _ in range(times):
+            writer.write_table(table)
+
+
 def main() -> None:
     """Read the arguments and measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--stream", action="store_true")
+    parser.add_argument("--file", action="store_true")
+    parser.add_argument("--folder", help="for the file of --file")
     parser.add_argument("--gpus", type=int, default=32)
     parser.add_argument("--slots", type=int, default=9, help="per GPU and layer")
     parser.add_argument("--tokens", type=int, default=100_000)
@@ -209,7 +269,9 @@ def main() -> None:
         attention_groups=tuple((gpu,) for gpu in range(given.gpus)),
     )
     print(f"load of the machine: {os.getloadavg()[0]:.1f}")
-    if given.stream:
+    if given.file:
+        from_file(given, layout)
+    elif given.stream:
         stream(given, layout)
     else:
         speeds(given, layout)

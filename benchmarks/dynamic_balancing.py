@@ -25,7 +25,8 @@ from planner.executor.text.run import sequence_batches
 from planner.workload.tokens import RoutingTrace
 from planner.workload.trace import load_trace
 
-SECTIONS = ("rules", "newcomers", "tried", "unseen")
+STEP = 0.05
+SECTIONS = ("defaults", "rules", "newcomers", "tried", "unseen")
 WANTED = 1.2
 BAND = (0.5, 1.18)
 TARGETS = (2.0, 1.75, 1.5, 1.3, 1.2, 1.15, 1.1, 1.05)
@@ -65,8 +66,12 @@ def _curve(tags: list[str], steps: int, only: Sequence[str]) -> None:
         f"{' + '.join(tags)}: {len(rows):,} tokens, {sequences} sequences, "
         f"{len(whole.batches)} batches a round"
     )
+    for rule in (Balance(), Balance(target=1.1, newcomers=0.5)) * ("defaults" in only):
+        shown = reader(rows, newcomers=rule.newcomers)
+        print(f"  the command's own window and steps; newcomers {rule.newcomers:g}")
+        _line(rule, shown, shown, window=rule.window, steps=rule.steps)
     rules = [Balance(rule="sign", step=0.01), Balance(rule="proportional", step=0.02)]
-    rules += [Balance(target=target) for target in TARGETS]
+    rules += [Balance(step=STEP, target=target) for target in TARGETS]
     for rule in rules if "rules" in only else ():
         _line(rule, whole, whole, window=len(whole.batches), steps=steps)
     if "newcomers" in only:
@@ -74,7 +79,8 @@ def _curve(tags: list[str], steps: int, only: Sequence[str]) -> None:
         print("  the gates of newcomers halved")
         for target in (1.5, 1.3, 1.15, 1.05):
             window = len(lowered.batches)
-            _line(Balance(target=target), lowered, lowered, window=window, steps=steps)
+            rule = Balance(step=STEP, target=target)
+            _line(rule, lowered, lowered, window=window, steps=steps)
     for name, moved in TRIED.items() if "tried" in only else ():
         bias_LE, worst_SL = _followed(whole, moved, steps)
         _shown(name, "-", bias_LE, worst_SL, whole)
@@ -86,7 +92,8 @@ def _curve(tags: list[str], steps: int, only: Sequence[str]) -> None:
         print(f"  biases of {fitted.size:,} tokens, shown on {name}")
         for target in (1.3, 1.15, 1.05):
             window = len(fitted.batches)
-            _line(Balance(target=target), fitted, shown, window=window, steps=steps)
+            rule = Balance(step=STEP, target=target)
+            _line(rule, fitted, shown, window=window, steps=steps)
 
 
 def _line(

@@ -30,3 +30,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no shared data; name its folder in PLANNER_SHARED_DATA")
     return folder
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where torch finds none."""
+    if item.get_closest_marker("gpu") is None:
+        return
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU that torch can use")

@@ -54,6 +54,9 @@ def replay(
     precision: Annotated[
         str, typer.Option(help="What travels and is held: fp32, bf16 or fp8.")
     ] = "fp32",
+    device: Annotated[
+        str, typer.Option(help="cpu or cuda: where tensors are moved and computed.")
+    ] = "cpu",
     selections: Annotated[
         str | None,
         typer.Option(
@@ -72,7 +75,7 @@ def replay(
         str | None,
         typer.Option(
             help="Let the router's biases follow the loads first: default, or "
-            "rule=prices,step=0.05,target=1.15,bound=1,window=4,steps=100,newcomers=1."
+            "rule=prices,step=0.03,target=1.15,bound=1,window=4,steps=100,newcomers=1."
         ),
     ] = None,
     capacity_factor: Annotated[
@@ -98,6 +101,8 @@ def replay(
                 "--selections counts the trace's experts without tensors: leave out "
                 "--executor and --gating, or take counter and forced"
             )
+        if device != "cpu":
+            raise UsageError("--selections moves no tensors: leave out --device")
         if balance is not None or capacity_factor is not None or precision != "fp32":
             raise UsageError(
                 "--selections counts the trace's own choices: leave out --balance, "
@@ -116,6 +121,7 @@ def replay(
         executor=executor,
         gating=gating,
         precision=precision,
+        device=device,
         balance=balance,
         capacity_factor=capacity_factor,
         timeline=timeline,

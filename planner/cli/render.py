@@ -256,7 +256,11 @@ def show_replay(report: ReplayReport, console: Console) -> None:
         "counter": "counted without tensors",
     }[report.executor]
     gating = "by the model's own router" if report.gating == "real" else "as traced"
-    console.print(f"[bold green]predicted = moved[/]: {how}, experts chosen {gating}")
+    on = ", on CUDA" if report.device == "cuda" else ""
+    console.print(
+        f"[bold green]predicted = moved[/]: {how}{on}, experts chosen {gating}",
+        soft_wrap=True,
+    )
     if report.precision != "fp32":
         console.print(
             f"rows travel and weights are held in {report.precision}; outputs are "

@@ -28,6 +28,7 @@ from planner.executor.placement import (
 from planner.executor.result import Moved
 from planner.executor.seeded import uniform
 from planner.executor.stepping import Steps, interleave
+from planner.executor.streams import lanes_on
 from planner.workload.model_spec import MoEModelSpec
 from planner.workload.parts import TokenPart
 
@@ -60,7 +61,10 @@ def replay_forced(
     """
     run = _ForcedRun(host, placement, part, model_spec, seed)
     batches = batches_of(host, part.source_T, BATCH_TOKENS)
-    errors = interleave(map(run.through, batches), watch=host.watch, **placement.pace)
+    with lanes_on(host.device, placement.pace["at_once"]) as lane:
+        errors = interleave(
+            map(run.through, batches), watch=host.watch, lane=lane, **placement.pace
+        )
     for layer, placed in enumerate(run.placed):
         run.tally.close(layer, placed)
     return run.tally.moved(max(errors))

@@ -91,7 +91,7 @@ class LocalHost:
 
     def wire(self) -> Wire:
         """Return a wire for one layer."""
-        return LocalWire(self.ranks)
+        return LocalWire(self.ranks, turns=self.device.type == "cuda")
 
     def total(self, counts: IntArray) -> IntArray:
         """Add up an array over all processes."""

@@ -15,6 +15,7 @@ from planner.executor.counter import split_of_layer
 from planner.executor.direct import PAUSES_OF_LAYER, DirectExperts
 from planner.executor.host import Host
 from planner.executor.layer import PlacedExperts
+from planner.executor.model.feed_forward import ExpertFn
 from planner.executor.moving.base import Mode, Stops
 from planner.executor.moving.copies import Copies
 from planner.executor.moving.dedup_domain import DedupDomain
@@ -22,7 +23,7 @@ from planner.executor.moving.dedup_gpu import DedupGpu
 from planner.executor.precision.base import Precision
 from planner.executor.precision.named import FP32
 from planner.executor.result import Moved, OutputCheck
-from planner.executor.slots import Expert, SlotBank
+from planner.executor.slots import SlotBank
 from planner.layout import ParallelLayout
 from planner.plan import PlacementPlan
 from planner.workload.model_spec import MoEModelSpec
@@ -75,7 +76,7 @@ class Placement:
         )
 
     def experts(
-        self, layer: int, weights_E: tuple[Tensor, Tensor], expert: Expert, host: Host
+        self, layer: int, weights_E: tuple[Tensor, Tensor], expert: ExpertFn, host: Host
     ) -> PlacedExperts:
         """Put one layer's weights into the slots of the ranks hosted here."""
         if self.traffic not in MODES:
@@ -90,7 +91,7 @@ class Placement:
         )
 
     def direct(
-        self, layer: int, weights_E: tuple[Tensor, Tensor], expert: Expert, host: Host
+        self, layer: int, weights_E: tuple[Tensor, Tensor], expert: ExpertFn, host: Host
     ) -> DirectExperts:
         """Do the same for traffic ``direct``."""
         return DirectExperts(
@@ -101,7 +102,7 @@ class Placement:
         )
 
     def _bank(
-        self, layer: int, weights_E: tuple[Tensor, Tensor], expert: Expert, host: Host
+        self, layer: int, weights_E: tuple[Tensor, Tensor], expert: ExpertFn, host: Host
     ) -> SlotBank:
         return SlotBank(
             self.plan.slots_LGJ[layer],

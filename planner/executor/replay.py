@@ -44,6 +44,7 @@ def replay(
     seq_ids: IntArray | None = None,
     seed: int = 0,
     precision: str = "fp32",
+    device: str = "cpu",
     host: "Host | None" = None,
     rerouting: Rerouting | None = None,
 ) -> ReplayResult:
@@ -65,6 +66,8 @@ def replay(
         Of hidden states, gates and expert weights under ``forced``.
     precision
         What rows travel as and slots hold: ``fp32``, ``bf16`` or ``fp8``.
+    device
+        ``cpu`` or ``cuda``: where ``local`` computes.
     host
         This process's rank, for ``distributed`` only.
     rerouting
@@ -118,6 +121,7 @@ def replay(
             text=None if gating == "forced" else (weights, token_ids, seq_ids),
             seed=seed,
             precision=precision,
+            device=device,
             host=host,
             rerouting=rerouting,
         )
@@ -146,10 +150,12 @@ def _moved_by_torch(
     text: tuple[Path | None, IntArray | None, IntArray | None] | None,
     seed: int,
     precision: str,
+    device: str,
     host: "Host | None",
     rerouting: Rerouting | None,
 ) -> Moved:
     # torch is an extra: the counter must work where it is absent.
+    from planner.executor.device import device_named
     from planner.executor.forced import replay_forced
     from planner.executor.host import LocalHost
     from planner.executor.model.weights import load_model
@@ -159,7 +165,7 @@ def _moved_by_torch(
     from planner.executor.text.run import replay_text
 
     traffic, selection, endpoint = rules
-    host = host or LocalHost(layout.gpu_count)
+    host = host or LocalHost(layout.gpu_count, device_named(device))
     placement = Placement(
         plan=plan,
         layout=layout,

@@ -4,9 +4,8 @@ Slots are numbered through the cluster, GPU · J + position, so that the slots o
 rank follow each other.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -14,11 +13,11 @@ from torch import Tensor, nn
 
 from planner.arrays import IdArray, IntArray
 from planner.errors import UsageError
+from planner.executor.grouped import can_group, product_of
+from planner.executor.model.feed_forward import ExpertFn
 from planner.executor.precision.base import Codec
+from planner.executor.precision.fp32 import Fp32
 from planner.executor.wire.base import Columns
-
-Expert: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Maps tokens [N, H] and the weights of one expert to its outputs [N, H]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +72,7 @@ class SlotBank:
         slots_GJ: IdArray,
         weights_E: tuple[Tensor, Tensor],
         ranks: range,
-        expert: Expert,
+        expert: ExpertFn,
         codec: Codec,
     ) -> None:
         self._expert, self._ranks, self._codec = expert, ranks, codec
@@ -131,24 +130,31 @@ class SlotBank:
         """Return one row per row: the sum over its slots on its own rank.
 
         Weighted by the row's gates if it has any. Rows that only pass through get
-        zeros. Each expert runs once, on all its rows.
+        zeros. Each expert runs once, on all its rows; all of them at once where torch
+        has a grouped GEMM that is faster.
         """
         row_P, column_P, place_P = self._to_compute(rows)
         sizes_P = torch.bincount(place_P, minlength=len(self.weights_P[0][0]))
         sizes = sizes_P.tolist()
         self._count(sizes)
-        batches = rows.payload_NH[row_P].split(sizes)
-        done_PH = torch.cat(
-            [
-                self._expert(batch, *map(self._codec.decode, held))
-                for batch, held in zip(batches, self._by_slot(), strict=True)
-                if len(batch)
-            ]
-            or [rows.payload_NH[:0]]
-        )
+        done_PH = self._done(rows.payload_NH[row_P], sizes_P, sizes)
         if rows.gates_NM is not None:
             done_PH = done_PH * rows.gates_NM[row_P, column_P][:, None]
         return torch.zeros_like(rows.payload_NH).index_add(0, row_P, done_PH)
+
+    def _done(self, x_PH: Tensor, sizes_P: Tensor, sizes: list[int]) -> Tensor:
+        """Return the outputs of rows that are sorted by slot."""
+        if isinstance(self._codec, Fp32):
+            (w_in_P,), (w_out_P,) = self.weights_P
+            if can_group(x_PH, (w_in_P, w_out_P)):
+                return self._expert(x_PH, w_in_P, w_out_P, product_of(sizes_P))
+        # Decoded one by one, so that one expert's values are there at a time.
+        done = [
+            self._expert(batch, *map(self._codec.decode, held))
+            for batch, held in zip(x_PH.split(sizes), self._by_slot(), strict=True)
+            if len(batch)
+        ]
+        return torch.cat(done or [x_PH])
 
     def _by_slot(self) -> Iterator[tuple[Columns, ...]]:
         """Return the encoded weights of each slot, matrix by matrix."""

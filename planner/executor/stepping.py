@@ -8,7 +8,8 @@ Every rank runs its pieces in the same order, so collectives meet.
 
 import time
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, TypeAlias, TypeVar
 
 Result = TypeVar("Result")
@@ -40,6 +41,14 @@ class Pending(Protocol):
 Steps: TypeAlias = Generator[Pending, None, Result]
 """Work that pauses at each ``Pending``."""
 
+Lane: TypeAlias = Callable[[int], AbstractContextManager[None]]
+"""Gives the context in which a piece, by its number, is at work and waits."""
+
+
+def anywhere(piece: int) -> AbstractContextManager[None]:
+    """Let all pieces work where the process is."""
+    return nullcontext()
+
 
 class Watch(Protocol):
     """Notes when pieces of work compute and when their rows travel."""
@@ -61,6 +70,7 @@ def interleave(
     at_once: int = 2,
     watch: Watch | None = None,
     stagger: int = 1,
+    lane: Lane = anywhere,
 ) -> list[Result]:
     """Run pieces of work in turns; return their results in order.
 
@@ -78,9 +88,12 @@ def interleave(
     stagger
         A piece begins when the one before it has paused this often: pieces that
         walk through layers on different ranks are then in different layers.
+    lane
+        Where each piece is at work: on a GPU, a stream.
     """
     results: dict[int, Result] = {}
-    waiting = enumerate(pieces)
+    waiting = iter(pieces)
+    begun = 0
     pauses: dict[int, int] = {}
     paused: deque[tuple[int, Steps[Result], Pending]] = deque()
 
@@ -101,14 +114,18 @@ def interleave(
     more = True
     while more or paused:
         while more and len(paused) < at_once and newest() >= stagger:
-            following = next(waiting, None)
+            with lane(begun):
+                # What a piece begins with is made where it is used.
+                following = next(waiting, None)
+                if following is not None:
+                    advance(begun, following)
             more = following is not None
-            if following is not None:
-                advance(*following)
+            begun += 1
         if paused:
             number, piece, pending = paused.popleft()
-            pending.wait()
-            if watch is not None:
-                watch.travelled(number, pending)
-            advance(number, piece)
+            with lane(number):
+                pending.wait()
+                if watch is not None:
+                    watch.travelled(number, pending)
+                advance(number, piece)
     return [results[number] for number in range(len(results))]

@@ -55,7 +55,8 @@ def replay_as_rank(
         raise UsageError("no launcher's variables name this rank")
     said = json.dumps([asdict(options), timeline is not None]).encode()
     claim = hashlib.sha256(plan.read_bytes() + said).hexdigest()
-    world = join(found, claim=claim, gpus=len(read_manifest(plan).gpus))
+    gpus = len(read_manifest(plan).gpus)
+    world = join(found, claim=claim, gpus=gpus, device=options.device)
     with watched(world):
         host = ProcessHost(world.group, world.device)
         if timeline is not None:

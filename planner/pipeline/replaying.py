@@ -82,6 +82,8 @@ class ReplayReport:
 
     Attributes
     ----------
+    device
+        Where tensors were: ``cpu`` or ``cuda``.
     change
         What choices were changed by on purpose; None: by nothing.
     worst_by_step
@@ -97,6 +99,7 @@ class ReplayReport:
     parts: tuple[ReplayedPart, ...]
     notes: tuple[str, ...]
     precision: str = "fp32"
+    device: str = "cpu"
     change: Change | None = None
     worst_by_step: tuple[float, ...] = ()
     rank: int = 0
@@ -110,6 +113,7 @@ class ReplayOptions:
     executor: str = "auto"
     gating: str = "auto"
     precision: str = "fp32"
+    device: str = "cpu"
     balance: str | None = None
     capacity_factor: float | None = None
 
@@ -148,6 +152,7 @@ def replay_here(
         executor=options.executor,
         gating=mode,
         precision=options.precision,
+        device=options.device,
         parts=tuple(parts),
         notes=tuple(notes),
         change=change,
@@ -255,6 +260,7 @@ def _moved(
         seq_ids=None if text is None else text.sequence_T,
         seed=manifest.provenance.seed,
         precision=options.precision,
+        device=options.device,
         rerouting=rerouting,
         host=host,
     )

@@ -14,6 +14,7 @@ from planner.pipeline.replaying import (
 
 EXECUTORS = ("auto", "local", "distributed", "counter")
 GATINGS = ("auto", "real", "forced")
+DEVICES = ("cpu", "cuda")
 
 
 def replay(
@@ -23,6 +24,7 @@ def replay(
     executor: str = "auto",
     gating: str = "auto",
     precision: str = "fp32",
+    device: str = "cpu",
     balance: str | None = None,
     capacity_factor: float | None = None,
     timeline: str | Path | None = None,
@@ -43,6 +45,9 @@ def replay(
         trace's ids; ``auto`` takes ``real`` for the bundled trace.
     precision
         ``fp32``, ``bf16`` or ``fp8``: what rows travel as and slots hold.
+    device
+        ``cpu`` or ``cuda``: where tensors are moved and computed; the ranks of
+        ``distributed`` take a GPU each.
     balance
         Let the biases of the model's router follow the loads of the planning part
         first: ``default``, or ``NAME=VALUE,...`` of :class:`Balance`.
@@ -62,13 +67,14 @@ def replay(
     UsageError
         For a combination that does not exist.
     """
-    _check_words(part, executor, gating, precision)
+    _check_words(part, executor, gating, precision, device)
     notes: list[str] = []
     options = ReplayOptions(
         part=part,
-        executor=_executor(executor, precision, notes),
+        executor=_executor(executor, precision, device, notes),
         gating=gating,
         precision=precision,
+        device=device,
         balance=balance,
         capacity_factor=capacity_factor,
     )
@@ -82,30 +88,37 @@ def replay(
     return replay_here(Path(plan), options, notes)
 
 
-def _check_words(part: str, executor: str, gating: str, precision: str) -> None:
+def _check_words(
+    part: str, executor: str, gating: str, precision: str, device: str
+) -> None:
     for name, value, known in (
         ("part", part, PARTS),
         ("executor", executor, EXECUTORS),
         ("gating", gating, GATINGS),
         ("precision", precision, tuple(TOLERANCES)),
+        ("device", device, DEVICES),
     ):
         if value not in known:
             raise UsageError(f"--{name} {value!r}: choose from {', '.join(known)}")
 
 
-def _executor(wanted: str, precision: str, notes: list[str]) -> str:
+def _executor(wanted: str, precision: str, device: str, notes: list[str]) -> str:
     has_torch = find_spec("torch") is not None
     if wanted in ("local", "distributed") and not has_torch:
         raise UsageError(
             f"--executor {wanted} needs torch: pip install "
             "'moe-placement-planner[executor]', or use --executor counter"
         )
-    if precision != "fp32" and (wanted == "counter" or not has_torch):
-        raise UsageError(
-            f"--precision {precision} needs tensors, and the counter has none: use "
-            "--executor local, with torch (pip install "
-            "'moe-placement-planner[executor]')"
-        )
+    for name, value, usual in (
+        ("precision", precision, "fp32"),
+        ("device", device, "cpu"),
+    ):
+        if value != usual and (wanted == "counter" or not has_torch):
+            raise UsageError(
+                f"--{name} {value} needs tensors, and the counter has none: use "
+                "--executor local, with torch (pip install "
+                "'moe-placement-planner[executor]')"
+            )
     if wanted != "auto":
         return wanted
     if not has_torch:

@@ -18,6 +18,7 @@ BATCH_ROWS = 65536
 TRACE_KEY, COUNTS_KEY = b"moe_trace", b"moe_counts"
 PHASES = ("prefill", "decode", "draft")
 _MAGIC = b"PAR1"
+_BUFFER_BYTES = 1 << 18
 # What pyarrow raises on damaged bytes; names of columns are decoded by Python.
 _FAULTS = (pa.ArrowException, OSError, UnicodeDecodeError)
 
@@ -36,6 +37,12 @@ class TextColumn:
 class TraceFile:
     """An open trace file: its metadata and its columns.
 
+    Parameters
+    ----------
+    long
+        Read through small buffers: a file that is mapped counts as memory that is
+        held, page by page, and may be larger than all there is.
+
     Raises
     ------
     TraceError
@@ -43,11 +50,17 @@ class TraceFile:
         or damaged, without the metadata of a trace.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, long: bool = False) -> None:
         self.path = path
         _check_is_parquet(path)
         try:
-            self._file = pq.ParquetFile(path, memory_map=True)
+            self._file = pq.ParquetFile(
+                path,
+                memory_map=not long,
+                buffer_size=_BUFFER_BYTES if long else 0,
+                # Read ahead, a row group would be kept until the file is closed.
+                pre_buffer=not long,
+            )
             self.schema: pa.Schema = self._file.schema_arrow
             self.names: tuple[str, ...] = tuple(self.schema.names)
         except _FAULTS as error:

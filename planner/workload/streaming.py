@@ -40,7 +40,7 @@ class TokenStream:
     """
 
     def __init__(self, path: Path, model: MoEModelSpec) -> None:
-        self._file = TraceFile(path)
+        self._file = TraceFile(path, long=True)
         if self._file.is_counts:
             raise TraceError(
                 "counts tokens by expert and has none to follow",

@@ -79,7 +79,7 @@ class Sets:
         else:
             relay_n = self.relay(target_n, source_n)
         passes_n = self.cell_G[source_n] != self.cell_G[target_n]
-        passes_n &= (relay_n != source_n) & (relay_n != target_n)
+        # A relay that is one of the ends makes one of the two a move to itself.
         stop_n = np.where(passes_n, relay_n, target_n)
         return added(
             self.gpus,

@@ -52,7 +52,7 @@ class Balance:
     """
 
     rule: str = "prices"
-    step: float = 0.05
+    step: float = 0.03
     target: float = 1.15
     bound: float = 1.0
     window: int = 4

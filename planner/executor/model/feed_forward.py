@@ -1,7 +1,7 @@
 """Feed-forward blocks: of a dense layer, of shared experts, of one routed expert."""
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -9,19 +9,33 @@ from torch import Tensor, nn
 
 from planner.executor.model.config import Activation
 
-ExpertFn: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Maps tokens [..., H] by weights [H, W] and [F, H] to outputs [..., H]."""
+Product: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Multiplies rows by a matrix, or rows of many experts each by its expert's."""
 
 
-def swiglu(x: Tensor, w_in: Tensor, w_out: Tensor) -> Tensor:
+class ExpertFn(Protocol):
+    """Maps tokens [..., H] by weights [H, W] and [F, H] to outputs [..., H]."""
+
+    def __call__(
+        self, x: Tensor, w_in: Tensor, w_out: Tensor, product: Product = torch.matmul
+    ) -> Tensor:
+        """Return the outputs."""
+        ...
+
+
+def swiglu(
+    x: Tensor, w_in: Tensor, w_out: Tensor, product: Product = torch.matmul
+) -> Tensor:
     """Apply SwiGLU (arXiv:2002.05202); weights ``[H, 2F]`` (gate, up), ``[F, H]``."""
-    gate, up = (x @ w_in).chunk(2, dim=-1)
-    return (F.silu(gate) * up) @ w_out
+    gate, up = product(x, w_in).chunk(2, dim=-1)
+    return product(F.silu(gate) * up, w_out)
 
 
-def gelu(x: Tensor, w_in: Tensor, w_out: Tensor) -> Tensor:
+def gelu(
+    x: Tensor, w_in: Tensor, w_out: Tensor, product: Product = torch.matmul
+) -> Tensor:
     """Apply two matrices with a GELU between: ``[H, F]`` and ``[F, H]``."""
-    return F.gelu(x @ w_in) @ w_out
+    return product(F.gelu(product(x, w_in)), w_out)
 
 
 EXPERT_FNS: dict[Activation, ExpertFn] = {"swiglu": swiglu, "gelu": gelu}

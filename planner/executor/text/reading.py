@@ -65,6 +65,7 @@ class Reader:
         self.model, self.batches, self._token_ids = model, batches, token_ids
         self.newcomers = newcomers
         self.layers = list(model.moe.values())
+        self._device = model.embed.device
         self._own_bias = [layer.bias for layer in self.layers]
 
     @property
@@ -82,9 +83,9 @@ class Reader:
             (-1), their gates 0, and the other gates stay as they are.
         """
         rows_BS = self.batches[batch]
-        real_BS = torch.from_numpy(rows_BS >= 0)
+        real_BS = torch.from_numpy(rows_BS >= 0).to(self._device)
         text = np.where(rows_BS >= 0, self._token_ids[rows_BS], 0)
-        text_BS = torch.from_numpy(text)
+        text_BS = torch.from_numpy(text).to(self._device)
         notes = [
             _Notes(layer, own_E, self.newcomers, capacity_factor)
             for layer, own_E in zip(self.layers, self._own_bias, strict=True)
@@ -96,7 +97,7 @@ class Reader:
         finally:
             for layer in self.layers:
                 layer.compute_here()
-        routed_N = self.model.routes(text_BS[real_BS]).numpy()
+        routed_N = self.model.routes(text_BS[real_BS]).cpu().numpy()
         return Reading(
             rows_N=rows_BS[rows_BS >= 0][routed_N],
             wanted_LNK=np.stack([note.wanted_NK for note in notes]),
@@ -156,8 +157,8 @@ class Reader:
         following_BS = np.full_like(rows_BS, -1)
         following_BS[:, :-1] = rows_BS[:, 1:]
         next_N = following_BS[rows_BS >= 0]
-        has = torch.from_numpy(np.flatnonzero(next_N >= 0))
-        words = torch.from_numpy(self._token_ids[next_N[next_N >= 0]])
+        has = torch.from_numpy(np.flatnonzero(next_N >= 0)).to(self._device)
+        words = torch.from_numpy(self._token_ids[next_N[next_N >= 0]]).to(self._device)
         return reading.odds_NV[has].gather(1, words[:, None])
 
 
@@ -224,16 +225,17 @@ class _Notes:
 
     def combine(self, x: Tensor, ids: Tensor, gates: Tensor) -> Tensor:
         layer = self._layer
-        self.wanted_NK = self.kept_NK = ids.numpy()
+        self.wanted_NK = self.kept_NK = ids.cpu().numpy()
         new = torch.zeros_like(ids, dtype=torch.bool)
         if self._newcomers != 1:
             own, _ = choose(layer.gate, layer.logits(x), self._own_bias_E)
             new = (ids[:, :, None] != own[:, None]).all(dim=2)
             gates = torch.where(new, gates * self._newcomers, gates)
-        self.newcomer_NK = new.numpy()
+        self.newcomer_NK = new.cpu().numpy()
         if self._capacity_factor is not None:
             late_NK = beyond(self.wanted_NK, len(layer.bias), self._capacity_factor)
             self.kept_NK = np.where(late_NK, -1, self.wanted_NK)
-            gates = gates.masked_fill(torch.from_numpy(late_NK), 0)
+            late = torch.from_numpy(late_NK).to(gates.device)
+            gates = gates.masked_fill(late, 0)
         y: Tensor = layer.combine_local(x, ids, gates)
         return y

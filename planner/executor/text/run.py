@@ -19,6 +19,7 @@ from planner.executor.model.decoder import Decoder
 from planner.executor.placement import Placement, one_thread
 from planner.executor.result import Moved
 from planner.executor.stepping import interleave
+from planner.executor.streams import lanes_on
 from planner.executor.text.base import TextBatch, TextPass
 from planner.executor.text.chained import ChainedPass
 from planner.executor.text.round_trips import RoundTripPass
@@ -69,7 +70,10 @@ def replay_text(
         TextBatch.of(rows_BS, token_ids, host.device)
         for rows_BS in sequence_batches(seq_ids)
     )
-    errors = interleave(map(run.through, batches), watch=host.watch, **placement.pace)
+    with lanes_on(host.device, placement.pace["at_once"]) as lane:
+        errors = interleave(
+            map(run.through, batches), watch=host.watch, lane=lane, **placement.pace
+        )
     for layer, placed in enumerate(run.placed):
         run.tally.close(layer, placed)
     agreeing, all_ids = host.total(np.asarray([run.agreeing, run.ids]))

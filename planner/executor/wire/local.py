@@ -1,5 +1,8 @@
 """The wire inside one process that hosts all ranks: rows change places at once."""
 
+import time
+from dataclasses import dataclass, field
+
 import numpy as np
 from torch import Tensor
 
@@ -9,28 +12,56 @@ from planner.executor.stepping import Steps
 from planner.executor.wire.base import Columns, Shipment, counted, in_order, inverse
 
 
-class LocalWire:
-    """Sorts rows by the rank they go to; nothing ever has to be waited for."""
+@dataclass(slots=True)
+class InOrder:
+    """Rows that are there before anything that the same piece does with them."""
 
-    def __init__(self, ranks: int) -> None:
+    label: str
+    posted: float = field(default_factory=time.perf_counter)
+
+    @property
+    def arrived(self) -> float:
+        """At once, for whoever is next in order."""
+        return self.posted
+
+    def wait(self) -> None:
+        """Go on."""
+
+
+class LocalWire:
+    """Sorts rows by the rank they go to; nothing ever has to be waited for.
+
+    Parameters
+    ----------
+    turns
+        Pause all the same, before rows are counted. On a GPU counting waits for all
+        that a piece has asked for; meanwhile another piece has asked for its own.
+    """
+
+    def __init__(self, ranks: int, *, turns: bool = False) -> None:
         self.ranks, self.first, self.hosted = ranks, 0, ranks
+        self._turns = turns
         self.dispatch_GG: IntArray = np.zeros((ranks, ranks), dtype=np.int64)
         self.combine_GG: IntArray = np.zeros((ranks, ranks), dtype=np.int64)
 
     def send(self, columns: Columns, from_N: Tensor, to_N: Tensor) -> Steps[Shipment]:
         """Carry rows (leg dispatch)."""
-        yield from ()
         order_N = in_order(to_N)
         shipment = self._moved(columns, from_N, to_N, order_N)
+        yield from self._pause("dispatch")
         self.dispatch_GG += counted(shipment.from_N, shipment.rank_N, self.ranks)
         return shipment
 
     def gather(self, columns: Columns, from_N: Tensor, to_N: Tensor) -> Steps[Shipment]:
         """Carry rows that no answer will follow (leg combine)."""
-        yield from ()
         shipment = self._moved(columns, from_N, to_N, in_order(to_N))
+        yield from self._pause("combine")
         self.combine_GG += counted(shipment.from_N, shipment.rank_N, self.ranks)
         return shipment
+
+    def _pause(self, label: str) -> Steps[None]:
+        if self._turns:
+            yield InOrder(label)
 
     def _moved(
         self, columns: Columns, from_N: Tensor, to_N: Tensor, order_N: Tensor | None
@@ -40,13 +71,13 @@ class LocalWire:
             from_N, to_N = from_N[order_N], to_N[order_N]
 
         def back(answers: Columns) -> Steps[Columns]:
-            yield from ()
             if any(len(rows) != len(to_N) for rows in answers):
                 raise ReplayMismatch(["a message was not answered exactly once"])
+            if order_N is not None:
+                home_N = inverse(order_N)
+                answers = tuple(rows[home_N] for rows in answers)
+            yield from self._pause("combine")
             self.combine_GG += counted(to_N, from_N, self.ranks)
-            if order_N is None:
-                return answers
-            home_N = inverse(order_N)
-            return tuple(rows[home_N] for rows in answers)
+            return answers
 
         return Shipment(columns=columns, rank_N=to_N, from_N=from_N, back=back)

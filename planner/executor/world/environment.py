@@ -33,6 +33,8 @@ JOB, LISTENER, REPORT = (
     "PLANNER_WORLD_REPORT",
 )
 """What :mod:`planner.executor.world.launch` tells a rank that it starts."""
+WAIT, WAIT_S = "PLANNER_WORLD_WAIT", 20.0
+"""Seconds that ranks wait for each other; more where they start slowly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,8 @@ class Found:
     listener, report
         Open file descriptors from :func:`~planner.executor.world.launch.launch`:
         the socket where rank 0 listens, and where a rank says why it ends.
+    wait_s
+        How long ranks wait for each other (PLANNER_WORLD_WAIT).
     """
 
     rank: int
@@ -60,6 +64,7 @@ class Found:
     agent_store: bool = False
     listener: int | None = None
     report: int | None = None
+    wait_s: float = WAIT_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +168,7 @@ def _found(family: _Family, given: Mapping[str, str]) -> Found:
         and not own,
         listener=int(given[LISTENER]) if LISTENER in given else None,
         report=int(given[REPORT]) if REPORT in given else None,
+        wait_s=_number(family, given, WAIT) if WAIT in given else WAIT_S,
     )
 
 

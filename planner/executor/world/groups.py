@@ -85,6 +85,8 @@ def process_group(
     """
     group = dist.ProcessGroup(store, rank, size)
     if device.type == "cuda":
+        # Picklable values travel over the GPU that is the current one.
+        torch.cuda.set_device(device)
         kind = dist.ProcessGroup.BackendType.NCCL
         options = dist.ProcessGroupNCCL.Options()
         options._timeout = timedelta(seconds=COLLECTIVE_S)

@@ -127,7 +127,8 @@ class Hub(threading.Thread):
             if time.monotonic() > deadline:
                 return (judge(cards) if 0 in cards else None) or End(
                     message=f"{named(missing)} of {expected} did not come within "
-                    f"{self._timing.gather_s:g} s: start all ranks together"
+                    f"{self._timing.gather_s:g} s: start all ranks together, or set "
+                    "PLANNER_WORLD_WAIT to more seconds"
                 )
 
     def _watch(self) -> End | None:

@@ -33,7 +33,7 @@ def join(
     *,
     claim: str,
     gpus: int,
-    timeout_s: float = 20.0,
+    timeout_s: float | None = None,
     device: str = "cpu",
     timing: Timing | None = None,
 ) -> World:
@@ -46,7 +46,7 @@ def join(
     gpus
         GPUs of the plan, as many as there must be ranks.
     timeout_s
-        How long ranks wait for each other.
+        How long ranks wait for each other, if not as long as the environment says.
     device
         ``cpu``, or ``cuda``: the GPU of this machine that has the local rank's number.
     timing
@@ -62,7 +62,8 @@ def join(
     WorldError
         If rank 0's port is in use, it cannot be reached, or a rank does not come.
     """
-    pace = replace(timing or Timing(), gather_s=timeout_s)
+    wait_s = found.wait_s if timeout_s is None else timeout_s
+    pace = replace(timing or Timing(), gather_s=wait_s)
     place, fault = _device(device, found.local_rank)
     card = Card(
         rank=found.rank,
@@ -74,7 +75,7 @@ def join(
         pid=os.getpid(),
         fault=fault,
     )
-    deadline = time.monotonic() + timeout_s + MARGIN_S
+    deadline = time.monotonic() + wait_s + MARGIN_S
     line, hub, store = _connected(found, pace)
     try:
         welcome = introduce(line, card, deadline)
@@ -90,14 +91,14 @@ def join(
     with telling(watch):
         if store is None:
             host = line.socket.getpeername()[0]
-            store = _store(host, welcome["store"], timeout_s)
+            store = _store(host, welcome["store"], wait_s)
         group = process_group(
             dist.PrefixStore("group/world", store),
             found.rank,
             found.size,
             device=place,
             interface=interface,
-            connect_s=timeout_s,
+            connect_s=wait_s,
         )
     return World(
         rank=found.rank,
@@ -149,7 +150,8 @@ def _port_of_rank_0(found: Found, timeout_s: float) -> int:
         return int(store.get(turn))
     except RuntimeError:
         raise WorldError(
-            f"rank 0 did not come within {timeout_s:g} s: start all ranks together"
+            f"rank 0 did not come within {timeout_s:g} s: start all ranks together, "
+            "or set PLANNER_WORLD_WAIT to more seconds"
         ) from None
 
 

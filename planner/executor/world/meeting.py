@@ -114,5 +114,6 @@ def _own(found: Found) -> tuple[socket.AddressFamily, str]:
 def _nowhere(found: Found, reason: str) -> WorldError:
     return WorldError(
         f"rank 0 is not at {found.address}:{found.port}: {reason}; is it running, and "
-        "are MASTER_ADDR and MASTER_PORT those of its machine?"
+        "are MASTER_ADDR and MASTER_PORT those of its machine? (PLANNER_WORLD_WAIT: "
+        "seconds to wait)"
     )

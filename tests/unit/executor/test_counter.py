@@ -30,6 +30,7 @@ from tests.instances import model
 
 MODES = ("copies", "dedup_gpu", "dedup_domain", "direct")
 SELECTIONS = ("nearest", "even", "weighted")
+KNUTH = 2654435769
 ENDPOINTS = {
     "copies": ("local_nic", "pxn", "dest_forward"),
     "dedup_gpu": ("local_nic", "pxn", "dest_forward"),
@@ -49,14 +50,16 @@ def jobs(draw: st.DrawFn) -> dict[str, Any]:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     experts, places = draw(st.integers(1, 9)), draw(st.integers(1, 4))
     places = max(places, -(-experts // ep))
+    # Some ids are in no layer and chosen by no token.
+    ids_E = np.sort(rng.choice(experts + 4, size=experts, replace=False))
     slots_LGJ = np.full((layers, ep * places), -1, dtype=np.int16)
     for row in slots_LGJ:
         held = rng.integers(experts, size=ep * places)
         held[: draw(st.integers(0, ep * places - experts))] = -1
         held[held.size - experts :] = np.arange(experts)
-        row[:] = rng.permutation(held)
+        row[:] = rng.permutation(np.where(held < 0, -1, ids_E[held]))
     tokens, top_k = draw(st.integers(0, 40)), draw(st.integers(1, 3))
-    experts_LTK = rng.integers(-1, experts, size=(layers, tokens, top_k))
+    experts_LTK = rng.choice([-1, *ids_E], size=(layers, tokens, top_k))
     experts_LTK[:, rng.random(tokens) < 0.1] = -1
     groups = rng.permutation(gpus).reshape(-1, tp)
     rank_T = rng.integers(len(groups), size=tokens)
@@ -67,7 +70,7 @@ def jobs(draw: st.DrawFn) -> dict[str, Any]:
             if rng.random() < 0.5
         }
         for layer in range(layers)
-        for expert in range(experts)
+        for expert in ids_E.tolist()
         if (copies := int((slots_LGJ[layer] == expert).sum())) and rng.random() < 0.7
     }
     traffic = draw(st.sampled_from(MODES))
@@ -251,6 +254,35 @@ def test_weights_that_break_the_rule_are_refused(weights: tuple[int, ...]) -> No
     plan = replace(job["plan"], split={(0, 0): {"*": weights}})
     with pytest.raises(ManifestError, match="needs 2 weights"):
         count(**job | {"plan": plan})
+
+
+@pytest.mark.parametrize(
+    ("weights", "hashed", "copy"),
+    [
+        ((1, 2), 2**32 // 3, 0),
+        ((1, 2), 2**32 // 3 + 1, 1),
+        ((1, 1), 2**31 - 1, 0),
+        ((1, 1), 2**31, 1),
+        ((0, 1), 0, 1),
+        ((1, 0), 2**32 - 1, 0),
+    ],
+)
+def test_a_hash_at_the_border_of_two_copies(
+    weights: tuple[int, ...], hashed: int, copy: int
+) -> None:
+    """Law: the first copy with u * W < 2^32 * (weights up to it), to the last u."""
+    job = small(selection="weighted", traffic="copies", endpoint="local_nic")
+    place = hashed * pow(KNUTH, -1, 2**32) % 2**32
+    part = TokenPart(
+        experts_LTK=np.zeros((1, 1, 1), dtype=np.int16),
+        source_T=np.array([1]),
+        rank_T=np.array([1]),
+        ordinal_T=np.array([(place - 1) % 2**32]),
+        row_T=np.zeros(1, dtype=np.int64),
+    )
+    plan = replace(job["plan"], split={(0, 0): {"*": weights}})
+    moved = count(**job | {"plan": plan, "part": part})
+    assert moved.gpu_pairs_LG[0].nonzero()[0].tolist() == [(0, 3)[copy]]
 
 
 @pytest.mark.parametrize("word", ["traffic", "selection"])

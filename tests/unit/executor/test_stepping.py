@@ -1,5 +1,7 @@
 """Pieces of work take turns at the points where they wait."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from planner.executor.stepping import Pending, Steps, finish, interleave
@@ -95,3 +97,25 @@ def test_a_watch_sees_every_stretch_of_work_and_every_wait() -> None:
     interleave([piece("a", 1, []), piece("b", 1, [])], watch=diary)
     work = ["work 0", "work 1"]
     assert diary.entries == [*work, "a0 of 0", work[0], "b0 of 1", work[1]]
+
+
+def test_each_piece_is_at_work_and_waits_in_its_own_lane() -> None:
+    """Law: a piece is made, goes on and waits in the context of its number alone."""
+    log: list[str] = []
+
+    @contextmanager
+    def lane(number: int) -> Iterator[None]:
+        log.append(f"<{number}")
+        yield
+        log.append(f"{number}>")
+
+    def pieces() -> Iterator[Steps[str]]:
+        for name in "ab":
+            log.append(f"make {name}")
+            yield piece(name, 1, log)
+
+    assert interleave(pieces(), lane=lane) == ["A", "B"]
+    assert log == [
+        *("<0", "make a", "a0", "0>", "<1", "make b", "b0", "1>"),
+        *("<0", "wait a0", "a done", "0>", "<2", "2>", "<1", "wait b0", "b done", "1>"),
+    ]

@@ -14,6 +14,7 @@ from planner.executor.parallel.assembly import ParallelDecoder
 from planner.executor.parallel.pipeline import MicroBatch
 from planner.executor.parallel.spec import ParallelSpec, Place
 from planner.executor.placement import Placement
+from planner.executor.precision.named import precision_named
 from planner.executor.world.groups import World
 from planner.layout import ParallelLayout
 from planner.plan import PlacementPlan
@@ -28,7 +29,11 @@ def decoder_of(attention: AttentionDims, **changes: Any) -> Decoder:
 
 
 def placement_of(
-    config: DecoderConfig, spec: ParallelSpec, traffic: str = "copies", sets: int = 1
+    config: DecoderConfig,
+    spec: ParallelSpec,
+    traffic: str = "copies",
+    sets: int = 1,
+    precision: str = "fp32",
 ) -> Placement:
     """Experts anywhere, some of them twice, some slots empty; two domains."""
     rng = np.random.default_rng(spec.ranks)
@@ -58,6 +63,7 @@ def placement_of(
         traffic=traffic,
         selection="even",
         endpoint="dest_forward" if traffic == "dedup_domain" else "local_nic",
+        precision=precision_named(precision),
     )
 
 
@@ -150,7 +156,7 @@ def trained_once(
     traffic: str = "copies",
     sets: int = 1,
     shape: tuple[int, int] = (2, 5),
-    dtype: str = "float32",
+    precision: str = "fp32",
     floor: float = 0.0,
     **changes: Any,
 ) -> dict[str, float]:
@@ -160,8 +166,7 @@ def trained_once(
     Gradients that are 0 but for rounding are held against ``floor`` of the greatest.
     """
     model = decoder_of(attention, **{"layers": max(3, spec.pp), **changes})
-    model.to(getattr(torch, dtype))
-    placement = placement_of(model.config, spec, traffic, sets)
+    placement = placement_of(model.config, spec, traffic, sets, precision)
     place = Place(spec, world.rank)
     all_texts = texts(model.config, spec.dp, 3 if spec.pp > 1 else 1, shape)
     wanted, wanted_loss = unsharded(model, all_texts)
@@ -178,7 +183,8 @@ def trained_once(
     if rank.stage.last:
         found["loss"] = apart(got, wanted_loss)
     least = floor * max(float(p.grad.abs().max()) for p in model.parameters())
-    sliced = parallel(world, replace_weights(model), spec, placement)
+    exact = placement_of(model.config, spec, traffic, sets)
+    sliced = parallel(world, replace_weights(model), spec, exact)
     by_name = dict(sliced.stage.named_parameters())
     for name, parameter in rank.stage.named_parameters():
         assert not parameter.grad.isnan().any(), name

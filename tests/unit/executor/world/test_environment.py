@@ -7,6 +7,7 @@ from planner.executor.world.environment import (
     DEFAULT_PORT,
     FIRST_PORT,
     PORTS,
+    WAIT,
     find,
     first_host,
 )
@@ -138,6 +139,14 @@ def test_ranks_of_a_job_agree_on_a_port_that_other_jobs_do_not_have() -> None:
     found = find(MPICH | {"MPI_LOCALNRANKS": "8"})
     assert found is not None
     assert found.port == DEFAULT_PORT
+
+
+def test_ranks_wait_as_long_as_they_are_told() -> None:
+    """Law: 20 s, or PLANNER_WORLD_WAIT."""
+    for variables, expected in ((TORCHRUN, 20), (TORCHRUN | {WAIT: "90"}, 90)):
+        found = find(variables)
+        assert found is not None
+        assert found.wait_s == expected
 
 
 def test_torchruns_agent_serves_a_store_unless_told_otherwise() -> None:

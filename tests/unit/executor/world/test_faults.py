@@ -139,7 +139,8 @@ def test_a_rank_that_does_not_come_is_named(nursery: "Nursery") -> None:
     told = Ranks(nursery, ranks, timeout_s=1.0).told()
     assert {rank.code for rank in told} == {5}
     assert words_of(told) == (
-        "rank 2 of 3 did not come within 1 s: start all ranks together"
+        "rank 2 of 3 did not come within 1 s: start all ranks together, or set "
+        "PLANNER_WORLD_WAIT to more seconds"
     )
 
 
