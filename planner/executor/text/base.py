@@ -66,7 +66,7 @@ class Reference:
     logits_NV: Tensor
 
 
-Placed = TypeVar("Placed", PlacedExperts, DirectExperts)
+Placed = TypeVar("Placed", bound=PlacedExperts | DirectExperts)
 
 
 class TextPass(Generic[Placed]):
