@@ -14,6 +14,7 @@ from planner.manifest.schema import (
     ObjectiveReport,
 )
 from planner.pipeline import ReplayReport
+from planner.pipeline.replaying import ReplayedPart
 from planner.units import show_bytes
 from planner.verifier import VerificationReport
 
@@ -285,14 +286,7 @@ def show_replay(report: ReplayReport, console: Console) -> None:
         )
     console.print(table)
     for part in report.parts:
-        if part.tolerance is not None:
-            console.print(
-                f"{part.part}: outputs differ from the unsharded model's by at most "
-                f"{part.output_error:.1e} ({part.tolerance.outputs:g} allowed), those "
-                f"of routed experts by {part.layer_error:.1e} "
-                f"({part.tolerance.layers:g} allowed)",
-                soft_wrap=True,
-            )
+        _show_held_and_lost(part, console)
         if part.ids_agreeing is not None:
             again = "chose" if report.precision == "fp32" else "would have chosen"
             which = "recorded" if part.rerouted is None else "new"
@@ -302,3 +296,24 @@ def show_replay(report: ReplayReport, console: Console) -> None:
             )
     for note in report.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
+
+
+def _show_held_and_lost(part: ReplayedPart, console: Console) -> None:
+    """Print how far outputs are from the unsharded model's, and what ranks hold."""
+    if part.tolerance is not None:
+        console.print(
+            f"{part.part}: outputs differ from the unsharded model's by at most "
+            f"{part.output_error:.1e} ({part.tolerance.outputs:g} allowed), those "
+            f"of routed experts by {part.layer_error:.1e} "
+            f"({part.tolerance.layers:g} allowed)",
+            soft_wrap=True,
+        )
+    if part.memory:
+        held = ", ".join(
+            f"{term.term} {max(term.measured):,} of {term.promised:,}"
+            for term in part.memory
+        )
+        console.print(
+            f"{part.part}: bytes held of those promised, fullest GPU: {held}",
+            soft_wrap=True,
+        )

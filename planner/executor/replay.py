@@ -158,6 +158,7 @@ def _moved_by_torch(
     from planner.executor.device import device_named
     from planner.executor.forced import replay_forced
     from planner.executor.host import LocalHost
+    from planner.executor.memory import held_bytes
     from planner.executor.model.weights import load_model
     from planner.executor.placement import Placement
     from planner.executor.precision.named import precision_named
@@ -198,7 +199,7 @@ def _moved_by_torch(
         seq_ids=_of_part(seq_ids, part),
         rerouting=rerouting,
     )
-    return moved
+    return replace(moved, held=held_bytes(model))
 
 
 def _of_part(column: IntArray, part: TokenPart) -> IntArray:

@@ -1,5 +1,6 @@
 """What a replay moved, without torch: counts per GPU pair, loads per link."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from planner.arrays import ExactArray, FloatArray, IntArray
@@ -58,6 +59,9 @@ class Moved:
     ids_agreeing
         Share of the trace's expert ids that the model's router chose, or would have
         chosen, for the same token and layer; None where routing was forced.
+    held
+        Bytes of the model's tensors by term, routed experts left out; None where no
+        model ran.
     """
 
     dispatch_LGG: IntArray
@@ -66,6 +70,7 @@ class Moved:
     slot_bytes_G: IntArray
     outputs: OutputCheck | None = None
     ids_agreeing: float | None = None
+    held: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

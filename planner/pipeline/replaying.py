@@ -15,6 +15,7 @@ from planner.manifest import Manifest, read_manifest
 from planner.manifest.schema import LayerPrediction, PartPrediction
 from planner.pipeline.evaluating import plan_of
 from planner.pipeline.predicted import LayerDigests, count_part, differences
+from planner.pipeline.promised import HeldTerm, held_terms
 from planner.pipeline.rerouting import (
     Change,
     ReroutedPart,
@@ -53,6 +54,9 @@ class ReplayedPart:
         outputs of any layer.
     tolerance
         What the precision allows of each; None without tensors.
+    memory
+        What tensors held, term by term, none above what the plan promises; empty
+        without tensors.
     ids_agreeing
         Share of expert ids that the model's router chose as recorded, or as decided
         before where choices were changed; None where routing was forced. In bf16
@@ -73,6 +77,7 @@ class ReplayedPart:
     output_error: float | None = None
     layer_error: float | None = None
     tolerance: Tolerance | None = None
+    memory: tuple[HeldTerm, ...] = ()
     rerouted: ReroutedPart | None = None
 
 
@@ -219,6 +224,7 @@ class _Replayed:
     seconds: float
     outputs: OutputCheck | None = None
     ids_agreeing: float | None = None
+    memory: tuple[HeldTerm, ...] = ()
 
 
 def _counted(setting: Setting, part: TokenPart) -> _Replayed:
@@ -269,6 +275,9 @@ def _moved(
         seconds=result.seconds,
         outputs=result.moved.outputs,
         ids_agreeing=result.ids_agreeing,
+        memory=held_terms(setting, result.moved.slot_bytes_G, result.moved.held)
+        if result.moved.outputs is not None
+        else (),
     )
 
 
@@ -285,6 +294,8 @@ def _compared(
     outputs, tolerance = moved.outputs, TOLERANCES[precision]
     if outputs is not None:
         findings += _too_far(name, outputs, precision)
+    for term in moved.memory:
+        findings += [f"{name} part: {finding}" for finding in term.findings]
     if findings:
         raise ReplayMismatch(findings)
     gpus, links = setting.layout.gpu_count, len(setting.topology.links)
@@ -299,6 +310,7 @@ def _compared(
         output_error=None if outputs is None else outputs.final_error,
         layer_error=None if outputs is None else outputs.layer_error,
         tolerance=None if outputs is None else tolerance,
+        memory=moved.memory,
         ids_agreeing=moved.ids_agreeing,
         seconds=moved.seconds,
     )
