@@ -22,8 +22,9 @@ from planner.executor.wire.local import LocalWire
 from planner.executor.wire.posted import Posted
 from planner.executor.wire.processes import ProcessWire
 
-FEWEST_BATCHES = 4
-"""Of a rank's tokens, so that one can compute while another travels."""
+FEWEST_BATCHES, LEAST_TOKENS = 4, 8
+"""A rank's tokens are cut, so that one batch computes while another travels, but not
+into batches of fewer tokens than that."""
 
 
 class Host(Protocol):
@@ -209,4 +210,5 @@ def batches_of(host: Host, source_T: IntArray, most: int) -> list[IntArray]:
     if len(host.hosted) == host.ranks:
         return np.array_split(own, max(1, -(-source_T.size // most)))
     longest = int(np.bincount(source_T, minlength=host.ranks).max(initial=0))
-    return np.array_split(own, max(FEWEST_BATCHES, -(-longest // most)))
+    fewest = max(1, min(FEWEST_BATCHES, longest // LEAST_TOKENS))
+    return np.array_split(own, max(fewest, -(-longest // most)))

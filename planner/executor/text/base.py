@@ -1,7 +1,7 @@
 """What both ways through the model share: a batch, its reference, its context."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -66,7 +66,10 @@ class Reference:
     logits_NV: Tensor
 
 
-class TextPass:
+Placed = TypeVar("Placed", bound=PlacedExperts | DirectExperts)
+
+
+class TextPass(Generic[Placed]):
     """One model on one placement; what round trips and chained passes share.
 
     Attributes
@@ -79,7 +82,6 @@ class TextPass:
         Recorded choices that the router made again, and all that were recorded.
     """
 
-    placed: Sequence[PlacedExperts | DirectExperts]
     rerouting: Rerouting | None = None
 
     def __init__(
@@ -96,6 +98,10 @@ class TextPass:
         self.numbers = placement.plan.layer_numbers
         layers = range(len(self.numbers))
         self.choices = [placement.choice(layer, host) for layer in layers]
+        self.placed: list[Placed] = [
+            self.place(placement, index, layer)
+            for index, layer in enumerate(self.layers)
+        ]
         self.agreeing = self.ids = 0
         self._own_choice = placement.precision.exact
 
@@ -103,6 +109,10 @@ class TextPass:
     def layers(self) -> list[MoELayer]:
         """The model's MoE layers."""
         return [self.model.moe[number] for number in self.numbers]
+
+    def place(self, placement: Placement, index: int, layer: MoELayer) -> Placed:
+        """Put one layer's experts on the ranks hosted here."""
+        raise NotImplementedError
 
     def through(self, batch: TextBatch) -> Steps[float]:
         """Run a batch unsharded and placed; return how far the logits are apart."""
@@ -205,8 +215,9 @@ class TextPass:
 
         by = {n: noting(n, layer) for n, layer in self.model.moe.items()}
         logits = finish(self.model.steps(batch.text_BS, mask_BS=real_BS, routed_by=by))
-        noted = [*(kept[n] for n in self.numbers), *(chosen[n] for n in self.numbers)]
-        return torch.cat([*noted, logits[real_BS]], dim=1)
+        routed = [kept[number] for number in self.numbers]
+        ids = [chosen[number] for number in self.numbers]
+        return torch.cat([*routed, *ids, logits[real_BS]], dim=1)
 
 
 class GatheredContext:

@@ -13,15 +13,12 @@ from torch import Tensor
 
 from planner.errors import ReplayMismatch
 from planner.executor.direct import DirectExperts, Standing
-from planner.executor.host import Host
 from planner.executor.model.context import POSITIONS, visible
-from planner.executor.model.decoder import Block, Decoder
+from planner.executor.model.decoder import Block
 from planner.executor.model.moe import MoELayer
 from planner.executor.placement import Placement, relative_error
 from planner.executor.stepping import Steps
 from planner.executor.text.base import GatheredContext, Reference, TextBatch, TextPass
-from planner.workload.model_spec import MoEModelSpec
-from planner.workload.parts import TokenPart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,22 +34,13 @@ class Text:
     sequences: int
 
 
-class ChainedPass(TextPass):
+class ChainedPass(TextPass[DirectExperts]):
     """Tokens go straight to the next layer's experts, and home at the end."""
 
-    def __init__(
-        self,
-        host: Host,
-        placement: Placement,
-        part: TokenPart,
-        model: Decoder,
-        model_spec: MoEModelSpec,
-    ) -> None:
-        super().__init__(host, placement, part, model, model_spec)
-        self.placed: list[DirectExperts] = [
-            placement.direct(index, layer.expert_weights, layer.apply_expert, host)
-            for index, layer in enumerate(self.layers)
-        ]
+    def place(self, placement: Placement, index: int, layer: MoELayer) -> DirectExperts:
+        """Put one layer's experts on the ranks hosted here."""
+        weights_E = layer.expert_weights
+        return placement.direct(index, weights_E, layer.apply_expert, self.host)
 
     def through(self, batch: TextBatch) -> Steps[float]:
         """Run a batch unsharded and placed; return how far the logits are apart."""

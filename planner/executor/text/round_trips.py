@@ -4,33 +4,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from planner.executor.host import Host
 from planner.executor.layer import PlacedExperts
-from planner.executor.model.decoder import Decoder
-from planner.executor.model.moe import RoutedFn
+from planner.executor.model.moe import MoELayer, RoutedFn
 from planner.executor.placement import Placement, relative_error
 from planner.executor.stepping import Steps
 from planner.executor.text.base import GatheredContext, Reference, TextBatch, TextPass
-from planner.workload.model_spec import MoEModelSpec
-from planner.workload.parts import TokenPart
 
 
-class RoundTripPass(TextPass):
+class RoundTripPass(TextPass[PlacedExperts]):
     """Tokens stay at home; every layer's experts are visited and return."""
 
-    def __init__(
-        self,
-        host: Host,
-        placement: Placement,
-        part: TokenPart,
-        model: Decoder,
-        model_spec: MoEModelSpec,
-    ) -> None:
-        super().__init__(host, placement, part, model, model_spec)
-        self.placed: list[PlacedExperts] = [
-            placement.experts(index, layer.expert_weights, layer.apply_expert, host)
-            for index, layer in enumerate(self.layers)
-        ]
+    def place(self, placement: Placement, index: int, layer: MoELayer) -> PlacedExperts:
+        """Put one layer's experts on the ranks hosted here."""
+        weights_E = layer.expert_weights
+        return placement.experts(index, weights_E, layer.apply_expert, self.host)
 
     def through(self, batch: TextBatch) -> Steps[float]:
         """Run a batch unsharded and placed; return how far the logits are apart."""

@@ -6,6 +6,7 @@ then gathered from all of them.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ def replay_text(
         If a chosen expert has no copy.
     """
     check_text(placement.plan.layer_numbers, model, token_ids)
-    kind: type[TextPass] = ChainedPass if placement.chained else RoundTripPass
+    kind: type[TextPass[Any]] = ChainedPass if placement.chained else RoundTripPass
     run = kind(host, placement, part, model, model_spec)
     run.rerouting = rerouting
     batches = (
