@@ -109,6 +109,7 @@ class DirectExperts:
         met = yield from self.wire.gather(
             (*self._back.encode(done_PH), token_P), sent.rank_N, merge_P
         )
+        sent.free()
         *results, of_P = met.columns
         arrived = _standing([x_PH, token_P, sent.rank_N, *carried]).take(first_P)
         moved = arrived.and_also(standing.take(slots_NK[:, 0] < 0))

@@ -17,6 +17,7 @@ from planner.arrays import BoolArray, FloatArray, IntArray
 from planner.executor.stepping import Steps
 from planner.executor.timeline.record import Interval, Recorder
 from planner.executor.wire.base import Columns, Wire
+from planner.executor.wire.buffers import Buffers
 from planner.executor.wire.delay import Delay
 from planner.executor.wire.local import LocalWire
 from planner.executor.wire.posted import Posted
@@ -40,12 +41,15 @@ class Host(Protocol):
         Where its tensors are.
     watch
         Notes when it computes and when rows travel; None: nobody does.
+    buffers
+        What lies in buffers, of the wires that are asked for from now on.
     """
 
     ranks: int
     hosted: range
     device: torch.device
     watch: Recorder | None
+    buffers: Buffers
 
     def wire(self) -> Wire:
         """Return a wire for one layer."""
@@ -87,11 +91,13 @@ class LocalHost:
     def __init__(self, ranks: int, device: torch.device | None = None) -> None:
         self.ranks, self.hosted = ranks, range(ranks)
         self.watch: Recorder | None = None
+        self.buffers = Buffers(ranks)
         self.device = device or torch.device("cpu")
 
     def wire(self) -> Wire:
         """Return a wire for one layer."""
-        return LocalWire(self.ranks, turns=self.device.type == "cuda")
+        turns = self.device.type == "cuda"
+        return LocalWire(self.ranks, self.buffers, turns=turns)
 
     def total(self, counts: IntArray) -> IntArray:
         """Add up an array over all processes."""
@@ -133,6 +139,7 @@ class ProcessHost:
         self.ranks, self.device = group.size(), device
         self.hosted = range(group.rank(), group.rank() + 1)
         self.watch: Recorder | None = None
+        self.buffers = Buffers(self.ranks)
 
     def watched(self) -> None:
         """Start a timeline, at one moment on all ranks."""
@@ -146,7 +153,7 @@ class ProcessHost:
 
     def wire(self) -> Wire:
         """Return a wire for one layer."""
-        return ProcessWire(self._group, self._delay)
+        return ProcessWire(self._group, self._delay, self.buffers)
 
     def total(self, counts: IntArray) -> IntArray:
         """Add up an array over all processes."""

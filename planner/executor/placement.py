@@ -186,6 +186,7 @@ class Tally:
             combine_LGG=host.total(self._combine_LGG),
             gpu_pairs_LG=host.total(self._pairs_LG),
             slot_bytes_G=host.total(self._slots_G) * self._expert_bytes,
+            buffer_bytes_G=host.total(host.buffers.peak_G),
             outputs=OutputCheck(error_L=errors[:-1], final_error=float(errors[-1])),
             ids_agreeing=ids_agreeing,
         )

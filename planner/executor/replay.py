@@ -120,6 +120,7 @@ def replay(
             rules=(traffic, selection, endpoint),
             text=None if gating == "forced" else (weights, token_ids, seq_ids),
             seed=seed,
+            message_bytes=message_bytes,
             precision=precision,
             device=device,
             host=host,
@@ -149,6 +150,7 @@ def _moved_by_torch(
     rules: tuple[str, str, str],
     text: tuple[Path | None, IntArray | None, IntArray | None] | None,
     seed: int,
+    message_bytes: tuple[int, int],
     precision: str,
     device: str,
     host: "Host | None",
@@ -164,9 +166,11 @@ def _moved_by_torch(
     from planner.executor.precision.named import precision_named
     from planner.executor.text.reading import add_biases
     from planner.executor.text.run import replay_text
+    from planner.executor.wire.buffers import Buffers
 
     traffic, selection, endpoint = rules
     host = host or LocalHost(layout.gpu_count, device_named(device))
+    host.buffers = Buffers(host.ranks, message_bytes)
     placement = Placement(
         plan=plan,
         layout=layout,

@@ -54,6 +54,9 @@ class Moved:
     slot_bytes_G
         Bytes of expert weights in the slots of each GPU over all layers, at the
         model's precision and size.
+    buffer_bytes_G
+        The most bytes that rows sent and received held of each GPU at once, at the
+        size of the model's messages; None without tensors.
     outputs
         None without tensors.
     ids_agreeing
@@ -68,6 +71,7 @@ class Moved:
     combine_LGG: IntArray
     gpu_pairs_LG: IntArray
     slot_bytes_G: IntArray
+    buffer_bytes_G: IntArray | None = None
     outputs: OutputCheck | None = None
     ids_agreeing: float | None = None
     held: Mapping[str, int] | None = None

@@ -275,7 +275,7 @@ def _moved(
         seconds=result.seconds,
         outputs=result.moved.outputs,
         ids_agreeing=result.ids_agreeing,
-        memory=held_terms(setting, result.moved.slot_bytes_G, result.moved.held)
+        memory=held_terms(setting, result.moved)
         if result.moved.outputs is not None
         else (),
     )

@@ -33,12 +33,23 @@ class Shipment:
     back
         Carries one row per row that arrived to where that one came from, and
         returns the rows of the answer in the order they were sent.
+    free
+        Gives back the buffers of rows that no answer will follow.
     """
 
     columns: Columns
     rank_N: Tensor
     from_N: Tensor
     back: Callable[[Columns], Steps[Columns]]
+    free: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gathered:
+    """Rows that arrived and stay, by rank."""
+
+    columns: Columns
+    rank_N: Tensor
 
 
 class Wire(Protocol):
@@ -71,7 +82,7 @@ class Wire(Protocol):
         """
         ...
 
-    def gather(self, columns: Columns, from_N: Tensor, to_N: Tensor) -> Steps[Shipment]:
+    def gather(self, columns: Columns, from_N: Tensor, to_N: Tensor) -> Steps[Gathered]:
         """Carry rows that no answer will follow (leg combine, traffic ``direct``)."""
         ...
 

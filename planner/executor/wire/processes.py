@@ -6,6 +6,7 @@ destination. Gradients travel back the same way.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,14 @@ from torch import Tensor
 from planner.arrays import IntArray
 from planner.errors import ReplayMismatch
 from planner.executor.stepping import Steps
-from planner.executor.wire.base import Columns, Shipment, in_order, inverse
+from planner.executor.wire.base import (
+    Columns,
+    Gathered,
+    Shipment,
+    in_order,
+    inverse,
+)
+from planner.executor.wire.buffers import Buffers
 from planner.executor.wire.delay import Delay
 from planner.executor.wire.posted import Posted
 
@@ -32,38 +40,34 @@ class ProcessWire:
         A slower network than there is; None: as it is.
     """
 
-    def __init__(self, group: Any, delay: Delay | None = None) -> None:
+    def __init__(
+        self, group: Any, delay: Delay | None = None, buffers: Buffers | None = None
+    ) -> None:
         self._group, self._delay = group, delay
         self.ranks, self.first, self.hosted = group.size(), group.rank(), 1
+        self._buffers = buffers or Buffers(self.ranks)
         self.dispatch_GG: IntArray = np.zeros((self.ranks, self.ranks), dtype=np.int64)
         self.combine_GG: IntArray = np.zeros((self.ranks, self.ranks), dtype=np.int64)
 
     def send(self, columns: Columns, from_N: Tensor, to_N: Tensor) -> Steps[Shipment]:
         """Carry rows (leg dispatch)."""
-        return (yield from self._carried(columns, to_N, self.dispatch_GG))
-
-    def gather(self, columns: Columns, from_N: Tensor, to_N: Tensor) -> Steps[Shipment]:
-        """Carry rows that no answer will follow (leg combine)."""
-        return (yield from self._carried(columns, to_N, self.combine_GG))
-
-    def _carried(
-        self, columns: Columns, to_N: Tensor, counts_GG: IntArray
-    ) -> Steps[Shipment]:
         order_N = in_order(to_N)
         if order_N is not None:
             columns = tuple(rows[order_N] for rows in columns)
-        leaving_G = torch.bincount(to_N, minlength=self.ranks)
-        coming_G = torch.empty_like(leaving_G)
-        yield self._posted(coming_G, leaving_G, None, "row counts")
-        leaving, coming = leaving_G.tolist(), coming_G.tolist()
-        arrived = yield from self._exchanged(columns, leaving, coming, counts_GG)
+        leaving, coming = yield from self._agreed(to_N)
+        rows_G = self._rows(leaving, coming)
+        held_G = self._buffers.dispatched(rows_G)
+        arrived = yield from self._exchanged(columns, leaving, coming, self.dispatch_GG)
         ranks = torch.arange(self.ranks, device=to_N.device)
+        coming_G = torch.tensor(coming, device=to_N.device)
         from_N = torch.repeat_interleave(ranks, coming_G)
 
         def back(answers: Columns) -> Steps[Columns]:
             if any(len(rows) != sum(coming) for rows in answers):
                 raise ReplayMismatch(["a message was not answered exactly once"])
+            more_G = self._buffers.combined(rows_G)
             rows = yield from self._exchanged(answers, coming, leaving, self.combine_GG)
+            self._buffers.free(held_G + more_G)
             if order_N is None:
                 return rows
             home_N = inverse(order_N)
@@ -74,7 +78,34 @@ class ProcessWire:
             rank_N=torch.full_like(from_N, self.first),
             from_N=from_N,
             back=back,
+            free=partial(self._buffers.free, held_G),
         )
+
+    def gather(self, columns: Columns, from_N: Tensor, to_N: Tensor) -> Steps[Gathered]:
+        """Carry rows that no answer will follow (leg combine)."""
+        order_N = in_order(to_N)
+        if order_N is not None:
+            columns = tuple(rows[order_N] for rows in columns)
+        leaving, coming = yield from self._agreed(to_N)
+        held_G = self._buffers.combined(self._rows(leaving, coming))
+        arrived = yield from self._exchanged(columns, leaving, coming, self.combine_GG)
+        self._buffers.free(held_G)
+        rank_N = torch.full((sum(coming),), self.first, device=to_N.device)
+        return Gathered(columns=arrived, rank_N=rank_N)
+
+    def _agreed(self, to_N: Tensor) -> Steps[tuple[list[int], list[int]]]:
+        """Tell every rank how many rows it will get; return rows sent and to come."""
+        leaving_G = torch.bincount(to_N, minlength=self.ranks)
+        coming_G = torch.empty_like(leaving_G)
+        yield self._posted(coming_G, leaving_G, None, "row counts")
+        return leaving_G.tolist(), coming_G.tolist()
+
+    def _rows(self, leaving: list[int], coming: list[int]) -> IntArray:
+        """Return the rows that change ranks here, at this rank's place."""
+        rows_G = np.zeros(self.ranks, dtype=np.int64)
+        stays = leaving[self.first] + coming[self.first]
+        rows_G[self.first] = sum(leaving) + sum(coming) - stays
+        return rows_G
 
     def _exchanged(
         self,

@@ -10,6 +10,7 @@ from planner.errors import ReplayMismatch
 torch = pytest.importorskip("torch")
 
 from planner.executor.stepping import finish  # noqa: E402
+from planner.executor.wire.buffers import Buffers  # noqa: E402
 from planner.executor.wire.local import LocalWire  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -78,3 +79,29 @@ def test_gradients_take_the_way_back() -> None:
     (back.flatten() * torch.tensor([1.0, 10.0, 100.0, 1000.0])).sum().backward()
     assert x.grad is not None
     assert x.grad.flatten().tolist() == [2, 40, 600, 8000]
+
+
+def test_buffers_hold_rows_from_leaving_until_their_answers_are_home() -> None:
+    """Law: by hand, 3 rows cross: 100 B each out, 10 B each back, at both ends."""
+    buffers = Buffers(3, (100, 10))
+    wire = LocalWire(3, buffers)
+    shipment = sent(wire)
+    assert buffers.peak_G.tolist() == [200, 300, 100]
+    finish(shipment.back((shipment.columns[0],)))
+    assert buffers.peak_G.tolist() == [220, 330, 110]
+    again = sent(wire)
+    again.free()
+    assert buffers.peak_G.tolist() == [220, 330, 110]
+    two = [sent(wire), sent(wire)]
+    assert len(two) == 2
+    assert buffers.peak_G.tolist() == [400, 600, 200]
+
+
+def test_gathered_rows_hold_buffers_while_they_travel() -> None:
+    """Law: a row of the combine leg lies in two buffers, and none afterwards."""
+    buffers = Buffers(3, (100, 10))
+    wire = LocalWire(3, buffers)
+    for _ in range(2):
+        rows = (torch.tensor([[5.0], [6.0]]),)
+        finish(wire.gather(rows, torch.tensor([1, 2]), torch.tensor([0, 2])))
+    assert buffers.peak_G.tolist() == [10, 10, 0]

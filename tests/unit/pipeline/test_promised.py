@@ -28,6 +28,8 @@ def test_what_is_above_the_promise_is_named() -> None:
     """Law: GPU, term, both figures; what fits says nothing."""
     term = HeldTerm(term="experts", measured=(5, 7_000, 6), promised=6)
     assert term.findings == ["GPU 1: experts hold 7,000 B, the plan promises 6 B"]
+    loose = HeldTerm(term="buffers", measured=(7,), promised=6, binding=False)
+    assert loose.findings == []
 
 
 @pytest.mark.torch
@@ -36,6 +38,9 @@ def test_tensors_hold_what_is_promised(path: Path) -> None:
     pytest.importorskip("torch")
     report = planner.replay(path, part="holdout", executor="local")
     terms = {term.term: term for term in report.parts[0].memory}
+    buffers = terms.pop("buffers")
+    assert len(buffers.measured) == 4
+    assert 0 < max(buffers.measured) < buffers.promised
     assert len(terms) == 8
     assert terms["experts"].measured == (6 * 17 * 3 * 96 * 24 * 4,) * 4
     for term in terms.values():
