@@ -73,4 +73,4 @@ def test_a_plan_for_another_model_is_compared_by_slots_alone(
     other = load_model("mixtral-8x7b")
     monkeypatch.setattr(promised, "load_model", lambda name: other)
     report = planner.replay(path, part="holdout", executor="local")
-    assert [term.term for term in report.parts[0].memory] == ["experts"]
+    assert [term.term for term in report.parts[0].memory] == ["experts", "buffers"]
