@@ -51,8 +51,14 @@ class Host(Protocol):
     watch: Recorder | None
     buffers: Buffers
 
-    def wire(self) -> Wire:
-        """Return a wire for one layer."""
+    def wire(self, *, chained: bool = False) -> Wire:
+        """Return a wire for one layer.
+
+        Parameters
+        ----------
+        chained
+            Whether ranks may be in other layers at a time (traffic ``direct``).
+        """
         ...
 
     def total(self, counts: IntArray) -> IntArray:
@@ -94,7 +100,7 @@ class LocalHost:
         self.buffers = Buffers(ranks)
         self.device = device or torch.device("cpu")
 
-    def wire(self) -> Wire:
+    def wire(self, *, chained: bool = False) -> Wire:
         """Return a wire for one layer."""
         turns = self.device.type == "cuda"
         return LocalWire(self.ranks, self.buffers, turns=turns)
@@ -151,9 +157,9 @@ class ProcessHost:
         """The timeline so far."""
         return [] if self.watch is None else self.watch.intervals
 
-    def wire(self) -> Wire:
+    def wire(self, *, chained: bool = False) -> Wire:
         """Return a wire for one layer."""
-        return ProcessWire(self._group, self._delay, self.buffers)
+        return ProcessWire(self._group, self._delay, self.buffers, prompt=not chained)
 
     def total(self, counts: IntArray) -> IntArray:
         """Add up an array over all processes."""

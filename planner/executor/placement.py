@@ -97,7 +97,7 @@ class Placement:
         return DirectExperts(
             bank=self._bank(layer, weights_E, expert, host),
             stops=self._stops(host),
-            wire=host.wire(),
+            wire=host.wire(chained=True),
             wire_format=self.precision.wire,
         )
 

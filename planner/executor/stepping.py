@@ -25,10 +25,14 @@ class Pending(Protocol):
     posted, arrived
         Seconds of ``time.perf_counter`` when it left and when it was there, the
         latter once it has been waited for.
+    prompt
+        Whether its piece waits for it at once and keeps its turn: what is soon there
+        and must be known before anything can travel.
     """
 
     label: str
     posted: float
+    prompt: bool
 
     @property
     def arrived(self) -> float:
@@ -98,15 +102,31 @@ def interleave(
     paused: deque[tuple[int, Steps[Result], Pending]] = deque()
 
     def advance(number: int, piece: Steps[Result]) -> None:
+        pending = worked(number, piece)
+        while pending is not None and pending.prompt:
+            waited(number, pending)
+            pending = worked(number, piece)
+        if pending is None:
+            pauses[number] = stagger
+        else:
+            paused.append((number, piece, pending))
+            pauses[number] = pauses.get(number, 0) + 1
+
+    def worked(number: int, piece: Steps[Result]) -> Pending | None:
         start = time.perf_counter()
         try:
-            paused.append((number, piece, next(piece)))
-            pauses[number] = pauses.get(number, 0) + 1
+            return next(piece)
         except StopIteration as end:
             results[number] = end.value
-            pauses[number] = stagger
+            return None
+        finally:
+            if watch is not None:
+                watch.computed(number, start, time.perf_counter())
+
+    def waited(number: int, pending: Pending) -> None:
+        pending.wait()
         if watch is not None:
-            watch.computed(number, start, time.perf_counter())
+            watch.travelled(number, pending)
 
     def newest() -> int:
         return pauses[max(pauses)] if pauses else stagger
@@ -124,8 +144,6 @@ def interleave(
         if paused:
             number, piece, pending = paused.popleft()
             with lane(number):
-                pending.wait()
-                if watch is not None:
-                    watch.travelled(number, pending)
+                waited(number, pending)
                 advance(number, piece)
     return [results[number] for number in range(len(results))]

@@ -27,6 +27,7 @@ class InOrder:
 
     label: str
     posted: float = field(default_factory=time.perf_counter)
+    prompt: bool = False
 
     @property
     def arrived(self) -> float:

@@ -15,6 +15,8 @@ class Posted:
         What travels, for the timeline.
     size
         Bytes that leave this rank.
+    prompt
+        Whether whoever posted it waits for it at once.
     due
         Not there before this second of ``time.perf_counter``, under an injected
         delay.
@@ -25,8 +27,16 @@ class Posted:
         Seconds of ``time.perf_counter``; ``arrived`` is known after ``wait``.
     """
 
-    def __init__(self, work: Any, label: str, size: int, due: float = 0.0) -> None:
-        self._work, self._due = work, due
+    def __init__(
+        self,
+        work: Any,
+        label: str,
+        size: int,
+        due: float = 0.0,
+        *,
+        prompt: bool = False,
+    ) -> None:
+        self._work, self._due, self.prompt = work, due, prompt
         self.label, self.size = label, size
         self.posted = time.perf_counter()
         self._ended: list[float] = []

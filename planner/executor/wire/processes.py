@@ -38,12 +38,21 @@ class ProcessWire:
         Process group whose ranks are the GPUs of the plan, in EP order.
     delay
         A slower network than there is; None: as it is.
+    prompt
+        Agree on row counts at once, so that rows leave before another batch works:
+        where all ranks are in the same layer. Otherwise a rank would wait for one
+        that works on another.
     """
 
     def __init__(
-        self, group: Any, delay: Delay | None = None, buffers: Buffers | None = None
+        self,
+        group: Any,
+        delay: Delay | None = None,
+        buffers: Buffers | None = None,
+        *,
+        prompt: bool = False,
     ) -> None:
-        self._group, self._delay = group, delay
+        self._group, self._delay, self._prompt = group, delay, prompt
         self.ranks, self.first, self.hosted = group.size(), group.rank(), 1
         self._buffers = buffers or Buffers(self.ranks)
         self.dispatch_GG: IntArray = np.zeros((self.ranks, self.ranks), dtype=np.int64)
@@ -151,7 +160,8 @@ class ProcessWire:
         work = dist.all_to_all_single(
             received, sent, coming, leaving, group=self._group, async_op=True
         )
-        return Posted(work, label, size, due)
+        prompt = self._prompt and splits is None
+        return Posted(work, label, size, due, prompt=prompt)
 
 
 class _Through(torch.autograd.Function):

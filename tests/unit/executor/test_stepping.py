@@ -15,6 +15,7 @@ class Sent:
     log: list[str] = field(default_factory=list)
     posted: float = 0.0
     arrived: float = 0.0
+    prompt: bool = False
 
     def wait(self) -> None:
         self.log.append(f"wait {self.label}")
@@ -75,6 +76,26 @@ def test_staggered_pieces_that_never_pause_all_run() -> None:
     """Law: a piece that ends at once does not hold up the next."""
     log: list[str] = []
     assert interleave([piece(n, 0, log) for n in "abc"], stagger=3) == ["A", "B", "C"]
+
+
+def prompt_piece(name: str, log: list[str]) -> Steps[str]:
+    """Work that needs something at once before it sends."""
+    log.append(f"{name} asks")
+    yield Sent(f"{name} counts", log, prompt=True)
+    log.append(f"{name} sends")
+    yield Sent(f"{name} rows", log)
+    return name
+
+
+def test_what_is_prompt_keeps_the_turn() -> None:
+    """Law: a sends its rows before b begins, so that they travel while b works."""
+    log: list[str] = []
+    assert interleave([prompt_piece("a", log), prompt_piece("b", log)]) == ["a", "b"]
+    assert log == [
+        *("a asks", "wait a counts", "a sends"),
+        *("b asks", "wait b counts", "b sends"),
+        *("wait a rows", "wait b rows"),
+    ]
 
 
 class Diary:

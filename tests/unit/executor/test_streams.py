@@ -168,7 +168,7 @@ def test_taking_turns_changes_nothing(
         endpoint=placement.endpoint,
     )
     host = LocalHost(4)
-    monkeypatch.setattr(host, "wire", lambda: LocalWire(4, turns=True))
+    monkeypatch.setattr(host, "wire", lambda **_: LocalWire(4, turns=True))
     monkeypatch.setattr(forced, "BATCH_TOKENS", 20)
     moved = forced.replay_forced(host, placement, part, model_spec=SPEC)
     assert np.array_equal(moved.dispatch_LGG, counted.dispatch_LGG)
