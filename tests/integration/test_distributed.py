@@ -22,11 +22,11 @@ from planner.workload.presets import load_model
 from planner.workload.trace import RoutingTrace, load_trace
 from tests.instances import cluster, placed_on
 from tests.unit.executor.placed import random_slots
-from tests.unit.executor.replays import Job, Seen, predicted
+from tests.unit.executor.replays import PROGRAMS, Job, Seen, predicted
 
 torch = pytest.importorskip("torch")
 
-from planner.executor.world.nursery import Nursery  # noqa: E402
+from planner.executor.world.nursery import PRELOAD, Nursery  # noqa: E402
 from planner.executor.world.standing import StandingWorld  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -55,7 +55,7 @@ def text() -> RoutingTrace:
 @pytest.fixture(scope="module")
 def worlds() -> Iterator[dict[int, StandingWorld]]:
     """Worlds of 2, 4 and 8 gloo ranks."""
-    nursery = Nursery()
+    nursery = Nursery((*PRELOAD, *PROGRAMS))
     found = {size: StandingWorld(size, nursery=nursery) for size in CLUSTERS}
     yield found
     for world in found.values():

@@ -20,6 +20,7 @@ from planner.traffic.base import TRAFFIC
 from tests.instances import instance
 from tests.unit.executor.placed import random_slots
 from tests.unit.executor.replays import (
+    PROGRAMS,
     Job,
     Seen,
     counted,
@@ -30,7 +31,7 @@ from tests.unit.executor.replays import (
 
 torch = pytest.importorskip("torch")
 
-from planner.executor.world.nursery import Nursery  # noqa: E402
+from planner.executor.world.nursery import PRELOAD, Nursery  # noqa: E402
 from planner.executor.world.standing import StandingWorld  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -41,7 +42,7 @@ DOMAINS = {
 }
 ALONE = {2: (2, 1), 4: (2, 2), 8: (4, 2)}
 """Experts and layers where every GPU holds one expert of all layers."""
-EXAMPLES = {2: 150, 4: 100, 8: 50}
+EXAMPLES = {2: 180, 4: 90, 8: 30}
 """300 in all, fewer where more processes must take part."""
 
 
@@ -101,7 +102,7 @@ def jobs(draw: st.DrawFn, gpus: int) -> Job:
 @pytest.fixture(scope="module")
 def worlds() -> Iterator[dict[int, StandingWorld]]:
     """Worlds of 2, 4 and 8 gloo ranks."""
-    nursery = Nursery()
+    nursery = Nursery((*PRELOAD, *PROGRAMS))
     found = {size: StandingWorld(size, nursery=nursery) for size in DOMAINS}
     yield found
     for world in found.values():

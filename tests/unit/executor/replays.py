@@ -12,6 +12,13 @@ from planner.instance import PlacementInstance
 from planner.plan import PlacementPlan
 from planner.workload.parts import TokenPart
 
+PROGRAMS = (
+    "planner.executor.forced",
+    "planner.executor.text.run",
+    "tests.unit.executor.replays",
+)
+"""What ranks of these tests need: imported once, before they are forked."""
+
 
 @dataclass(frozen=True)
 class Job:
