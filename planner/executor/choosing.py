@@ -54,13 +54,16 @@ class SlotChoice:
         self._copy_EM[held, np.arange(held.size) - starts_E[held]] = order
         self._count_E = self._tensor(count_E)
         self._copies = self._tensor(self._copy_EM)
-        self._rule = {
+        rules = {
             "nearest": self._nearest,
             "even": self._even,
             "weighted": self._weighted,
-        }.get(selection)
-        if self._rule is None:
-            raise UsageError(f"--selection {selection!r}: nearest, even or weighted")
+        }
+        if selection not in rules:
+            raise UsageError(
+                f"--selection {selection!r}: choose from {', '.join(rules)}"
+            )
+        self._rule = rules[selection]
         self._table = self._built(slots_GJ.shape[1], split, layout)
 
     def of(
@@ -88,7 +91,6 @@ class SlotChoice:
         if not known or bool((used_TK & (self._count_E[expert_TK] == 0)).any()):
             raise VerificationError([self._uncovered(ids_TK)])
         first_T = torch.div(source_T, self._ep, rounding_mode="floor")
-        assert self._rule is not None
         copy_TK = self._rule(expert_TK, source_T, rank_T, ordinal_T)
         slot_TK = (
             self._copies[expert_TK, copy_TK] + (first_T * self._set_slots)[:, None]
