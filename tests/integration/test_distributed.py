@@ -33,15 +33,13 @@ pytestmark = pytest.mark.torch
 CLUSTERS = {2: [1, 1], 4: [2, 2], 8: [4, 4]}
 ROWS = 220
 WAYS = [
-    (4, traffic, selection, regime)
+    (4, traffic, selection, "placed" if selection == "nearest" else "replicated")
     for traffic in ("copies", "dedup_gpu", "dedup_domain", "direct")
     for selection in ("nearest", "even", "weighted")
-    for regime in ("placed", "replicated")
-    if regime == "replicated" or selection == "nearest"
 ] + [
     (gpus, traffic, "even", "replicated")
     for gpus in (2, 8)
-    for traffic in ("copies", "dedup_gpu", "dedup_domain", "direct")
+    for traffic in ("dedup_domain", "direct")
 ]
 
 
