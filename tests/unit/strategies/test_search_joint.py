@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -115,7 +116,7 @@ def test_caps_hold_for_each_workload() -> None:
     problem = replace(problem, caps=replace(problem.caps, gpu=1.25))
     starts = [
         judged_layer(problem, 0, slots_GJ, {})[1]
-        for slots_GJ in legal_placements(6, 4, 3)
+        for slots_GJ in islice(legal_placements(6, 4, 3), 0, None, 13)
     ]
     assert min(starts) == 0 < max(starts)
     result = STRATEGIES.get("search")(problem, Limits(seconds=1.0, threads=1))

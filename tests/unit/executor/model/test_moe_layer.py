@@ -18,6 +18,8 @@ pytestmark = pytest.mark.torch
 class Travelling:
     """Something that notes when it is waited for."""
 
+    label, posted, arrived, prompt = "rows", 0.0, 0.0, False
+
     def __init__(self, log: list[str]) -> None:
         self.log = log
 
